@@ -1,0 +1,82 @@
+"""clipsieve: meta-class retrieval, labelling and detection over image collections.
+
+Names below are imported when first touched, so that `import clipsieve` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clipsieve.errors import (
+        ClipsieveError,
+        CollectionDamaged,
+        CollectionError,
+        CollectionLocked,
+        CollectionMissing,
+        CollectionReadOnly,
+        InputError,
+        MissingExtra,
+        ModelMismatch,
+        ModelUnavailable,
+        NotFound,
+    )
+    from clipsieve.types import (
+        ClassSet,
+        Distribution,
+        Embeddings,
+        Example,
+        Hit,
+        ImageItem,
+        MetaClass,
+        ModelId,
+        Neighbors,
+        QueryResult,
+        Regions,
+    )
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ClassSet",
+    "ClipsieveError",
+    "CollectionDamaged",
+    "CollectionError",
+    "CollectionLocked",
+    "CollectionMissing",
+    "CollectionReadOnly",
+    "Distribution",
+    "Embeddings",
+    "Example",
+    "Hit",
+    "ImageItem",
+    "InputError",
+    "MetaClass",
+    "MissingExtra",
+    "ModelId",
+    "ModelMismatch",
+    "ModelUnavailable",
+    "Neighbors",
+    "NotFound",
+    "QueryResult",
+    "Regions",
+    "__version__",
+    "open",
+]
+
+# The one name that lives in a room. It is spelled as a string because nothing here imports a room.
+_ROOM_NAMES = {"open": ("clipsieve.index.collection", "open_collection")}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOM_NAMES:
+        module, attribute = _ROOM_NAMES[name]
+        return getattr(import_module(module), attribute)
+    if name in __all__:
+        for module in ("clipsieve.types", "clipsieve.errors"):
+            if hasattr(import_module(module), name):
+                return getattr(import_module(module), name)
+    raise AttributeError(f"module 'clipsieve' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,67 @@
+"""Every error clipsieve raises on purpose.
+
+    ClipsieveError
+    ├── InputError (ValueError)                       an argument, a file or a request says something impossible
+    │   └── ModelMismatch                             vectors of two models were about to meet
+    ├── NotFound (KeyError)                           no such id, key, class, set or collection name
+    ├── ModelUnavailable (OSError)                    weights could not be fetched or opened
+    ├── MissingExtra (ImportError)                    an optional package is needed and not installed
+    └── CollectionError (OSError)                     something about the folder
+        ├── CollectionMissing (FileNotFoundError)     there is no collection there
+        ├── CollectionDamaged (ValueError)            files and manifest disagree
+        ├── CollectionLocked (BlockingIOError)        another writer is at work
+        └── CollectionReadOnly (PermissionError)      it may be read, not written
+
+In parentheses stands the builtin that each one also is, so that `except ValueError` or `except KeyError` around a
+call keeps working for callers who never heard of clipsieve.
+
+Each takes one argument, a sentence that names the input and says what to do about it; `str(error)` is that sentence.
+"""
+
+
+class ClipsieveError(Exception):
+    """Base of the tree: `except ClipsieveError` catches every expected failure and no bug."""
+
+    def __str__(self) -> str:
+        # KeyError would show the repr of its argument, quotes and all.
+        return str(self.args[0]) if self.args else ""
+
+
+class InputError(ClipsieveError, ValueError):
+    """What the caller passed cannot be meant."""
+
+
+class ModelMismatch(InputError):
+    """Vectors made by different models were about to be compared; the numbers would mean nothing."""
+
+
+class NotFound(ClipsieveError, KeyError):
+    """The thing asked for by name or id does not exist here."""
+
+
+class ModelUnavailable(ClipsieveError, OSError):
+    """A model's weights could not be fetched or opened. Nothing is used in its place."""
+
+
+class MissingExtra(ClipsieveError, ImportError):
+    """An optional package is missing; the message names the extra that brings it."""
+
+
+class CollectionError(ClipsieveError, OSError):
+    """A collection folder cannot be used as asked."""
+
+
+class CollectionMissing(CollectionError, FileNotFoundError):
+    """The folder holds no collection, or there is no folder."""
+
+
+class CollectionDamaged(CollectionError, ValueError):
+    """A file of the collection is missing, cut short, or not what the manifest says. It is never answered from."""
+
+
+class CollectionLocked(CollectionError, BlockingIOError):
+    """Another writer holds the folder; the message says who and since when."""
+
+
+class CollectionReadOnly(CollectionError, PermissionError):
+    """The folder opens for reading only, as those of clip-retrieval do."""

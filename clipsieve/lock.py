@@ -1,0 +1,100 @@
+"""One writer at a time.
+
+`clipsieve.lock` holds {"pid", "started", "host", "since", "token"} of the writer, and is empty when there is none.
+It is never deleted: a file that may vanish between two calls cannot be taken over safely. flock guards only the moment
+of reading and rewriting it. It is not held for the writer's lifetime, because forked workers would inherit it and
+outlive a killed writer with it; whether the writer lives is asked of its process id instead.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from clipsieve.errors import CollectionLocked
+
+NAME = "clipsieve.lock"
+
+
+@contextlib.contextmanager
+def writer_lock(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock for the block. CollectionLocked says who has it, and since when.
+
+    The lock of a process that died on this host is taken over. That of another host is not: whether its writer lives
+    cannot be known from here.
+    """
+    path = folder / NAME
+    mine = {
+        "pid": os.getpid(),
+        "started": _started(os.getpid()),
+        "host": socket.gethostname(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "token": uuid.uuid4().hex,  # tells two attempts of one process apart
+    }
+    with _exclusively(path) as file:
+        holder = _read(file)
+        if holder and _lives(holder):
+            raise CollectionLocked(
+                f"{folder} is being written by process {holder.get('pid')} on {holder.get('host')} since "
+                f"{holder.get('since')}; wait for it, or, if that process is gone, delete {path}."
+            )
+        _write(file, mine)
+    try:
+        yield
+    finally:
+        with _exclusively(path) as file:
+            if _read(file) == mine:
+                _write(file, {})
+
+
+def _lives(holder: dict[str, Any]) -> bool:
+    pid = holder.get("pid")
+    if holder.get("host") != socket.gethostname() or not isinstance(pid, int):
+        return True
+    try:
+        os.kill(pid, 0)  # asks, does not kill
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # alive, and somebody else's
+    return holder.get("started") == _started(pid)  # another start time: the number was given to a new process
+
+
+def _started(pid: int) -> str:
+    """When the process started, in the kernel's clock ticks; "" where there is no /proc."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+@contextlib.contextmanager
+def _exclusively(path: Path) -> Iterator[BinaryIO]:
+    import fcntl  # POSIX only; imported here so that reading a collection works anywhere
+
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file  # closing the file lets go
+
+
+def _read(file: BinaryIO) -> dict[str, Any]:
+    """Who holds the lock; {} if nobody. Half a record was left by a writer that died while taking the lock: nobody."""
+    try:
+        value = json.loads(file.read())
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _write(file: BinaryIO, value: dict[str, Any]) -> None:
+    file.seek(0)
+    file.truncate()
+    if value:
+        file.write(json.dumps(value).encode())
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,271 @@
+"""`clipsieve.json`: what a collection consists of.
+
+A file that the manifest does not name does not exist, whatever lies in the folder; replacing the manifest is the only
+commit. It is JSON whose keys are the field names below. `format_version` rises when an older reader would misread.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipsieve.durable import write_file
+from clipsieve.errors import CollectionDamaged, CollectionError, CollectionMissing, InputError, ModelMismatch
+from clipsieve.types import Float32, ModelId
+
+NAME = "clipsieve.json"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file: path relative to the folder, with forward slashes; size in bytes; SHA-256 in hex.
+
+    `sha256` is "" exactly for files that another program wrote.
+    """
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """How far an input was read, so that a killed run goes on where the last commit ended.
+
+    input                 the input and every option that changes which items it yields or their order
+    partition, partitions which of how many equal parts of it; 0 of 1 when it is not split
+    cursor                items of this partition consumed since its beginning; the reader yields them in a fixed
+                          order, so resuming means passing over that many
+    read                  items consumed for this shard; always embedded + skipped
+    """
+
+    input: str
+    cursor: int
+    read: int
+    embedded: int
+    skipped: int
+    partition: int = 0
+    partitions: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.read, self.embedded, self.skipped) < 0 or self.read != self.embedded + self.skipped:
+            raise InputError(
+                f"Source of {self.input!r} counts {self.read} read, {self.embedded} embedded, {self.skipped} skipped; "
+                "read must be embedded + skipped."
+            )
+        if self.cursor < self.read:
+            raise InputError(f"Source of {self.input!r} has cursor {self.cursor} after reading {self.read} items.")
+        if not 0 <= self.partition < self.partitions:
+            raise InputError(f"Source of {self.input!r} is partition {self.partition} of {self.partitions}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Row k of each of its files is one item.
+
+    number            names the files; given once, never again
+    rows              items; 0 for a shard that only records skipped inputs
+    first_id, last_id the least and greatest id, both included; -1 when there are no rows
+    files             by role: img_emb, text_emb, metadata, skipped, and whatever later work adds
+    """
+
+    number: int
+    rows: int
+    first_id: int
+    last_id: int
+    files: Mapping[str, File]
+    source: Source | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """One built index.
+
+    name        which vectors: "image", "text" or "region"
+    kind        how it was made, for instance "flat" or a faiss factory string
+    parameters  search parameters and whatever else opening it takes; JSON values
+    shards      numbers of the shards it covers
+    rows        rows in it
+    recall      measured on this collection, 0..1; None if exhaustive
+    """
+
+    name: str
+    kind: str
+    parameters: Mapping[str, Any]
+    shards: tuple[int, ...]
+    rows: int
+    recall: float | None
+    files: Mapping[str, File]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """What the collection's model made of three fixed images and texts. Compared with those of a model at opening.
+
+    images, texts  float32 (3, d), unit rows; texts is None where the model has no text tower
+    """
+
+    images: Float32
+    texts: Float32 | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Probe):
+            return NotImplemented
+        if (self.texts is None) != (other.texts is None):
+            return False
+        same_texts = self.texts is None or other.texts is None or np.array_equal(self.texts, other.texts)
+        return same_texts and np.array_equal(self.images, other.images)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def require(self, other: "Probe", floor: float = 0.995) -> None:
+        """Raise ModelMismatch unless every vector of `other` has a cosine of at least `floor` with its counterpart.
+
+        The floor lets half precision and other devices pass; a wrong activation or resize falls below it.
+        """
+        for what, mine, theirs in (("image", self.images, other.images), ("text", self.texts, other.texts)):
+            if mine is None or theirs is None:
+                continue
+            if mine.shape != theirs.shape:
+                raise ModelMismatch(
+                    f"The model gives {theirs.shape[1]} dimensions for the probe {what}s and the collection was made "
+                    f"with {mine.shape[1]}; open it with the model that made it."
+                )
+            worst = float(np.einsum("ij,ij->i", mine, theirs).min())
+            if not worst >= floor:
+                raise ModelMismatch(
+                    f"The model disagrees with the collection about the probe {what}s (cosine {worst:.4f}, at least "
+                    f"{floor} is needed); check weights, activation and preprocessing, or embed the collection anew."
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A collection as of one commit.
+
+    model       who made the vectors; None for a clip-retrieval folder, which does not say
+    dim         dimensions of a vector
+    dtype       of the stored vectors
+    next_id     the id that the next item gets
+    next_shard  the number that the next shard gets
+    background  ids of the fixed random sample that calibration is measured on
+    retired     sources of shards that were compacted away: what they read stays read
+    read_only   True for a folder that clipsieve did not write; such a manifest is never written to disk
+    """
+
+    model: ModelId | None
+    dim: int
+    dtype: str = "float16"
+    licence: str | None = None
+    next_id: int = 0
+    next_shard: int = 0
+    shards: tuple[Shard, ...] = ()
+    indices: tuple[Index, ...] = ()
+    probe: Probe | None = None
+    background: tuple[int, ...] = ()
+    retired: tuple[Source, ...] = ()
+    read_only: bool = False
+    format_version: int = field(default=FORMAT_VERSION, kw_only=True)
+
+    @property
+    def rows(self) -> int:
+        """Rows in all shards, removed ones included."""
+        return sum(shard.rows for shard in self.shards)
+
+    def progress(self, input: str, partition: int = 0, partitions: int = 1) -> Source:
+        """What was read of this partition in all: its counts added up, and the cursor to resume from (0 if new)."""
+        wanted = (input, partition, partitions)
+        sources = [*self.retired, *(s.source for s in self.shards if s.source is not None)]
+        seen = [s for s in sources if (s.input, s.partition, s.partitions) == wanted]
+        return Source(
+            input=input,
+            cursor=max((s.cursor for s in seen), default=0),
+            read=sum(s.read for s in seen),
+            embedded=sum(s.embedded for s in seen),
+            skipped=sum(s.skipped for s in seen),
+            partition=partition,
+            partitions=partitions,
+        )
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a clipsieve folder.
+
+    CollectionMissing without one, CollectionDamaged if it cannot be read, CollectionError if it is too new.
+    """
+    path = folder / NAME
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise CollectionMissing(
+            f"{folder} holds no {NAME}; give the folder that `clipsieve inference` wrote."
+        ) from None
+    except ValueError as error:
+        raise CollectionDamaged(f"{path} is not JSON ({error}); restore it from a copy.") from error
+    version = value.get("format_version") if isinstance(value, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise CollectionError(
+            f"{path} has format version {version}; this clipsieve reads up to {FORMAT_VERSION}, so upgrade it."
+        )
+    try:
+        return _from_json(value)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CollectionDamaged(f"{path} is not a manifest ({error}); restore it from a copy.") from error
+
+
+def commit(folder: Path, manifest: Manifest) -> None:
+    """Replace the folder's manifest, durably and at once. Only the holder of the folder's lock may call this."""
+    if manifest.read_only:
+        raise InputError(f"The manifest of {folder} is read-only; it describes files of another program.")
+    text = json.dumps(_to_json(manifest), indent=1) + "\n"
+    write_file(folder / NAME, lambda file: file.write(text.encode()))
+
+
+def _to_json(manifest: Manifest) -> dict[str, Any]:
+    # Field by field, not asdict: that would deep-copy the probe's arrays and the background of ten thousand ids.
+    value = {f.name: getattr(manifest, f.name) for f in dataclasses.fields(manifest) if f.name != "read_only"}
+    if manifest.model is not None:
+        value["model"] = dataclasses.asdict(manifest.model)
+    value["shards"] = [dataclasses.asdict(s) for s in manifest.shards]
+    value["indices"] = [dataclasses.asdict(i) for i in manifest.indices]
+    value["retired"] = [dataclasses.asdict(s) for s in manifest.retired]
+    if manifest.probe is not None:
+        value["probe"] = {"images": _floats(manifest.probe.images), "texts": _floats(manifest.probe.texts)}
+    return value
+
+
+def _from_json(value: Mapping[str, Any]) -> Manifest:
+    fields = dict(value)
+    if fields["model"] is not None:
+        fields["model"] = ModelId(**fields["model"])
+    fields["shards"] = tuple(_shard(**s) for s in fields["shards"])
+    fields["indices"] = tuple(
+        Index(**{**i, "shards": tuple(i["shards"]), "files": _files(i["files"])}) for i in fields["indices"]
+    )
+    fields["retired"] = tuple(Source(**s) for s in fields["retired"])
+    fields["background"] = tuple(fields["background"])
+    if fields["probe"] is not None:
+        fields["probe"] = Probe(_array(fields["probe"]["images"]), _array(fields["probe"]["texts"]))
+    return Manifest(**fields)
+
+
+def _shard(*, files: Mapping[str, Any], source: Mapping[str, Any] | None, **rest: Any) -> Shard:
+    return Shard(files=_files(files), source=None if source is None else Source(**source), **rest)
+
+
+def _files(value: Mapping[str, Any]) -> dict[str, File]:
+    return {role: File(**file) for role, file in value.items()}
+
+
+def _floats(array: Float32 | None) -> list[list[float]] | None:
+    # str of a float32 is the shortest text that reads back to it; widened to float64 first it would be twice as long.
+    return None if array is None else [[float(str(x)) for x in row] for row in array]
+
+
+def _array(rows: list[list[float]] | None) -> Any:
+    return None if rows is None else np.array(rows, dtype=np.float32)

@@ -1,0 +1,167 @@
+"""The collection folder, read side. `writer.py` is the other.
+
+With `manifest.py` (what exists), `foreign.py` (folders of clip-retrieval) and `lock.py` (one writer), these two are all
+that knows the format:
+
+    img_emb/img_emb_000000.npy            float16 (rows, d), unit rows, C order
+    text_emb/text_emb_000000.npy          the same for captions; rows without one are masked by has_caption
+    metadata/metadata_000000.parquet      id int64, key, image_path, caption, has_caption, and the caller's columns
+    skipped/skipped_000000.parquet        key, reason: inputs that could not be read
+    removed.jsonl                         {"ids": [...], "since": "..."} per line
+
+A reader takes no lock. It holds one Manifest, and all it opens belongs to that commit.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clipsieve import foreign
+from clipsieve import manifest as manifests
+from clipsieve.durable import read_lines
+from clipsieve.errors import CollectionDamaged, CollectionMissing, NotFound
+from clipsieve.manifest import Manifest, Shard, read_manifest
+from clipsieve.types import Int64, Skipped
+
+ROLES = {
+    "img_emb": ".npy",
+    "text_emb": ".npy",
+    "metadata": ".parquet",
+    "skipped": ".parquet",
+    "region_emb": ".npy",
+    "regions": ".parquet",
+    "thumbs": ".parquet",
+}
+"""Role of a shard's file -> its suffix. The role is also the name of the folder it lies in."""
+
+OWN_COLUMNS = ("id", "key", "image_path", "caption", "has_caption")
+"""Columns that `writer.Writer.append` fills itself."""
+
+
+def open_manifest(folder: str | os.PathLike[str]) -> Manifest:
+    """The folder's manifest, or one made up for a folder of clip-retrieval (`read_only`, `model` None, ids = rows).
+
+    CollectionMissing if the folder is neither.
+    """
+    path = Path(folder)
+    if not (path / manifests.NAME).exists() and foreign.is_foreign(path):
+        return foreign.make_manifest(path)
+    if not path.is_dir():
+        raise CollectionMissing(f"{path} is not a folder; give the folder that `clipsieve inference` wrote.")
+    return read_manifest(path)
+
+
+def open_array(folder: str | os.PathLike[str], shard: Shard, role: str = "img_emb") -> npt.NDArray[Any]:
+    """The shard's vectors as a read-only memory map (rows, d), of the manifest's dtype.
+
+    NotFound if the shard has no such file; CollectionDamaged if file and manifest disagree. A shard of no rows has no
+    vectors: pass over those with `rows` 0.
+    """
+    path = _path(folder, shard, role)
+    try:
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r")
+    except FileNotFoundError:
+        raise _damaged(path, "is missing") from None
+    except (ValueError, EOFError) as error:
+        raise _damaged(path, f"cannot be mapped ({error})") from error
+    if array.ndim != 2 or (role != "region_emb" and len(array) != shard.rows):
+        raise _damaged(path, f"has shape {array.shape} where the manifest counts {shard.rows} rows")
+    return array
+
+
+def read_metadata(folder: str | os.PathLike[str], shard: Shard, columns: Sequence[str] | None = None) -> pa.Table:
+    """The shard's metadata in row order: all columns, or those named that it has, in the order named.
+
+    `id`, `key` and `has_caption` are always there; for folders of clip-retrieval they are made up.
+    """
+    if "metadata" not in shard.files:
+        table = pa.table({})
+    else:
+        table = _read_table(_path(folder, shard, "metadata"), shard, columns)
+    if "metadata" not in shard.files or not shard.files["metadata"].sha256:
+        table = foreign.complete(table, shard)
+    return table if columns is None else table.select([c for c in columns if c in table.column_names])
+
+
+def read_ids(folder: str | os.PathLike[str], shard: Shard) -> Int64:
+    """The ids of the shard's rows, int64 (rows,), ascending."""
+    if shard.rows == 0 or shard.last_id - shard.first_id + 1 == shard.rows:
+        return np.arange(shard.first_id, shard.first_id + shard.rows, dtype=np.int64)
+    ids: Int64 = read_metadata(folder, shard, ["id"])["id"].to_numpy()
+    return ids
+
+
+def read_caption_mask(folder: str | os.PathLike[str], shard: Shard) -> npt.NDArray[np.bool_]:
+    """bool (rows,): True where the item has a caption. Only those rows of text_emb mean anything."""
+    mask: npt.NDArray[np.bool_] = read_metadata(folder, shard, ["has_caption"])["has_caption"].to_numpy()
+    return mask
+
+
+def read_skipped(folder: str | os.PathLike[str], shard: Shard) -> list[Skipped]:
+    """The inputs that were passed over while this shard was made, in the order read."""
+    if "skipped" not in shard.files:
+        return []
+    rows = pq.read_table(_path(folder, shard, "skipped")).to_pylist()
+    return [Skipped(row["key"], row["reason"]) for row in rows]
+
+
+def read_removed(folder: str | os.PathLike[str]) -> Int64:
+    """Ids that were removed: int64 (r,), ascending, each once. Their rows are still in the shards."""
+    ids = [i for line in read_lines(Path(folder) / "removed.jsonl") for i in line.get("ids", [])]
+    return np.unique(np.array(ids, dtype=np.int64))
+
+
+def verify(folder: str | os.PathLike[str], manifest: Manifest) -> list[str]:
+    """Read every file that the manifest names and compare; a sentence for each that disagrees, none if all is well.
+
+    A file without a known checksum (clip-retrieval's) is checked for size alone.
+    """
+    files = [f for shard in manifest.shards for f in shard.files.values()]
+    files += [f for index in manifest.indices for f in index.files.values()]
+    problems = []
+    for file in files:
+        path = Path(folder) / file.path
+        if not path.is_file():
+            problems.append(f"{file.path} is missing.")
+        elif path.stat().st_size != file.size:
+            problems.append(f"{file.path} has {path.stat().st_size} bytes; the manifest says {file.size}.")
+        elif file.sha256 and checksum(path) != file.sha256:
+            problems.append(f"{file.path} has changed: its checksum is not the manifest's.")
+    return problems
+
+
+def _read_table(path: Path, shard: Shard, columns: Sequence[str] | None) -> pa.Table:
+    try:
+        with pq.ParquetFile(path) as file:
+            # A foreign file may need columns that were not asked for to make up a key from.
+            table = file.read(columns=list(columns) if columns and shard.files["metadata"].sha256 else None)
+    except FileNotFoundError:
+        raise _damaged(path, "is missing") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _damaged(path, f"is not readable Parquet ({error})") from error
+    if table.num_rows != shard.rows:
+        raise _damaged(path, f"has {table.num_rows} rows where the manifest counts {shard.rows}")
+    return table
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of the file, in lowercase hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _path(folder: str | os.PathLike[str], shard: Shard, role: str) -> Path:
+    if role not in shard.files:
+        raise NotFound(f"Shard {shard.number} of {folder} has no {role}; it has {', '.join(sorted(shard.files))}.")
+    return Path(folder) / shard.files[role].path
+
+
+def _damaged(path: Path, what: str) -> CollectionDamaged:
+    return CollectionDamaged(f"{path} {what}; run `clipsieve check`, then restore or embed again what it names.")

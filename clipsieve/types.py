@@ -1,0 +1,496 @@
+"""The nouns that the rooms exchange.
+
+All are frozen and slotted, and check themselves when made: a wrong shape, dtype or scale is an InputError that names
+the field. Arrays are taken as they are, never copied; whoever hands one over stops writing to it. Scores are cosine
+similarity, larger is better, unless a docstring says otherwise.
+
+Types that hold arrays compare by identity; the others compare by value.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsieve.errors import InputError, ModelMismatch
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
+Box = tuple[float, float, float, float]
+"""x0, y0, x1, y1 as fractions of the image's width and height, from its top left corner."""
+
+Calibration = Literal["none", "background"]
+TemplateSet = Literal["openai", "simple"]
+"""open_clip's prompt lists by name: "openai" is its 80 ImageNet templates, "simple" its 7."""
+Mode = Literal["agnostic", "class-wise"]
+Claim = Literal["exact", "complete", "partial"]
+
+# A unit row that went through float16 and back is off by at most 2^-11 of its length.
+UNIT_TOLERANCE = 1e-3
+
+
+def content_hash(data: bytes) -> str:
+    """SHA-256 of the bytes, 64 lowercase hex digits: how an image that has no id yet is named."""
+    return hashlib.sha256(data).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelId:
+    """Which model made a vector. Two vectors may meet only if theirs are equal.
+
+    name           as on the command line: "mini", "open_clip:ViT-B-32/laion2b_s34b_b79k"
+    weights        hash of the weights, lowercase hex
+    preprocessing  short stable description of resize, crop and normalisation
+    """
+
+    name: str
+    weights: str
+    preprocessing: str
+
+    def __post_init__(self) -> None:
+        for part in ("name", "weights", "preprocessing"):
+            _check_str(f"ModelId.{part}", getattr(self, part))
+        if not self.name:
+            raise InputError("ModelId.name is empty; it must name the model.")
+
+    def require(self, other: "ModelId", what: str) -> None:
+        """Raise ModelMismatch unless `other`, the model of `what` ("the query"), is this one."""
+        for part in ("name", "weights", "preprocessing"):
+            mine, theirs = getattr(self, part), getattr(other, part)
+            if mine != theirs:
+                raise ModelMismatch(
+                    f"{what} comes from model {other.name!r} and is to meet vectors of {self.name!r}, but their "
+                    f"{part} differ ({theirs!r} against {mine!r}); embed both with one model."
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class ImageItem:
+    """One image as read from a source, not decoded.
+
+    key   what the user calls it; unique in a collection
+    data  the encoded file (JPEG, PNG, ...)
+    meta  further columns of its metadata row
+    """
+
+    key: str
+    data: bytes
+    caption: str | None = None
+    meta: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_str("ImageItem.key", self.key)
+        if not self.key:
+            raise InputError("ImageItem.key is empty; every image needs a name.")
+        if not isinstance(self.data, bytes):
+            raise InputError(f"ImageItem.data of {self.key!r} is {type(self.data).__name__}; it must be bytes.")
+        if self.caption is not None:
+            _check_str("ImageItem.caption", self.caption)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An input that could not be used: its key, and a sentence on why. It is counted and listed, never dropped."""
+
+    key: str
+    reason: str
+
+    def __post_init__(self) -> None:
+        _check_str("Skipped.key", self.key)
+        _check_str("Skipped.reason", self.reason)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embeddings:
+    """n unit vectors, the keys of what they stand for, and the model that made them.
+
+    vectors  float32 (n, d), C-contiguous, rows of length 1 within UNIT_TOLERANCE; n may be 0
+    keys     n strings
+    """
+
+    vectors: Float32
+    keys: tuple[str, ...]
+    model: ModelId
+
+    def __post_init__(self) -> None:
+        _check_unit_rows("Embeddings.vectors", self.vectors)
+        _check_tuple("Embeddings.keys", self.keys, str)
+        if len(self.keys) != len(self.vectors):
+            raise InputError(
+                f"Embeddings.keys has {len(self.keys)} entries for {len(self.vectors)} vectors; it needs one each."
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Regions:
+    """m regions found in some images, in the detector's own embedding space.
+
+    vectors     float32 (m, d), C-contiguous, unit rows
+    boxes       float32 (m, 4), x0 y0 x1 y1 in 0..1 of the image; a box may stick out a little
+    item        int64 (m,), which image: its position in the batch, or its id once stored
+    objectness  float32 (m,), larger is likelier an object; only its order counts
+    shift       float32 (m,)  } the detector's logit for a unit class vector t is (vector . t + shift) * scale
+    scale       float32 (m,)  }
+    """
+
+    vectors: Float32
+    boxes: Float32
+    item: Int64
+    objectness: Float32
+    shift: Float32
+    scale: Float32
+    model: ModelId
+
+    def __post_init__(self) -> None:
+        _check_unit_rows("Regions.vectors", self.vectors)
+        m = len(self.vectors)
+        _check_array("Regions.boxes", self.boxes, np.float32, "(m, 4)", (m, 4))
+        _check_array("Regions.item", self.item, np.int64, "(m,)", (m,))
+        for name in ("objectness", "shift", "scale"):
+            values = getattr(self, name)
+            _check_array(f"Regions.{name}", values, np.float32, "(m,)", (m,))
+            if not np.isfinite(values).all():
+                raise InputError(f"Regions.{name} holds NaN or infinity; every region needs a finite one.")
+        if m and self.item.min() < 0:
+            raise InputError(f"Regions.item holds {self.item.min()}; it must be a position or an id, from 0 up.")
+        x0, y0, x1, y1 = self.boxes.T
+        # -1..2 lets a detector's box leave the image and still refuses boxes in pixels; NaN fails every comparison.
+        bad = ~((x0 <= x1) & (y0 <= y1) & (self.boxes >= -1).all(axis=1) & (self.boxes <= 2).all(axis=1))
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise InputError(
+                f"Regions.boxes[{row}] is {self.boxes[row].tolist()}; it must be x0, y0, x1, y1 in 0..1 of the image, "
+                "x0 <= x1 and y0 <= y1."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One example of a class: a text, or an image. Exactly one of the two is given.
+
+    image  the item's id in the collection (int), or the `content_hash` of an uploaded image (str)
+    """
+
+    text: str | None = None
+    image: int | str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.text is None) == (self.image is None):
+            raise InputError(f"Example has text {self.text!r} and image {self.image!r}; give exactly one of them.")
+        if self.text is not None:
+            _check_str("Example.text", self.text)
+        elif isinstance(self.image, bool) or not isinstance(self.image, int | str):
+            raise InputError(f"Example.image is {self.image!r}; it must be an item's id or a content hash.")
+        elif isinstance(self.image, int) and not 0 <= self.image < 2**63:
+            raise InputError(f"Example.image is the id {self.image}; ids run from 0 to 2**63 - 1.")
+        elif isinstance(self.image, str) and not re.fullmatch(r"[0-9a-f]{64}", self.image):
+            raise InputError(
+                f"Example.image is {self.image!r}; a content hash has 64 lowercase hex digits (an id is an int)."
+            )
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class MetaClass:
+    """A named class: what it looks like, and what it must not be taken for.
+
+    positive   at least one Example
+    negative   any number of them
+    threshold  least score of a match, on the score's own scale (cosine, or what the set's calibration makes of it)
+
+    >>> MetaClass("bus", ["red bus"], ["red truck"]).positive
+    (Example(text='red bus', image=None),)
+    """
+
+    name: str
+    positive: tuple[Example, ...]
+    negative: tuple[Example, ...]
+    threshold: float | None
+
+    def __init__(
+        self,
+        name: str,
+        positive: Iterable[Example | str],
+        negative: Iterable[Example | str] = (),
+        threshold: float | None = None,
+    ) -> None:
+        _check_str("MetaClass.name", name)
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "positive", _examples(f"MetaClass.positive of {name!r}", positive))
+        object.__setattr__(self, "negative", _examples(f"MetaClass.negative of {name!r}", negative))
+        if not self.positive:
+            raise InputError(f"MetaClass.positive of {name!r} is empty; a class needs at least one positive example.")
+        if threshold is not None:
+            threshold = _finite(f"MetaClass.threshold of {name!r}", threshold)
+        object.__setattr__(self, "threshold", threshold)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class ClassSet:
+    """Classes that are asked together, and how.
+
+    classes      order matters: labels are reported by index; names are unique; empty only for a detector's set
+    calibration  "none": scores are cosines, and texts and images must not mix in one set; "background": each
+                 example's cosine becomes how unusual it is in the collection
+    templates    what wraps each text before it is embedded: strings with one {}, the name of a known list, or None
+    nms          overlap (IoU) from which two boxes are one; None for a set that only classifies
+    mode         "agnostic": one suppression over all boxes; "class-wise": one per class; None where nms is
+    """
+
+    classes: tuple[MetaClass, ...]
+    calibration: Calibration
+    templates: tuple[str, ...] | TemplateSet | None
+    nms: float | None
+    mode: Mode | None
+
+    def __init__(
+        self,
+        classes: Iterable[MetaClass],
+        calibration: Calibration = "none",
+        templates: Iterable[str] | None = None,
+        nms: float | None = None,
+        mode: Mode | None = None,
+    ) -> None:
+        classes = tuple(classes)
+        _check_tuple("ClassSet.classes", classes, MetaClass)
+        if not classes and nms is None:
+            raise InputError("ClassSet.classes is empty; a set needs at least one class.")
+        names = [c.name for c in classes]
+        if len(set(names)) < len(names):
+            twice = next(n for n in names if names.count(n) > 1)
+            raise InputError(f"ClassSet.classes names {twice!r} more than once; class names must differ.")
+        _check_choice("ClassSet.calibration", calibration, Calibration)
+        kinds = {e.text is None for c in classes for e in c.positive + c.negative}
+        if calibration == "none" and len(kinds) == 2:
+            raise InputError(
+                "ClassSet mixes text and image examples under calibration 'none', where an image's cosines would "
+                "drown every text's; make the set with calibration='background'."
+            )
+        if (nms is None) != (mode is None):
+            raise InputError(f"ClassSet has nms {nms!r} and mode {mode!r}; give both for detection, or neither.")
+        if mode is not None:
+            _check_choice("ClassSet.mode", mode, Mode)
+        object.__setattr__(self, "classes", classes)
+        object.__setattr__(self, "calibration", calibration)
+        object.__setattr__(self, "templates", _templates(templates))
+        object.__setattr__(self, "nms", None if nms is None else _finite("ClassSet.nms", nms))
+        object.__setattr__(self, "mode", mode)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassVectors:
+    """A meta class once its examples are embedded.
+
+    positive  float32 (p, d), C-contiguous, unit rows, p >= 1, in the order of the class's examples
+    negative  float32 (q, d), likewise, q >= 0
+    """
+
+    name: str
+    positive: Float32
+    negative: Float32
+    model: ModelId
+
+    def __post_init__(self) -> None:
+        _check_str("ClassVectors.name", self.name)
+        _check_unit_rows(f"ClassVectors.positive of {self.name!r}", self.positive)
+        _check_unit_rows(f"ClassVectors.negative of {self.name!r}", self.negative)
+        if not len(self.positive):
+            raise InputError(f"ClassVectors.positive of {self.name!r} has no rows; a class needs at least one.")
+        if self.positive.shape[1] != self.negative.shape[1]:
+            raise InputError(
+                f"ClassVectors.negative of {self.name!r} has {self.negative.shape[1]} dimensions and positive "
+                f"{self.positive.shape[1]}; they must agree, so give negatives of shape (0, d) where there are none."
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Neighbors:
+    """The k best rows for each of m queries.
+
+    ids     int64 (m, k), -1 where there was no further row; those come last
+    scores  float32 (m, k), cosine (inner product over rows that are not unit length), descending along a row,
+            -inf where the id is -1
+    """
+
+    ids: Int64
+    scores: Float32
+
+    def __post_init__(self) -> None:
+        _check_array("Neighbors.ids", self.ids, np.int64, "(m, k)", (None, None))
+        _check_array("Neighbors.scores", self.scores, np.float32, "(m, k) as ids", self.ids.shape)
+        if self.ids.size and self.ids.min() < -1:
+            raise InputError(f"Neighbors.ids holds {self.ids.min()}; an id is at least 0, and -1 stands for none.")
+        if np.isnan(self.scores).any():
+            raise InputError("Neighbors.scores holds NaN; every neighbour needs a score, and none is -inf.")
+        if not np.array_equal(self.ids == -1, np.isneginf(self.scores)):
+            raise InputError("Neighbors.scores must be -inf exactly where Neighbors.ids is -1; they disagree.")
+        if (self.scores[:, :-1] < self.scores[:, 1:]).any():
+            raise InputError("Neighbors.scores rises along a row; it must descend, best first.")
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One item of an answer, and why it is there.
+
+    score     of the best positive, on the set's scale (cosine when calibration is "none")
+    margin    score minus that of the best negative; +inf where the class has no negatives
+    positive  the example behind the score
+    negative  the example behind the margin, None where there are none
+    box       where in the image, when regions were asked
+    """
+
+    id: int
+    key: str
+    score: float
+    margin: float
+    positive: Example
+    negative: Example | None = None
+    box: Box | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.id, bool) or not isinstance(self.id, int) or self.id < 0:
+            raise InputError(f"Hit.id is {self.id!r}; it must be an int from 0 up.")
+        _check_str("Hit.key", self.key)
+        _finite(f"Hit.score of {self.key!r}", self.score)
+        if math.isnan(self.margin):
+            raise InputError(f"Hit.margin of {self.key!r} is NaN; it must be a number, +inf without negatives.")
+        if (self.negative is None) != (self.margin == math.inf):
+            raise InputError(
+                f"Hit.margin of {self.key!r} is {self.margin} with negative {self.negative!r}; it is +inf exactly "
+                "when no negative example stands behind it."
+            )
+        if self.box is not None and len(self.box) != 4:
+            raise InputError(f"Hit.box of {self.key!r} has {len(self.box)} numbers; it must be x0, y0, x1, y1.")
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """Hits, best first, and what may be claimed about them.
+
+    claim       "exact": no better item exists in the collection
+                "complete": none that the approximate index can find; `recall` says how much that is
+                "partial": the time budget ended the search
+    recall      in 0..1, measured on this collection; given when complete
+    timings_ms  milliseconds by stage
+    """
+
+    hits: tuple[Hit, ...]
+    claim: Claim
+    recall: float | None = None
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_tuple("QueryResult.hits", self.hits, Hit)
+        _check_choice("QueryResult.claim", self.claim, Claim)
+        if self.claim == "complete" and self.recall is None:
+            raise InputError("QueryResult.claim is 'complete' without recall; say what recall the index measured.")
+        if self.recall is not None and not 0 <= self.recall <= 1:
+            raise InputError(f"QueryResult.recall is {self.recall}; it must lie in 0..1.")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Distribution:
+    """How a collection's items fall under one class.
+
+    matched, rejected, below  numbers of items: accepted; over the threshold but nearer a negative; under it
+    counts                    int64 (b,), items per bin of the score of their best positive
+    edges                     float32 (b + 1,), ascending, bin i is edges[i] <= score < edges[i + 1], the last closed
+    exact                     True after a scan of everything, False when scaled up from a sample
+    """
+
+    matched: int
+    rejected: int
+    below: int
+    counts: Int64
+    edges: Float32
+    exact: bool
+
+    def __post_init__(self) -> None:
+        for name in ("matched", "rejected", "below"):
+            if getattr(self, name) < 0:
+                raise InputError(f"Distribution.{name} is {getattr(self, name)}; it counts items, from 0 up.")
+        _check_array("Distribution.counts", self.counts, np.int64, "(b,)", (None,))
+        _check_array("Distribution.edges", self.edges, np.float32, "(b + 1,)", (len(self.counts) + 1,))
+        if (self.counts < 0).any():
+            raise InputError("Distribution.counts holds a negative number; it counts items, from 0 up.")
+        if not (self.edges[:-1] < self.edges[1:]).all():
+            raise InputError("Distribution.edges does not ascend; each bin must end above its start.")
+
+
+def _examples(where: str, given: Iterable[Example | str]) -> tuple[Example, ...]:
+    if isinstance(given, str):  # would be taken apart into letters
+        raise InputError(f"{where} is the string {given!r}; give a list of examples: [{given!r}].")
+    examples = tuple(Example(text=e) if isinstance(e, str) else e for e in given)
+    _check_tuple(where, examples, Example)
+    return examples
+
+
+def _templates(given: Iterable[str] | None) -> tuple[str, ...] | str | None:
+    if given is None:
+        return None
+    if isinstance(given, str):
+        _check_choice("ClassSet.templates", given, TemplateSet)
+        return given
+    templates = tuple(given)
+    _check_tuple("ClassSet.templates", templates, str)
+    if not templates:
+        raise InputError("ClassSet.templates is empty; give at least one, or None for none.")
+    for template in templates:
+        if template.count("{}") != 1:
+            raise InputError(f"ClassSet.templates holds {template!r}; each must hold one {{}}, where the text goes.")
+    return templates
+
+
+def _finite(where: str, got: float) -> float:
+    if isinstance(got, bool) or not isinstance(got, int | float | np.floating) or not math.isfinite(got):
+        raise InputError(f"{where} is {got!r}; it must be a finite number.")
+    return float(got)
+
+
+def _check_str(where: str, got: object) -> None:
+    if not isinstance(got, str):
+        raise InputError(f"{where} is {got!r}; it must be a string.")
+
+
+def _check_choice(where: str, got: object, choices: object) -> None:
+    allowed = get_args(choices)
+    if got not in allowed:
+        raise InputError(f"{where} is {got!r}; it must be one of {', '.join(map(repr, allowed))}.")
+
+
+def _check_tuple(where: str, got: object, kind: type) -> None:
+    if not isinstance(got, tuple):
+        raise InputError(f"{where} is a {type(got).__name__}; it must be a tuple of {kind.__name__}.")
+    for i, entry in enumerate(got):
+        if not isinstance(entry, kind):
+            raise InputError(f"{where}[{i}] is {entry!r}; it must be a {kind.__name__}.")
+
+
+def _check_array(where: str, got: object, dtype: type, shape: str, sizes: tuple[int | None, ...]) -> None:
+    """`sizes` has one entry per axis, None where any size will do; `shape` is how the error writes it."""
+    wanted = f"it must be a {np.dtype(dtype).name} array of shape {shape}"
+    if not isinstance(got, np.ndarray):
+        raise InputError(f"{where} is a {type(got).__name__}; {wanted}.")
+    fits = got.ndim == len(sizes) and all(s is None or s == g for s, g in zip(sizes, got.shape, strict=True))
+    if got.dtype != dtype or not fits:
+        here = "" if None in sizes else f", here {sizes}"
+        raise InputError(f"{where} is {got.dtype.name} {got.shape}; {wanted}{here}.")
+
+
+def _check_unit_rows(where: str, got: object) -> None:
+    _check_array(where, got, np.float32, "(n, d)", (None, None))
+    assert isinstance(got, np.ndarray)
+    if not got.flags.c_contiguous:
+        raise InputError(f"{where} is not C-contiguous; pass numpy.ascontiguousarray of it.")
+    if got.shape[1] == 0:
+        raise InputError(f"{where} has shape {got.shape}; vectors need at least one dimension.")
+    length = np.sqrt(np.einsum("ij,ij->i", got, got))
+    bad = ~(np.abs(length - 1) <= UNIT_TOLERANCE)  # written so that NaN is bad
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise InputError(f"{where} row {row} has length {length[row]:.4g}; rows must have length 1, so normalise them.")

@@ -1,0 +1,230 @@
+"""The collection folder, write side: shards are added, items removed, manifests committed, by one writer at a time."""
+
+import contextlib
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clipsieve import foreign
+from clipsieve import manifest as manifests
+from clipsieve.durable import TEMPORARY, append_line, write_file
+from clipsieve.errors import CollectionMissing, CollectionReadOnly, InputError, NotFound
+from clipsieve.lock import writer_lock
+from clipsieve.manifest import File, Manifest, Shard, Source, commit, read_manifest
+from clipsieve.shards import OWN_COLUMNS, ROLES, checksum
+from clipsieve.types import Embeddings, Skipped
+
+
+@contextlib.contextmanager
+def open_writer(folder: str | os.PathLike[str], new: Manifest | None = None) -> Iterator["Writer"]:
+    """The folder's one writer, for the length of the block.
+
+    new  the manifest to start from where the folder has none yet; ignored where it has one, except that another model
+         or dimension is a ModelMismatch or InputError
+
+    CollectionLocked if somebody else writes; CollectionReadOnly for a folder of clip-retrieval; CollectionMissing
+    without a collection and without `new`.
+    """
+    path = Path(folder)
+    has_manifest = (path / manifests.NAME).exists()
+    if not has_manifest:
+        if foreign.is_foreign(path):
+            raise CollectionReadOnly(
+                f"{path} was written by clip-retrieval and opens for reading only; `clipsieve import` it to add to it."
+            )
+        if new is None:
+            raise CollectionMissing(f"{path} holds no collection; give the folder that `clipsieve inference` wrote.")
+        path.mkdir(parents=True, exist_ok=True)
+    with writer_lock(path):
+        # Looked at again under the lock: another writer may have committed the first manifest meanwhile.
+        if new is not None and not (path / manifests.NAME).exists():
+            commit(path, new)
+        writer = Writer(path, read_manifest(path))
+        if new is not None:
+            _require_compatible(path, writer.manifest, new)
+        writer.clean()
+        yield writer
+
+
+class Writer:
+    """Adds to a folder whose lock is held; made by `open_writer`. Each method that commits is durable on return."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    def append(
+        self,
+        images: Embeddings,
+        *,
+        texts: Embeddings | None = None,
+        captions: Sequence[str | None] | None = None,
+        image_paths: Sequence[str | None] | None = None,
+        columns: Mapping[str, Sequence[object]] | None = None,
+        skipped: Sequence[Skipped] = (),
+        source: Source | None = None,
+    ) -> Shard:
+        """Write one shard of n items, which get the next n ids, and commit it.
+
+        images       their vectors, stored as float16, and keys; n may be 0 if something was skipped
+        texts        caption vectors, float32 (n, d), same keys. A row whose caption is missing must still be a unit
+                     vector (that of the empty text, say) and is masked: zeros would beat every negative cosine
+        captions     n strings; None or blank is no caption
+        image_paths  n paths for those who open the original; None where it is no file
+        columns      further metadata, n values each; mixed types in one column are an InputError
+        skipped      inputs passed over on the way
+        source       how far the input was read; its counts must be n and len(skipped)
+        """
+        manifest = self.manifest
+        n = len(images.keys)
+        _require_same_space(self.folder, manifest, images, "The images' vectors")
+        if texts is not None:
+            _require_same_space(self.folder, manifest, texts, "The captions' vectors")
+            if texts.keys != images.keys:
+                raise InputError("The captions' keys are not those of the images; pass one row per image, in order.")
+        if source is not None and (source.embedded, source.skipped) != (n, len(skipped)):
+            raise InputError(
+                f"The source counts {source.embedded} embedded and {source.skipped} skipped, but {n} vectors and "
+                f"{len(skipped)} skipped inputs were passed."
+            )
+        if n == 0 and not skipped:
+            raise InputError("A shard of no items and nothing skipped says nothing; do not append it.")
+
+        table = _metadata_table(manifest.next_id, images.keys, image_paths, captions, columns or {})
+        number = manifest.next_shard
+        files = {}
+        if n:
+            files["img_emb"] = self._write_array("img_emb", number, images.vectors)
+            files["metadata"] = self._write_table("metadata", number, table)
+            if texts is not None:
+                files["text_emb"] = self._write_array("text_emb", number, texts.vectors)
+        if skipped:
+            rows = {"key": [s.key for s in skipped], "reason": [s.reason for s in skipped]}
+            schema = pa.schema([("key", pa.string()), ("reason", pa.string())])
+            files["skipped"] = self._write_table("skipped", number, pa.table(rows, schema=schema))
+        first, last = (manifest.next_id, manifest.next_id + n - 1) if n else (-1, -1)
+        shard = Shard(number, n, first, last, files, source)
+        self.commit(
+            dataclasses.replace(
+                manifest,
+                shards=(*manifest.shards, shard),
+                next_id=manifest.next_id + n,
+                next_shard=number + 1,
+            )
+        )
+        return shard
+
+    def commit(self, manifest: Manifest) -> None:
+        """Make `manifest` the folder's. Ids and shard numbers must not run backwards."""
+        if manifest.next_id < self.manifest.next_id or manifest.next_shard < self.manifest.next_shard:
+            raise InputError(
+                f"The new manifest of {self.folder} would give ids from {manifest.next_id} and shards from "
+                f"{manifest.next_shard} again, which were given already; start from the writer's own manifest."
+            )
+        commit(self.folder, manifest)
+        self.manifest = manifest
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """Mark items as removed. NotFound, and nothing removed, if an id was never given. Twice is no error."""
+        wanted = [int(i) for i in ids]
+        for i in wanted:
+            if not 0 <= i < self.manifest.next_id:
+                raise NotFound(f"{self.folder} has no item {i}; its ids run from 0 to {self.manifest.next_id - 1}.")
+        if wanted:
+            since = datetime.now(UTC).isoformat(timespec="seconds")
+            append_line(self.folder / "removed.jsonl", {"ids": wanted, "since": since})
+
+    def clean(self) -> list[str]:
+        """Delete what dead writers left: shard files that the manifest does not name. Foreign files are let be.
+
+        Returns their paths, relative to the folder.
+        """
+        named = {file.path for shard in self.manifest.shards for file in shard.files.values()}
+        garbage = [
+            f"{role}/{path.name}"
+            for role, suffix in ROLES.items()
+            for path in sorted((self.folder / role).glob("*"))
+            if re.fullmatch(rf"{role}_\d{{6,}}{re.escape(suffix)}", _without_temporary(path.name))
+            and f"{role}/{path.name}" not in named
+        ]
+        garbage += [
+            path.name
+            for path in sorted(self.folder.glob(f".*{TEMPORARY}"))
+            if re.fullmatch(r"clipsieve\.json|\w+\.index", _without_temporary(path.name))
+        ]
+        for path in garbage:
+            (self.folder / path).unlink()
+        return garbage
+
+    def file(self, path: Path) -> File:
+        """The manifest's entry for a file in the folder: its size and checksum as they are now."""
+        return File(path.relative_to(self.folder).as_posix(), path.stat().st_size, checksum(path))
+
+    def _write_array(self, role: str, number: int, vectors: npt.NDArray[Any]) -> File:
+        stored = vectors.astype(self.manifest.dtype)
+        return self._write(role, number, lambda file: np.lib.format.write_array(file, stored, allow_pickle=False))
+
+    def _write_table(self, role: str, number: int, table: pa.Table) -> File:
+        return self._write(role, number, lambda file: pq.write_table(table, file, compression="zstd"))
+
+    def _write(self, role: str, number: int, write: Callable[[BinaryIO], object]) -> File:
+        path = self.folder / role / f"{role}_{number:06d}{ROLES[role]}"
+        path.parent.mkdir(exist_ok=True)
+        write_file(path, write)
+        return self.file(path)
+
+
+def _metadata_table(
+    first_id: int,
+    keys: Sequence[str],
+    image_paths: Sequence[str | None] | None,
+    captions: Sequence[str | None] | None,
+    columns: Mapping[str, Sequence[object]],
+) -> pa.Table:
+    n = len(keys)
+    captions = [None] * n if captions is None else captions
+    values = {
+        "id": pa.array(np.arange(first_id, first_id + n, dtype=np.int64)),
+        "key": pa.array(keys, pa.string()),
+        "image_path": pa.array([None] * n if image_paths is None else image_paths, pa.string()),
+        "caption": pa.array(captions, pa.string()),
+        "has_caption": pa.array([c is not None and bool(c.strip()) for c in captions], pa.bool_()),
+    }
+    for name, column in columns.items():
+        if name in OWN_COLUMNS:
+            raise InputError(f"The column name {name!r} is taken; rename yours.")
+        try:
+            values[name] = pa.array(column)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise InputError(f"The column {name!r} mixes types ({error}); make its values of one type.") from error
+    for name, value in values.items():
+        if len(value) != n:
+            raise InputError(f"The column {name!r} has {len(value)} values for {n} items; it needs one each.")
+    return pa.table(values)
+
+
+def _require_same_space(folder: Path, manifest: Manifest, vectors: Embeddings, what: str) -> None:
+    if manifest.model is not None:
+        manifest.model.require(vectors.model, what)
+    if vectors.vectors.shape[1] != manifest.dim:
+        raise InputError(f"{what} have {vectors.vectors.shape[1]} dimensions and those of {folder} {manifest.dim}.")
+
+
+def _require_compatible(folder: Path, there: Manifest, new: Manifest) -> None:
+    if there.model is not None and new.model is not None:
+        there.model.require(new.model, f"What is to be added to {folder}")
+    if there.dim != new.dim:
+        raise InputError(f"{folder} holds vectors of {there.dim} dimensions, not {new.dim}; choose another folder.")
+
+
+def _without_temporary(name: str) -> str:
+    return name.removeprefix(".").removesuffix(TEMPORARY) if name.endswith(TEMPORARY) else name

@@ -1,0 +1,1 @@
+"""Shards to answers: the rule, the search, the scan. The room of faiss."""

@@ -1,0 +1,1 @@
+"""Image bytes and texts to vectors, and vectors to shards. The room of torch."""
