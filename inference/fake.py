@@ -1,0 +1,61 @@
+"""An embedder without a model, for tests: yours as well as ours."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from clipsieve.errors import InputError
+from clipsieve.inference.checkpoint import Tensors
+from clipsieve.inference.decode import decode
+from clipsieve.types import Float32, ModelId
+
+
+class FakeEmbedder:
+    """A StagedEmbedder and TextEmbedder whose vectors are drawn from a hash of the pixels, or of the text.
+
+    The same picture or text always gets the same vector, on every machine; different ones are about orthogonal.
+    """
+
+    def __init__(self, dim: int = 32, name: str = "fake") -> None:
+        self.model = ModelId(name, hashlib.sha256(f"{name} {dim}".encode()).hexdigest(), "none")
+        self.dim = dim
+        self.lanes = 1
+
+    def preprocess(self, data: bytes) -> Tensors:
+        """See embedder.StagedEmbedder."""
+        return self.preprocess_image(decode(data))
+
+    def preprocess_image(self, image: Image.Image) -> Tensors:
+        """See embedder.StagedEmbedder."""
+        return {"hash": _hash(f"image {image.size} ".encode() + image.tobytes())}
+
+    def embed_tensors(self, batch: Sequence[Tensors]) -> Float32:
+        """See embedder.StagedEmbedder."""
+        rows = [_direction(one["hash"], self.dim) for one in batch]
+        return np.stack(rows) if rows else np.zeros((0, self.dim), np.float32)
+
+    def embed_images(self, images: Sequence[bytes]) -> Float32:
+        """See protocols.ImageEmbedder."""
+        tensors = []
+        for position, data in enumerate(images):
+            try:
+                tensors.append(self.preprocess(data))
+            except InputError as error:
+                raise InputError(f"Image {position} cannot be embedded: {error}") from error
+        return self.embed_tensors(tensors)
+
+    def embed_texts(self, texts: Sequence[str]) -> Float32:
+        """See protocols.TextEmbedder."""
+        return self.embed_tensors([{"hash": _hash(b"text " + text.encode("utf-8", "replace"))} for text in texts])
+
+
+def _hash(data: bytes) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
+    return np.frombuffer(hashlib.sha256(data).digest(), "<u4").astype(np.uint32)
+
+
+def _direction(seed: np.ndarray[tuple[int], np.dtype[np.uint32]], dim: int) -> Float32:
+    row = np.random.Generator(np.random.PCG64(seed.tolist())).standard_normal(dim)
+    unit: Float32 = (row / np.linalg.norm(row)).astype(np.float32)
+    return unit

@@ -1,0 +1,174 @@
+"""Image files: a folder and all below it, or some files by name."""
+
+import os
+import posixpath
+import stat
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from clipsieve.inference.decode import image_extensions
+from clipsieve.inference.ordered import ordered_map
+from clipsieve.inference.paths import Place, readable, relative_names
+from clipsieve.inference.sidecar import caption_of, metadata_of
+from clipsieve.types import ImageItem, Skipped
+
+REMOTE_READS = 16
+"""Files fetched at a time from behind an address, where each waits for the network. Local ones are read in turn."""
+
+_SIDECARS = (".txt", ".json")
+
+
+class _Entry(NamedTuple):
+    """One image file below `root`, or, with a `problem`, a folder that could not be listed."""
+
+    name: str
+    root: Place
+    relative: str
+    has_caption: bool = False
+    has_metadata: bool = False
+    problem: str = ""
+
+
+@dataclass(slots=True)
+class _Listing:
+    """Paths relative to the folder listed, with forward slashes, in no order; and what could not be listed, and why."""
+
+    files: list[str]
+    problems: dict[str, str]
+
+
+class FileSource:
+    """See `reader.Source`. Keys are paths relative to the folder given, or to the deepest one that all files share.
+
+    A `.txt` beside an image, of the same stem, is its caption, a `.json` its metadata. Links are followed; a folder
+    that was seen before under another name is passed over, so that loops end.
+    """
+
+    def __init__(self, name: str, places: Sequence[Place], partition: int = 0, partitions: int = 1) -> None:
+        self.name = name
+        self.partition = partition
+        self.partitions = partitions
+        self._ignored: Counter[str] = Counter()
+        names = [""] if len(places) == 1 and places[0].is_folder() else relative_names(places)
+        entries = [entry for place, prefix in zip(places, names, strict=True) for entry in self._list(place, prefix)]
+        self._entries = sorted(entries, key=lambda entry: entry.name)[partition::partitions]
+
+    @property
+    def total(self) -> int:
+        """How many image files there are."""
+        return len(self._entries)
+
+    @property
+    def ignored(self) -> Mapping[str, int]:
+        """Other files, by extension; captions and metadata in use are not among them."""
+        return self._ignored
+
+    def items(self, start: int = 0) -> Iterator[ImageItem | Skipped]:
+        """See `reader.Source.items`."""
+        entries = self._entries[start:]
+        if not entries or entries[0].root.fs is None:
+            yield from map(_read, entries)
+            return
+        with ThreadPoolExecutor(REMOTE_READS, "clipsieve-read") as pool:
+            yield from ordered_map(pool, _read, entries, 2 * REMOTE_READS)
+
+    def _list(self, place: Place, prefix: str) -> Iterator[_Entry]:
+        if not place.is_folder():
+            folder, _, file = place.path.rpartition("/")
+            root = Place(place.fs, folder or "/", place.url.rpartition("/")[0])
+            stem = posixpath.splitext(file)[0]
+            has_caption, has_metadata = (root.child(stem + suffix).exists() for suffix in _SIDECARS)
+            yield _Entry(prefix, root, file, has_caption, has_metadata)
+            return
+        listing = _list_local(place.path) if place.fs is None else _list_remote(place)
+        names = set(listing.files)
+        images = image_extensions()
+        used: set[str] = set()
+        for relative in listing.files:
+            stem, suffix = posixpath.splitext(relative)
+            if suffix.lower() in images:
+                caption, metadata = (stem + sidecar for sidecar in _SIDECARS)
+                used.update((caption, metadata))
+                name = posixpath.join(prefix, relative)
+                yield _Entry(name, place, relative, caption in names, metadata in names)
+        self._ignored.update(
+            suffix for relative in names - used if (suffix := posixpath.splitext(relative)[1].lower()) not in images
+        )
+        for relative, problem in listing.problems.items():
+            yield _Entry(posixpath.join(prefix, relative), place, relative, problem=problem)
+
+
+def _read(entry: _Entry) -> ImageItem | Skipped:
+    key = readable(entry.name)
+    if entry.problem:
+        return Skipped(key, entry.problem)
+    place = entry.root.child(entry.relative)
+    try:
+        meta: dict[str, Any] = {}
+        if place.fs is None:
+            status = os.stat(place.path)  # noqa: PTH116
+            if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+                return Skipped(key, "It is not a regular file but a folder, pipe or device; leave it out.")
+            meta["mtime"] = status.st_mtime
+        data = _bytes(place)
+        stem = posixpath.splitext(entry.relative)[0]
+        caption = caption_of(_bytes(entry.root.child(f"{stem}.txt"))) if entry.has_caption else None
+        if entry.has_metadata:
+            meta |= metadata_of(_bytes(entry.root.child(f"{stem}.json")))
+    except FileNotFoundError:
+        link = place.fs is None and os.path.islink(place.path)  # noqa: PTH114
+        what = "It is a link to a file that does not exist" if link else "It, or a file beside it, has vanished"
+        return Skipped(key, f"{what}; restore the file.")
+    except Exception as error:  # each file system behind fsspec raises its own
+        return Skipped(
+            key, f"It cannot be read ({readable(str(error)) or type(error).__name__}); check its permissions."
+        )
+    return ImageItem(key, data, caption, {**meta, "image_path": readable(place.url)})
+
+
+def _bytes(place: Place) -> bytes:
+    if place.fs is not None:
+        return bytes(place.fs.cat_file(place.path))
+    with place.open() as file:
+        return file.read()
+
+
+def _list_local(root: str) -> _Listing:
+    listing = _Listing([], {})
+    seen: set[str] = set()
+    # Real folders first: what is reached through a link as well keeps the name that it has without.
+    folders, links = [""], list[str]()
+    while folders or links:
+        if not folders:
+            links.sort(reverse=True)
+            folders = [links.pop()]
+        folder = folders.pop()
+        path = posixpath.join(root, folder) if folder else root
+        real = os.path.realpath(path)
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            with os.scandir(path) as found:
+                entries = list(found)
+        except OSError as error:
+            reason = f"The folder cannot be listed ({error.strerror}); check its permissions."
+            listing.problems[folder or "."] = reason
+            continue
+        for entry in entries:
+            relative = posixpath.join(folder, entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(relative)
+            elif entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112 (False, not an error, in a loop)
+                links.append(relative)
+            else:
+                listing.files.append(relative)
+    return listing
+
+
+def _list_remote(place: Place) -> _Listing:
+    base = place.path.rstrip("/")
+    return _Listing([path[len(base) :].lstrip("/") for path in place.fs.find(place.path)], {})

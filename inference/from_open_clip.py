@@ -1,0 +1,68 @@
+"""Checkpoints of open_clip: from its published list, or a folder with `open_clip_config.json`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors
+
+
+def load_open_clip(architecture: str, tag: str | None = None, folder: str | None = None) -> Checkpoint:
+    """The published weights `tag` of `architecture`, or the checkpoint in `folder`.
+
+    Raises whatever open_clip does where files are missing; the caller makes a sentence of it.
+    """
+    import open_clip
+    import torch
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    source = architecture if folder is None else f"local-dir:{folder}"
+    published = {} if tag is None else open_clip.get_pretrained_cfg(architecture, tag)
+    # open_clip only warns when weights need QuickGELU and the architecture's default is another activation.
+    model: Any = open_clip.create_model(
+        source,
+        pretrained=tag,
+        precision="fp32",
+        device="cpu",
+        force_quick_gelu=bool(published.get("quick_gelu")),
+        require_pretrained=True,  # a folder without weights is an error, not a random model
+    )
+    model.eval()
+    tokenizer = open_clip.get_tokenizer(source)
+    cfg = model.visual.preprocess_cfg
+    geometry, to_float = _split(image_transform_v2(PreprocessCfg(**cfg), is_train=False))
+    size = cfg["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+
+    def prepare(image: Image.Image) -> Tensors:
+        for step in geometry:
+            image = step(image)
+        return {"pixels": np.array(image)}  # uint8 (h, w, 3): a quarter of the floats' bytes on the way to the device
+
+    def encode_images(module: Any, batch: Batch) -> torch.Tensor:
+        # Elementwise, so that the whole batch gives the same floats as open_clip's transform of each image.
+        pixels = batch["pixels"].permute(0, 3, 1, 2).contiguous().to(torch.float32).div(255)
+        return module.encode_image(to_float(pixels))  # type: ignore[no-any-return]
+
+    def tokenize(texts: Sequence[str]) -> Batch:
+        return {"text": tokenizer(list(texts))}
+
+    def encode_texts(module: Any, batch: Batch) -> torch.Tensor:
+        return module.encode_text(batch["text"])  # type: ignore[no-any-return]
+
+    scaling = f"mean {list(cfg['mean'])}, std {list(cfg['std'])}"
+    described = f"resize_mode {cfg['resize_mode']}, interpolation {cfg['interpolation']}, {scaling}"
+    preprocessing = f"open_clip: {height} x {width}, {described}"
+    return Checkpoint(model, preprocessing, max(height, width), prepare, encode_images, tokenize, encode_texts)
+
+
+def _split(transform: Any) -> tuple[list[Any], Any]:
+    """The steps that Pillow does, and the normalisation, which is done by the batch where the model is."""
+    from torchvision.transforms import Normalize
+
+    *geometry, to_tensor, normalize = transform.transforms
+    if type(to_tensor).__name__ != "MaybeToTensor" or not isinstance(normalize, Normalize):
+        raise RuntimeError(f"open_clip's image transform ends in {to_tensor}, {normalize}: an unknown version")
+    return geometry, normalize

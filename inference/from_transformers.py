@@ -1,0 +1,133 @@
+"""Checkpoints of transformers: CLIP, SigLIP, SigLIP 2 and their kin, and image towers without text such as DINOv2."""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from clipsieve.errors import InputError
+from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors
+
+if TYPE_CHECKING:
+    import torch
+
+
+def load_transformers(source: str) -> Checkpoint:
+    """The checkpoint in the folder or hub repository `source`.
+
+    InputError if it has no image tower, or its file lacks weights. Raises whatever transformers does where files are
+    missing; the caller makes a sentence of it.
+    """
+    import torch
+    from transformers import AutoImageProcessor, AutoTokenizer
+
+    model, untrained_pooler = _load_model(source)
+    # Pillow's resize, as the models were trained with; torchvision's differs by a grey level or two.
+    load_processor: Any = AutoImageProcessor.from_pretrained
+    processor = load_processor(source, backend="pil")
+    tokenizer: Any = AutoTokenizer.from_pretrained(source) if hasattr(model, "get_text_features") else None
+    scale = _batch_scaling(processor)
+    side = max((v for v in _numbers(processor.size) + _numbers(getattr(processor, "crop_size", None))), default=224)
+
+    def prepare(image: Image.Image) -> Tensors:
+        given = {} if scale is None else {"do_rescale": False, "do_normalize": False}
+        return {name: value[0] for name, value in processor(images=image, return_tensors="np", **given).items()}
+
+    def encode_images(module: Any, batch: Batch) -> torch.Tensor:
+        inputs = dict(batch)
+        if scale is not None:
+            factor, mean, std = scale
+            pixels = inputs["pixel_values"].to(torch.float32) * factor
+            mean, std = (torch.tensor(v, dtype=torch.float32, device=pixels.device)[:, None, None] for v in (mean, std))
+            inputs["pixel_values"] = (pixels - mean) / std
+        if hasattr(module, "get_image_features"):
+            return _tensor(module.get_image_features(**inputs))
+        output = module(**inputs)
+        pooled = None if untrained_pooler else getattr(output, "pooler_output", None)
+        pooled = output.last_hidden_state[:, 0] if pooled is None else pooled
+        return pooled.flatten(1)  # type: ignore[no-any-return]  # a ResNet's is (n, d, 1, 1)
+
+    def tokenize(texts: Sequence[str]) -> Batch:
+        # Padded to the full length: SigLIP reads its vector off the last position and was trained on padding.
+        return dict(
+            tokenizer(
+                list(texts), padding="max_length", truncation=True, max_length=context, return_tensors="pt"
+            ).items()
+        )
+
+    def encode_texts(module: Any, batch: Batch) -> torch.Tensor:
+        return _tensor(module.get_text_features(**batch))
+
+    preprocessing = _describe(processor)
+    if tokenizer is None:
+        return Checkpoint(model, preprocessing, side, prepare, encode_images)
+    text_config = getattr(model.config, "text_config", model.config)
+    context = min(tokenizer.model_max_length, text_config.max_position_embeddings)
+    return Checkpoint(model, preprocessing, side, prepare, encode_images, tokenize, encode_texts)
+
+
+def _load_model(source: str) -> tuple[Any, bool]:
+    """The model, and whether its pooler is untrained: many image towers were saved without one."""
+    import torch
+    from transformers import AutoModel
+
+    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
+    try:
+        model, info = AutoModel.from_pretrained(source, attn_implementation="sdpa", **options)
+    except ValueError as error:
+        if "attention" not in str(error):
+            raise
+        model, info = AutoModel.from_pretrained(source, **options)  # no attention to implement: a ConvNeXt, say
+    missing = sorted(map(str, info["missing_keys"]))
+    untrained_pooler = bool(missing) and all(name.startswith("pooler.") for name in missing)
+    if missing and not untrained_pooler:
+        raise InputError(
+            f"The checkpoint {source!r} lacks {len(missing)} of its model's weights ({missing[0]}, ...), which would "
+            "be random; use a whole one."
+        )
+    if not hasattr(model, "get_image_features") and model.main_input_name != "pixel_values":
+        raise InputError(f"The checkpoint {source!r} is a {type(model).__name__}, which takes no images; use another.")
+    return model.eval(), untrained_pooler
+
+
+def _tensor(output: Any) -> "torch.Tensor":
+    """transformers 4 gives the vectors themselves, 5 an object around them."""
+    return output if hasattr(output, "norm") else output.pooler_output  # type: ignore[no-any-return]
+
+
+def _batch_scaling(processor: Any) -> tuple[float, Any, Any] | None:
+    """(factor, mean, std) if normalising can be left to the batch, where the model is; None if it cannot.
+
+    Tried on a picture rather than judged by the class: some processors pad, or cut into patches, afterwards.
+    """
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    if not (getattr(processor, "do_rescale", False) and getattr(processor, "do_normalize", False)):
+        return None
+    whole = processor(images=picture, return_tensors="np")
+    part = processor(images=picture, return_tensors="np", do_rescale=False, do_normalize=False)
+    if set(whole) != {"pixel_values"} or part["pixel_values"].dtype != np.uint8:
+        return None
+    factor, mean, std = processor.rescale_factor, processor.image_mean, processor.image_std
+    shape = (-1, 1, 1)
+    scaled = (part["pixel_values"] * factor - np.reshape(mean, shape)) / np.reshape(std, shape)
+    return (factor, mean, std) if np.allclose(scaled, whole["pixel_values"], atol=1e-5) else None
+
+
+def _describe(processor: Any) -> str:
+    names = ["do_resize", "size", "resample", "do_center_crop", "crop_size", "do_pad", "rescale_factor", "image_mean"]
+    names += ["image_std", "max_num_patches", "patch_size"]
+    values = processor.to_dict()
+    chosen = {name: values[name] for name in names if values.get(name) is not None}
+    return f"transformers: {json.dumps(chosen, default=_plain)}"
+
+
+def _plain(value: Any) -> Any:
+    return {k: v for k, v in dict(value).items() if v is not None} if hasattr(value, "keys") else str(value)
+
+
+def _numbers(size: Any) -> list[int]:
+    values = dict(size).values() if hasattr(size, "keys") else []
+    return [int(v) for v in values if v]

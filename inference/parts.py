@@ -1,0 +1,28 @@
+"""What sources made of several files have in common."""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+
+from clipsieve.inference.paths import Place, readable
+from clipsieve.types import ImageItem, Skipped
+
+Items = Generator[ImageItem | Skipped, None, int]
+
+
+def read_parts(
+    parts: Sequence[tuple[str, Place]], read: Callable[[str, Place, int], Items], start: int
+) -> Iterator[ImageItem | Skipped]:
+    """The items of each (name, file) in turn, from number `start` on.
+
+    read(name, place, start) yields a file's items from its own number `start` on and returns how many it has in all.
+    A file that cannot be opened counts as one item, a Skipped.
+    """
+    passed = 0
+    for name, place in parts:
+        before = max(0, start - passed)
+        try:
+            passed += yield from read(readable(name), place, before)
+        except Exception as error:  # what fsspec, tarfile and Arrow raise on opening is open-ended
+            what = readable(str(error)).strip() or type(error).__name__
+            if before == 0:
+                yield Skipped(readable(name), f"The file cannot be read ({what}); restore it or check its permissions.")
+            passed += 1

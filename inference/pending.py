@@ -1,0 +1,125 @@
+"""Embedded batches on their way to becoming a shard."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from clipsieve.inference.reader import Source
+from clipsieve.manifest import Source as Progress
+from clipsieve.protocols import ImageEmbedder, TextEmbedder
+from clipsieve.types import Embeddings, Float32, Skipped
+from clipsieve.writer import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is stored of one item beside its vectors; `columns` may hold `image_path`."""
+
+    key: str
+    caption: str | None
+    columns: Mapping[str, Any]
+    thumb: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """One batch: n rows in the source's order, and what was skipped among them.
+
+    vectors  float32 (n, d), unit rows
+    texts    float32 (n, d), that of the empty text where there is no caption; None if no row has one
+    """
+
+    rows: Sequence[Row]
+    vectors: Float32
+    texts: Float32 | None
+    skipped: Sequence[Skipped]
+
+    @property
+    def read(self) -> int:
+        """Inputs that went into it."""
+        return len(self.rows) + len(self.skipped)
+
+
+class Pending:
+    """Takes batches in order and writes what it holds as one shard when told to.
+
+    cursor  inputs of the source read before the first batch
+    """
+
+    def __init__(self, writer: Writer, source: Source, embedder: ImageEmbedder, cursor: int) -> None:
+        self._writer = writer
+        self._source = source
+        self._embedder = embedder
+        self._cursor = cursor
+        self._batches: list[Embedded] = []
+
+    @property
+    def read(self) -> int:
+        """Inputs taken since the last commit."""
+        return sum(batch.read for batch in self._batches)
+
+    def take(self, batch: Embedded) -> None:
+        """Add a batch behind the others."""
+        self._batches.append(batch)
+
+    def commit(self) -> None:
+        """Write and commit a shard; does nothing if no batch was taken since the last."""
+        if not self.read:
+            return
+        batches, read = self._batches, self.read
+        rows = [row for batch in batches for row in batch.rows]
+        skipped = [skip for batch in batches for skip in batch.skipped]
+        keys = tuple(row.key for row in rows)
+        model = self._embedder.model
+        texts = self._texts(batches)
+        thumbs = [row.thumb for row in rows]
+        self._writer.append(
+            Embeddings(np.concatenate([batch.vectors for batch in batches]), keys, model),
+            texts=None if texts is None else Embeddings(texts, keys, model),
+            captions=[row.caption for row in rows],
+            image_paths=[row.columns.get("image_path") for row in rows],
+            columns=columns_of([row.columns for row in rows]),
+            thumbs=thumbs if any(thumbs) else None,
+            skipped=skipped,
+            source=Progress(
+                input=self._source.name,
+                cursor=self._cursor + read,
+                read=read,
+                embedded=len(rows),
+                skipped=len(skipped),
+                partition=self._source.partition,
+                partitions=self._source.partitions,
+            ),
+        )
+        self._cursor += read
+        self._batches = []
+
+    def _texts(self, batches: Sequence[Embedded]) -> Float32 | None:
+        if all(batch.texts is None for batch in batches):
+            return None
+        assert isinstance(self._embedder, TextEmbedder)
+        empty = self._embedder.embed_texts([""])
+        return np.concatenate([empty.repeat(len(b.rows), axis=0) if b.texts is None else b.texts for b in batches])
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The rows' fields as columns, None where a row lacks one; without `image_path`, which has its own place.
+
+    Values that Parquet has no column for, of several types or nested, become text: JSON, but strings as they are.
+    """
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: _column([row.get(name) for row in rows]) for name in names if name != "image_path"}
+
+
+def _column(values: list[Any]) -> list[Any]:
+    try:
+        kind = pa.array(values).type
+        if not pa.types.is_nested(kind) or (pa.types.is_list(kind) and not pa.types.is_nested(kind.value_type)):
+            return values
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        pass
+    return [v if v is None or isinstance(v, str) else json.dumps(v, default=str) for v in values]

@@ -1,0 +1,268 @@
+"""A source, through an embedder, into a collection: decoding ahead in threads, committing shard by shard, resumable."""
+
+import io
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from clipsieve.errors import ClipsieveError, InputError
+from clipsieve.inference.checkpoint import Tensors
+from clipsieve.inference.decode import MAX_PIXELS, decode
+from clipsieve.inference.embedder import StagedEmbedder
+from clipsieve.inference.ordered import ordered_map
+from clipsieve.inference.pending import Embedded, Pending, Row
+from clipsieve.inference.probe import probe
+from clipsieve.inference.reader import Source
+from clipsieve.manifest import Manifest
+from clipsieve.protocols import TextEmbedder
+from clipsieve.shards import read_metadata, read_skipped
+from clipsieve.types import Float32, ImageItem, Skipped, content_hash
+from clipsieve.writer import Writer, open_writer
+
+THUMB_SIDE = 256
+READ_AHEAD_BYTES = 512 * 2**20
+"""Encoded images that may wait for a decoder at a time; large photographs would fill the memory otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What one run did. read = embedded + skipped.
+
+    before        inputs that earlier runs had read already
+    seconds       from the first input to the last commit
+    images_per_s  embedded / seconds
+    """
+
+    read: int
+    embedded: int
+    skipped: int
+    seconds: float
+    images_per_s: float
+    before: int = 0
+
+
+def embed_collection(
+    source: Source,
+    embedder: StagedEmbedder,
+    out: str | os.PathLike[str],
+    *,
+    text: bool = True,
+    batch_size: int = 256,
+    workers: int | None = None,
+    shard_size: int = 100_000,
+    commit_seconds: float = 600.0,
+    thumbs: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    licence: str | None = None,
+    add: bool = False,
+    progress: Callable[[int, int | None, int], None] | None = None,
+) -> RunSummary:
+    """Embed what `source` yields into the folder `out`, or go on where a run that was stopped had got to.
+
+    text            embed captions too, where the model has a text tower; they are stored either way
+    workers         threads that decode; one per processor by default
+    shard_size      inputs in a shard, and so in a commit, at most
+    commit_seconds  commit earlier than that when this much time has passed, so that a kill costs no more
+    thumbs          store a WebP of at most 256 pixels a side per item
+    max_pixels      larger images are skipped, see `decode`
+    licence         of the model, for the manifest of a new collection
+    add             let `out` hold items of other inputs as well
+    progress        called with (inputs read in all, their total or None, skipped in all) after each batch
+
+    Every input ends as a row or in skipped/ with a sentence on why, and so does a second item of one key. ModelMismatch
+    if `out` was made with another model. InputError if it holds another input, or if this one changed meanwhile.
+    """
+    if min(batch_size, shard_size, workers or 1) < 1:
+        raise InputError(
+            f"batch_size {batch_size}, shard_size {shard_size}, workers {workers}: each must be 1 or more."
+        )
+    seen = probe(embedder)
+    new = Manifest(model=embedder.model, dim=embedder.dim, licence=licence, probe=seen)
+    with open_writer(out, new) as writer:
+        if writer.manifest.probe is not None:
+            writer.manifest.probe.require(seen)
+        items, cursor = _resume(writer, source, add)
+        done = writer.manifest.progress(source.name, source.partition, source.partitions)
+        pending = Pending(writer, source, embedder, cursor)
+        began = committed = time.monotonic()
+        read = skipped = 0
+        batches = _embed(_once(items, _known_keys(writer)), embedder, text, batch_size, workers, thumbs, max_pixels)
+        try:
+            for batch in batches:
+                pending.take(batch)
+                read, skipped = read + batch.read, skipped + len(batch.skipped)
+                if pending.read >= shard_size or time.monotonic() - committed >= commit_seconds:
+                    pending.commit()
+                    committed = time.monotonic()
+                if progress is not None:
+                    progress(cursor + read, source.total, done.skipped + skipped)
+        except (KeyboardInterrupt, ClipsieveError):
+            pending.commit()  # whole batches, in order: as good as any other commit
+            raise
+        finally:
+            batches.close()
+        pending.commit()
+        seconds = time.monotonic() - began
+    embedded = read - skipped
+    return RunSummary(read, embedded, skipped, seconds, embedded / seconds if seconds else 0.0, cursor)
+
+
+def _resume(writer: Writer, source: Source, add: bool) -> tuple[Iterator[ImageItem | Skipped], int]:
+    """The inputs not yet read, and how many were. InputError if the folder's are not the first ones of `source`."""
+    manifest = writer.manifest
+    others = {s.source.input for s in manifest.shards if s.source is not None} | {s.input for s in manifest.retired}
+    others.discard(source.name)
+    if others and not add:
+        raise InputError(
+            f"{writer.folder} holds the input {min(others)!r} and not {source.name!r}; embed it into another folder, "
+            "or add it with `clipsieve add`."
+        )
+    cursor = manifest.progress(source.name, source.partition, source.partitions).cursor
+    if cursor == 0:
+        return source.items(), 0
+    items = source.items(cursor - 1)
+    last = next(items, None)
+    mine = [s for s in manifest.shards if s.source is not None and s.source.input == source.name]
+    mine = [s for s in mine if s.source is not None and s.source.cursor == cursor]
+    if mine:
+        shard = mine[-1]
+        expected = {s.key for s in read_skipped(writer.folder, shard)[-1:]}
+        if shard.rows:
+            expected.add(read_metadata(writer.folder, shard, ["key"])["key"][-1].as_py())
+        if last is None or last.key not in expected:
+            found = "it ends before that" if last is None else f"that is {last.key!r} now"
+            raise InputError(
+                f"The input {source.name!r} changed since it was embedded into {writer.folder}: its number {cursor} "
+                f"was {min(expected)!r}, and {found}. Embed it into another folder, or add it with `clipsieve add`."
+            )
+    return items, cursor
+
+
+def _known_keys(writer: Writer) -> set[str]:
+    shards = [shard for shard in writer.manifest.shards if shard.rows]
+    return {key for shard in shards for key in read_metadata(writer.folder, shard, ["key"])["key"].to_pylist()}
+
+
+def _once(items: Iterable[ImageItem | Skipped], keys: set[str]) -> Iterator[ImageItem | Skipped]:
+    """The items, each but the first of a key as a Skipped. `keys` are taken already; it grows."""
+    for item in items:
+        if isinstance(item, ImageItem) and item.key in keys:
+            yield Skipped(item.key, "Its key was given to an earlier item; give each a key of its own.")
+            continue
+        if isinstance(item, ImageItem):
+            keys.add(item.key)
+        yield item
+
+
+def _embed(
+    items: Iterable[ImageItem | Skipped],
+    embedder: StagedEmbedder,
+    text: bool,
+    batch_size: int,
+    workers: int | None,
+    thumbs: bool,
+    max_pixels: int,
+) -> Generator[Embedded, None, None]:
+    texts = embedder if text and isinstance(embedder, TextEmbedder) else None
+
+    def prepare(item: ImageItem | Skipped) -> tuple[Row, Tensors] | Skipped:
+        return item if isinstance(item, Skipped) else _prepare(item, embedder, thumbs, max_pixels)
+
+    def embed(inputs: list[tuple[Row, Tensors] | Skipped]) -> Embedded:
+        return _embed_batch(inputs, embedder, texts)
+
+    def weigh(item: ImageItem | Skipped) -> int:
+        return len(item.data) if isinstance(item, ImageItem) else 0
+
+    count = workers or _processors()
+    with (
+        ThreadPoolExecutor(count, "clipsieve-decode") as decoders,
+        ThreadPoolExecutor(embedder.lanes, "clipsieve-embed") as lanes,
+    ):
+        ahead = 2 * batch_size + count
+        prepared = ordered_map(decoders, prepare, items, ahead, weigh=weigh, limit=READ_AHEAD_BYTES)
+        try:
+            yield from ordered_map(lanes, embed, _batches(prepared, batch_size), embedder.lanes + 1)
+        finally:
+            prepared.close()  # cancels what is queued, or leaving would wait for it
+
+
+def _prepare(item: ImageItem, embedder: StagedEmbedder, thumbs: bool, max_pixels: int) -> tuple[Row, Tensors] | Skipped:
+    try:
+        image = decode(item.data, max_pixels=max_pixels)
+        tensors = embedder.preprocess_image(image)
+    except InputError as error:
+        return Skipped(item.key, str(error))
+    except Exception as error:  # one odd image must not end a run over millions
+        what = str(error).strip() or type(error).__name__
+        return Skipped(item.key, f"The image cannot be brought into the model's shape ({what}); leave it out.")
+    columns: dict[str, Any] = {"width": image.width, "height": image.height, "size": len(item.data)}
+    columns["content_hash"] = content_hash(item.data)
+    return Row(item.key, item.caption, {**columns, **item.meta}, _thumb(image) if thumbs else None), tensors
+
+
+def _thumb(image: Image.Image) -> bytes:
+    small = image.copy()
+    small.thumbnail((THUMB_SIDE, THUMB_SIDE), reducing_gap=2.0)
+    file = io.BytesIO()
+    small.save(file, "WEBP", quality=75, method=2)
+    return file.getvalue()
+
+
+def _batches(
+    prepared: Iterable[tuple[Row, Tensors] | Skipped], size: int
+) -> Iterator[list[tuple[Row, Tensors] | Skipped]]:
+    """Lists with `size` images each, and whatever was skipped between them; at most twice as many inputs in all."""
+    batch: list[tuple[Row, Tensors] | Skipped] = []
+    images = 0
+    for one in prepared:
+        batch.append(one)
+        images += not isinstance(one, Skipped)
+        if images == size or len(batch) == 2 * size:
+            yield batch
+            batch, images = [], 0
+    if batch:
+        yield batch
+
+
+def _embed_batch(
+    inputs: list[tuple[Row, Tensors] | Skipped], embedder: StagedEmbedder, texts: TextEmbedder | None
+) -> Embedded:
+    try:
+        vectors = embedder.embed_tensors([one[1] for one in inputs if not isinstance(one, Skipped)])
+    except InputError:  # one of them has no vector; the others must not suffer for it
+        inputs, vectors = _embed_singly(inputs, embedder)
+    rows = [one[0] for one in inputs if not isinstance(one, Skipped)]
+    captions = [row.caption or "" for row in rows]
+    return Embedded(
+        rows,
+        vectors,
+        texts.embed_texts(captions) if texts is not None and any(captions) else None,
+        [one for one in inputs if isinstance(one, Skipped)],
+    )
+
+
+def _embed_singly(
+    inputs: list[tuple[Row, Tensors] | Skipped], embedder: StagedEmbedder
+) -> tuple[list[tuple[Row, Tensors] | Skipped], Float32]:
+    outcomes: list[tuple[Row, Tensors] | Skipped] = []
+    vectors = [np.zeros((0, embedder.dim), np.float32)]
+    for one in inputs:
+        outcome = one
+        if not isinstance(one, Skipped):
+            try:
+                vectors.append(embedder.embed_tensors([one[1]]))
+            except InputError as error:
+                outcome = Skipped(one[0].key, str(error))
+        outcomes.append(outcome)
+    return outcomes, np.concatenate(vectors)
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,130 @@
+"""Parquet tables with a column of encoded images, as written by Hugging Face datasets and many others."""
+
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clipsieve.errors import InputError
+from clipsieve.inference.parts import Items, read_parts
+from clipsieve.inference.paths import Place, readable, relative_names
+from clipsieve.inference.sidecar import clean_caption, flatten
+from clipsieve.types import ImageItem, Skipped
+
+ROWS = 64
+"""Rows read at a time: what is held in memory beyond one row group's column pages."""
+
+_IMAGE_NAMES = ("image", "img", "jpg", "png", "webp", "bytes")
+_CAPTION_NAMES = ("caption", "text", "TEXT")
+
+
+class TableSource:
+    """See `reader.Source`. The key of an image is its `key` field, else `table.parquet#row`, rows counted from 0.
+
+    The image is a field of bytes, or a struct with a field `bytes`. Other columns are metadata, except bytes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tables: Sequence[Place],
+        image_column: str | None = None,
+        caption_column: str | None = None,
+        partition: int = 0,
+        partitions: int = 1,
+    ) -> None:
+        self.name = name
+        self.partition = partition
+        self.partitions = partitions
+        self._tables = list(zip(relative_names(tables), tables, strict=True))[partition::partitions]
+        self._image_column = image_column
+        self._caption_column = caption_column
+
+    @property
+    def total(self) -> int | None:
+        """Rows of all tables; None if one is unreadable, or so many lie behind an address that asking takes long."""
+        if len(self._tables) > 64 and self._tables[0][1].fs is not None:
+            return None
+        try:
+            return sum(_count(place) for _, place in self._tables)
+        except Exception:  # it is met, and listed, again when its items are read
+            return None
+
+    @property
+    def ignored(self) -> Mapping[str, int]:
+        """None are: every row is an item or a Skipped."""
+        return {}
+
+    def items(self, start: int = 0) -> Iterator[ImageItem | Skipped]:
+        """See `reader.Source.items`. Row groups before `start` are not read."""
+        return read_parts(self._tables, self._read, start)
+
+    def _read(self, name: str, place: Place, start: int) -> Items:
+        with place.open() as opened, pq.ParquetFile(opened) as file:
+            schema = file.schema_arrow
+            image, caption = self._columns(name, schema)
+            others = [f.name for f in schema if f.name not in (image, caption) and not _is_binary(f.type)]
+            row = 0
+            for group in range(file.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                if row + rows <= start:
+                    row += rows
+                    continue
+                columns = [image, *([caption] if caption else []), *others]
+                end = row + rows
+                try:
+                    for batch in file.iter_batches(ROWS, row_groups=[group], columns=columns):
+                        for fields in batch.to_pylist():
+                            if row >= start:
+                                yield _item(f"{name}#{row}", fields, image, caption)
+                            row += 1
+                except (pa.ArrowException, OSError) as error:
+                    reason = f"The table's row group {group} is damaged ({error}); restore it from a copy."
+                    for lost in range(max(row, start), end):
+                        yield Skipped(f"{name}#{lost}", reason)
+                row = end
+            return row
+
+    def _columns(self, name: str, schema: pa.Schema) -> tuple[str, str | None]:
+        for asked in (self._image_column, self._caption_column):
+            if asked is not None and asked not in schema.names:
+                raise InputError(f"it has no column {asked!r}, its columns are {', '.join(schema.names)}")
+        candidates = [field.name for field in schema if _is_image(field.type)]
+        named = [name for name in _IMAGE_NAMES if name in candidates]
+        image = self._image_column or next(iter(named or candidates), None)
+        if image is None:
+            raise InputError(f"no column of {', '.join(schema.names)} holds bytes; name one with image_column")
+        texts = [n for n in _CAPTION_NAMES if n in schema.names and _is_text(schema.field(n).type)]
+        return image, self._caption_column or next(iter(texts), None)
+
+
+def _item(key: str, fields: dict[str, Any], image: str, caption: str | None) -> ImageItem | Skipped:
+    value = fields.pop(image)
+    data = value.get("bytes") if isinstance(value, Mapping) else value
+    text = clean_caption(fields.pop(caption)) if caption else None
+    given = fields.pop("key", None)
+    key = readable(str(given)) if given not in (None, "") else key
+    if not isinstance(data, bytes):
+        path = value.get("path") if isinstance(value, Mapping) else None
+        what = f"a path ({posixpath.basename(str(path))}) and no bytes" if path else "no bytes"
+        return Skipped(key, f"The row's column {image!r} holds {what}; write the encoded image into it.")
+    return ImageItem(key, data, text, flatten(fields))
+
+
+def _count(place: Place) -> int:
+    with place.open() as opened, pq.ParquetFile(opened) as file:
+        return int(file.metadata.num_rows)
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    return _is_binary(kind) or (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

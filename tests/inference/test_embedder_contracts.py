@@ -1,0 +1,41 @@
+import pytest
+
+from clipsieve.inference.embedder import load_embedder
+from clipsieve.inference.fake import FakeEmbedder
+from tests.contracts.embedder import ImageEmbedderContract, TextEmbedderContract
+
+
+class TestFake(ImageEmbedderContract, TextEmbedderContract):
+    @pytest.fixture
+    def embedder(self):
+        return FakeEmbedder()
+
+
+class TestOpenClip(ImageEmbedderContract, TextEmbedderContract):
+    @pytest.fixture
+    def embedder(self, open_clip_folder):
+        return load_embedder(f"local-dir:{open_clip_folder}", device="cpu")
+
+
+class TestClip(ImageEmbedderContract, TextEmbedderContract):
+    @pytest.fixture
+    def embedder(self, clip_folder):
+        return load_embedder(f"local-dir:{clip_folder}", device="cpu")
+
+
+class TestSiglip(ImageEmbedderContract, TextEmbedderContract):
+    @pytest.fixture
+    def embedder(self, siglip_folder):
+        return load_embedder(f"hf:{siglip_folder}", device="cpu")
+
+
+class TestSiglip2(ImageEmbedderContract, TextEmbedderContract):
+    @pytest.fixture
+    def embedder(self, siglip2_folder):
+        return load_embedder(f"hf_clip:{siglip2_folder}", device="cpu")
+
+
+class TestDino(ImageEmbedderContract):
+    @pytest.fixture
+    def embedder(self, dino_folder):
+        return load_embedder(str(dino_folder), device="cpu")
