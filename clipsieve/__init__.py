@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ModelUnavailable,
         NotFound,
     )
+    from clipsieve.opening import open_collection as open
     from clipsieve.types import (
         ClassSet,
         Distribution,
@@ -63,14 +64,10 @@ __all__ = [
     "open",
 ]
 
-# The one name that lives in a room. It is spelled as a string because nothing here imports a room.
-_ROOM_NAMES = {"open": ("clipsieve.index.collection", "open_collection")}
-
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOM_NAMES:
-        module, attribute = _ROOM_NAMES[name]
-        return getattr(import_module(module), attribute)
+    if name == "open":
+        return import_module("clipsieve.opening").open_collection
     if name in __all__:
         for module in ("clipsieve.types", "clipsieve.errors"):
             if hasattr(import_module(module), name):

@@ -23,6 +23,9 @@ from clipsieve.manifest import File, Manifest, Shard, Source, commit, read_manif
 from clipsieve.shards import OWN_COLUMNS, ROLES, checksum
 from clipsieve.types import Embeddings, Skipped
 
+THUMB_ROWS = 64
+"""Rows in a row group of thumbs/: what has to be read to show one of them."""
+
 
 @contextlib.contextmanager
 def open_writer(folder: str | os.PathLike[str], new: Manifest | None = None) -> Iterator["Writer"]:
@@ -70,6 +73,7 @@ class Writer:
         captions: Sequence[str | None] | None = None,
         image_paths: Sequence[str | None] | None = None,
         columns: Mapping[str, Sequence[object]] | None = None,
+        thumbs: Sequence[bytes | None] | None = None,
         skipped: Sequence[Skipped] = (),
         source: Source | None = None,
     ) -> Shard:
@@ -81,6 +85,7 @@ class Writer:
         captions     n strings; None or blank is no caption
         image_paths  n paths for those who open the original; None where it is no file
         columns      further metadata, n values each; mixed types in one column are an InputError
+        thumbs       n small encoded images; None where there is none
         skipped      inputs passed over on the way
         source       how far the input was read; its counts must be n and len(skipped)
         """
@@ -96,6 +101,10 @@ class Writer:
                 f"The source counts {source.embedded} embedded and {source.skipped} skipped, but {n} vectors and "
                 f"{len(skipped)} skipped inputs were passed."
             )
+        if thumbs is not None and len(thumbs) != n:
+            raise InputError(
+                f"There are {len(thumbs)} thumbnails for {n} items; pass one each, None where there is none."
+            )
         if n == 0 and not skipped:
             raise InputError("A shard of no items and nothing skipped says nothing; do not append it.")
 
@@ -107,6 +116,9 @@ class Writer:
             files["metadata"] = self._write_table("metadata", number, table)
             if texts is not None:
                 files["text_emb"] = self._write_array("text_emb", number, texts.vectors)
+            if thumbs is not None:
+                rows = {"id": table["id"], "thumb": pa.array(thumbs, pa.binary())}
+                files["thumbs"] = self._write_table("thumbs", number, pa.table(rows), THUMB_ROWS)
         if skipped:
             rows = {"key": [s.key for s in skipped], "reason": [s.reason for s in skipped]}
             schema = pa.schema([("key", pa.string()), ("reason", pa.string())])
@@ -173,8 +185,11 @@ class Writer:
         stored = vectors.astype(self.manifest.dtype)
         return self._write(role, number, lambda file: np.lib.format.write_array(file, stored, allow_pickle=False))
 
-    def _write_table(self, role: str, number: int, table: pa.Table) -> File:
-        return self._write(role, number, lambda file: pq.write_table(table, file, compression="zstd"))
+    def _write_table(self, role: str, number: int, table: pa.Table, group: int | None = None) -> File:
+        def write(file: BinaryIO) -> None:
+            pq.write_table(table, file, compression="zstd", row_group_size=group)
+
+        return self._write(role, number, write)
 
     def _write(self, role: str, number: int, write: Callable[[BinaryIO], object]) -> File:
         path = self.folder / role / f"{role}_{number:06d}{ROLES[role]}"

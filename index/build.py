@@ -1,0 +1,287 @@
+"""Indices made, extended and measured.
+
+A new index file is written under a name that the manifest does not use, the manifest is replaced, and only then the old
+file goes: a killed build leaves the collection as it was, and what it wrote is removed by the next one.
+"""
+
+import dataclasses
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipsieve import shards
+from clipsieve.durable import TEMPORARY, write_file
+from clipsieve.errors import InputError, MissingExtra
+from clipsieve.index import duplicates, faiss_index
+from clipsieve.index.calibrate import SAMPLE
+from clipsieve.index.faiss_index import FaissIndex
+from clipsieve.index.flat import FlatIndex
+from clipsieve.index.plan import Plan, choose_index, lists_for
+from clipsieve.index.scan import Rows
+from clipsieve.index.stored import FLAT, ROLES, entry_of, indexed_ids, rows_of, shards_of
+from clipsieve.index.train import (
+    RECALL_AT,
+    Progress,
+    check_device,
+    fill,
+    fill_on_disk,
+    keeps_half,
+    open_faiss,
+    positions,
+    train,
+    tune_and_measure,
+)
+from clipsieve.manifest import Index, Manifest, Shard
+from clipsieve.protocols import VectorIndex
+from clipsieve.types import Int64
+from clipsieve.writer import Writer, open_writer
+
+GROWTH = 3
+"""An index is made anew rather than extended once its collection is so many times as large as when it was trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """One index after `build_indices`.
+
+    entry   as the manifest has it
+    action  "built", "extended" or "kept"
+    why     a sentence: what was chosen, or why nothing was to do
+    """
+
+    entry: Index
+    action: str
+    why: str
+
+
+def build_indices(
+    folder: str | os.PathLike[str],
+    *,
+    recall: float = 0.95,
+    memory_bytes: int = 4 << 30,
+    device: str = "cpu",
+    rebuild: bool = False,
+    factory: str | None = None,
+    progress: Progress | None = None,
+) -> list[Built]:
+    """Index the collection's images and captions as far as that was not done; commit once per modality.
+
+    recall        wanted of an approximate index, 0..1, at RECALL_AT; what was reached is in the entry
+    memory_bytes  what a process that searches may hold
+    device        "cpu", or "cuda" to train and fill with faiss-gpu
+    rebuild       make everything anew: the kind is chosen again, duplicates and the background sample too
+    factory       a faiss factory string, or "flat", in place of the choice by size and memory
+
+    InputError for options that cannot be, MissingExtra without the faiss that is needed; the folder's own errors.
+    """
+    if not 0 < recall <= 1:
+        raise InputError(f"A recall of {recall} was asked for; it lies above 0 and at most at 1.")
+    check_device(device)
+    results = []
+    with open_writer(folder) as writer:
+        _clean(writer.folder, writer.manifest)
+        for modality in ROLES:
+            parts = shards_of(writer.manifest, modality)
+            if not parts:
+                continue
+            job = _Job(writer, modality, parts, recall, memory_bytes, device, factory, progress or _silent)
+            results.append(job.run(rebuild))
+        if not results:
+            raise InputError(f"{folder} holds no vectors yet; run `clipsieve inference` first.")
+        _clean(writer.folder, writer.manifest)
+    return results
+
+
+class _Job:
+    """One modality of one collection, indexed under the writer's lock."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        modality: str,
+        parts: list[Shard],
+        recall: float,
+        memory_bytes: int,
+        device: str,
+        factory: str | None,
+        progress: Progress,
+    ) -> None:
+        self.writer, self.modality, self.parts = writer, modality, parts
+        self.folder, self.dim = writer.folder, writer.manifest.dim
+        self.recall, self.memory, self.device, self.factory = recall, memory_bytes, device, factory
+        self.progress = progress
+        # Removed rows are in the index, which covers whole shards; searches leave them out.
+        self.rows = rows_of(self.folder, self.dim, parts, modality)
+
+    def run(self, rebuild: bool) -> Built:
+        entry = None if rebuild else entry_of(self.writer.manifest, self.modality)
+        new = [s for s in self.parts if entry is None or s.number not in entry.shards]
+        if entry is not None and not new:
+            return Built(entry, "kept", f"It covers all {entry.rows:,} rows.")
+        plan = choose_index(self.rows.count, self.dim, self.memory)
+        if self.factory is not None:
+            plan = dataclasses.replace(plan, kind=self.factory, why=f"{self.factory} was asked for.")
+        if entry is None or not self._extends(entry, plan):
+            return self._commit(plan, *self._make(plan), None, "built")
+        if entry.kind == FLAT:
+            return self._commit(plan, None, {}, entry, "extended")
+        plan = Plan(entry.kind, False, plan.bytes, f"{sum(s.rows for s in new):,} rows were added to it.")
+        return self._commit(plan, *self._extend(entry, new), entry, "extended")
+
+    def _extends(self, entry: Index, plan: Plan) -> bool:
+        if entry.kind == FLAT:
+            return plan.kind == FLAT
+        trained = int(entry.parameters.get("trained_rows", entry.rows))
+        asked = self.factory is None or self.factory == entry.kind
+        return asked and self.rows.count <= GROWTH * trained and "lists" not in entry.files
+
+    def _make(self, plan: Plan) -> tuple[FaissIndex | None, dict[str, Any]]:
+        if plan.kind == FLAT:
+            return None, {}
+        index = train(plan.kind, self.rows, self.device, self.progress)
+        if plan.on_disk:
+            lists = self.folder / self._free("ivfdata")
+            index = fill_on_disk(index, self.rows, lists, self.memory, self.progress)
+        else:
+            index = fill(index, self.rows, self.device, self.progress)
+        return self._tuned(index), {"trained_rows": self.rows.count}
+
+    def _extend(self, entry: Index, new: list[Shard]) -> tuple[FaissIndex, dict[str, Any]]:
+        covered = [s for s in self.parts if s.number in entry.shards]
+        index = open_faiss(self.folder, entry, indexed_ids(self.folder, covered, self.modality)).index
+        index = fill(index, rows_of(self.folder, self.dim, new, self.modality), self.device, self.progress)
+        return self._tuned(index), {"trained_rows": entry.parameters.get("trained_rows", entry.rows)}
+
+    def _tuned(self, index: Any) -> FaissIndex:
+        ids = indexed_ids(self.folder, self.parts, self.modality)
+        made = FaissIndex(index, positions(ids), score_error=0.0)
+        if not made.lossless and not keeps_half(index, self.rows):
+            made = dataclasses.replace(made, score_error=faiss_index.measure_error(made, self.rows))
+        if made.exhaustive:
+            return made
+        self.progress("tuning", 0, 1)
+        tuned = tune_and_measure(made, self.rows, self._other_rows(), self.recall)
+        self.progress("tuning", 1, 1)
+        return tuned
+
+    def _other_rows(self) -> Rows | None:
+        """Vectors of the other modality: captions are what questions to an index of images look like."""
+        other = "text" if self.modality == "image" else "image"
+        parts = shards_of(self.writer.manifest, other)
+        return rows_of(self.folder, self.dim, parts, other) if parts else None
+
+    @property
+    def _all_ids(self) -> Int64:
+        return indexed_ids(self.folder, self.parts, self.modality)
+
+    def _commit(
+        self, plan: Plan, index: FaissIndex | None, parameters: dict[str, Any], before: Index | None, action: str
+    ) -> Built:
+        writer, files = self.writer, {}
+        if index is not None:
+            path = self.folder / self._free("index")
+            faiss_index.write_index(index, path)
+            files["index"] = writer.file(path)
+            if plan.on_disk:
+                files["lists"] = writer.file(self.folder / self._free("ivfdata"))
+            parameters |= {"effort": index.effort, "score_error": index.score_error, "recall_at": RECALL_AT}
+        if self.modality == "image":
+            threshold, groups = self._groups(index, before)
+            path = self.folder / self._free("groups.npy")
+            write_file(path, lambda file: np.lib.format.write_array(file, groups, allow_pickle=False))
+            files["groups"] = writer.file(path)
+            parameters["duplicate_cosine"] = threshold
+        entry = Index(
+            name=self.modality,
+            kind=plan.kind,
+            parameters=parameters,
+            shards=tuple(s.number for s in self.parts),
+            rows=self.rows.count,
+            recall=None if index is None else index.recall,
+            files=files,
+        )
+        manifest = writer.manifest
+        others = tuple(i for i in manifest.indices if i.name != self.modality)
+        background = manifest.background
+        if self.modality == "image" and (before is None or not background):
+            background = tuple(make_background(self.folder, manifest).tolist())
+        writer.commit(dataclasses.replace(manifest, indices=(*others, entry), background=background))
+        return Built(entry, action, plan.why)
+
+    def _groups(self, index: FaissIndex | None, before: Index | None) -> tuple[float, Int64]:
+        ids = self._all_ids
+        known = None
+        if before is not None and "groups" in before.files:
+            known = np.load(self.folder / before.files["groups"].path)
+            threshold = float(before.parameters["duplicate_cosine"])
+        else:
+            drawn = np.random.default_rng(0).permutation(self.rows.sample(30_000, seed=1))
+            half = min(1_000, len(drawn) // 2)
+            sample, others = self.rows.take(np.sort(drawn[:half])), self.rows.take(np.sort(drawn[half:]))
+            threshold = duplicates.measure_threshold(sample, others)
+        groups = duplicates.group_items(
+            ids,
+            self.rows.take,
+            self._neighbours(index),
+            threshold,
+            codes=_hash_codes(self.folder, self.parts),
+            known=known,
+            progress=lambda done, total: self.progress("duplicates", done, total),
+        )
+        return threshold, groups
+
+    def _neighbours(self, index: FaissIndex | None) -> VectorIndex:
+        """What finds near-duplicates: the index itself; where there is none, lists made for the purpose."""
+        if index is not None:
+            return index
+        lists = lists_for(self.rows.count, self.dim, self.memory)
+        if lists < 64:
+            return FlatIndex(self.rows)
+        try:
+            made = train(f"IVF{lists},Flat", self.rows, "cpu", _silent)
+        except MissingExtra:  # a flat collection needs no faiss; this is only slower
+            return FlatIndex(self.rows)
+        made = fill(made, self.rows, "cpu", _silent)
+        return FaissIndex(made, positions(self._all_ids), effort=8)
+
+    def _free(self, suffix: str) -> str:
+        """A name for a file of this modality that the manifest does not use: image.index, else image_2.index, ..."""
+        used = {file.path for index in self.writer.manifest.indices for file in index.files.values()}
+        number = 1
+        while (name := f"{self.modality}{'' if number == 1 else f'_{number}'}.{suffix}") in used:
+            number += 1
+        return name
+
+
+def make_background(folder: Path, manifest: Manifest) -> Int64:
+    """The ids of a random sample of live images, which calibration is measured on: int64 (<= SAMPLE,), ascending."""
+    parts = shards_of(manifest, "image")
+    return rows_of(folder, manifest.dim, parts, "image", shards.read_removed(folder)).sample(SAMPLE)
+
+
+def _hash_codes(folder: Path, parts: list[Shard]) -> Int64:
+    """Content hashes of all items as numbers, -1 where a shard knows none."""
+    hashes: list[str | None] = []
+    for shard in parts:
+        table = shards.read_metadata(folder, shard, ["content_hash"]) if "metadata" in shard.files else None
+        known = table is not None and "content_hash" in table.column_names
+        hashes += table["content_hash"].to_pylist() if known and table is not None else [None] * shard.rows
+    return duplicates.hash_codes(hashes)
+
+
+def _clean(folder: Path, manifest: Manifest) -> None:
+    """Delete index files that the manifest does not name: older ones, and those of builds that were killed."""
+    used = {file.path for index in manifest.indices for file in index.files.values()}
+    names = "|".join(ROLES)
+    ours = re.compile(rf"\.?({names})(_\d+)?\.(index|ivfdata|groups\.npy)({re.escape(TEMPORARY)})?")
+    for path in folder.iterdir():
+        if ours.fullmatch(path.name) and path.name not in used:
+            path.unlink()
+
+
+def _silent(_what: str, _done: int, _total: int) -> None:
+    pass

@@ -1,0 +1,175 @@
+"""How `cache.sqlite` is made from the metadata shards: its tables, and how a column of Parquet becomes one of SQL.
+
+items     id, key, and a column for every other one that a shard has
+shards    which files the rows came from, so that what is stale or missing is found
+columns   position, name as in Parquet, name in SQL, kind: "plain", "bool" (0 and 1) or "json" (text)
+"""
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from clipsieve import shards
+from clipsieve.index.where import quote
+from clipsieve.manifest import Manifest, Shard
+
+SCHEMA = 1
+
+
+def fill(
+    path: Path, folder: Path, manifest: Manifest, progress: Callable[[int, int], None] | None = None
+) -> list[tuple[str, str, str]]:
+    """Bring the cache at `path` to the manifest of `folder`; its columns as (name, name in SQL, kind).
+
+    progress  called with (rows read in, rows to read in) after each shard
+    """
+    # Transactions are begun by hand: one per shard, so that a killed process loses the shard in flight at most.
+    with contextlib.closing(sqlite3.connect(path, timeout=600, isolation_level=None)) as connection:
+        connection.execute("PRAGMA synchronous = NORMAL")
+        with _transaction(connection):
+            _make_tables(connection)
+            lacking = _forget_stale(folder, connection, manifest)
+        total, done = sum(shard.rows for shard in lacking), 0
+        for shard in lacking:
+            with _transaction(connection):
+                # Another process may have read it in while this one waited for the file.
+                if not connection.execute("SELECT 1 FROM shards WHERE number = ?", [shard.number]).fetchone():
+                    _read_in(folder, connection, shard)
+            done += shard.rows
+            if progress is not None:
+                progress(done, total)
+        return connection.execute("SELECT name, sql, kind FROM columns ORDER BY position").fetchall()
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    if connection.execute("PRAGMA user_version").fetchone()[0] != SCHEMA:
+        for name in ("items", "shards", "columns"):
+            connection.execute(f"DROP TABLE IF EXISTS {name}")
+        connection.execute("CREATE TABLE items (id INTEGER PRIMARY KEY, key TEXT)")
+        connection.execute("CREATE INDEX items_key ON items (key)")
+        connection.execute(
+            "CREATE TABLE shards (number INTEGER PRIMARY KEY, made_from TEXT, first_id INT, last_id INT)"
+        )
+        connection.execute("CREATE TABLE columns (position INTEGER PRIMARY KEY, name TEXT, sql TEXT, kind TEXT)")
+        own = [("id", "id", "plain"), ("key", "key", "plain")]
+        connection.executemany("INSERT INTO columns (name, sql, kind) VALUES (?, ?, ?)", own)
+        connection.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
+def _forget_stale(folder: Path, connection: sqlite3.Connection, manifest: Manifest) -> list[Shard]:
+    """Drop the rows of shards that are gone or changed; the shards that must be read in."""
+    wanted = {shard.number: _made_from(folder, shard) for shard in manifest.shards if shard.rows}
+    for number, made_from, first, last in connection.execute("SELECT * FROM shards").fetchall():
+        if wanted.get(number) == made_from:
+            del wanted[number]
+        else:
+            connection.execute("DELETE FROM items WHERE id BETWEEN ? AND ?", [first, last])
+            connection.execute("DELETE FROM shards WHERE number = ?", [number])
+    return [shard for shard in manifest.shards if shard.number in wanted]
+
+
+def _made_from(folder: Path, shard: Shard) -> str:
+    """Tells a shard's metadata from any other: by checksum, or by time where another program wrote it."""
+    file = shard.files.get("metadata")
+    name = "" if file is None else f"{file.path}|{file.size}|{file.sha256}"
+    if file is not None and not file.sha256:
+        name += f"|{(folder / file.path).stat().st_mtime_ns}"
+    return f"{shard.first_id}|{shard.last_id}|{name}"
+
+
+def _read_in(folder: Path, connection: sqlite3.Connection, shard: Shard) -> None:
+    table = read_table(folder, shard, None)
+    names, columns = [], []
+    for name in named(table):
+        kind, values = plain(table[name])
+        names.append(_column(connection, name, kind, table.schema.field(name).type))
+        columns.append(values)
+    marks = ", ".join("?" * len(names))
+    listed = ", ".join(quote(name) for name in names)
+    connection.executemany(f"INSERT INTO items ({listed}) VALUES ({marks})", zip(*columns, strict=True))
+    made_from = _made_from(folder, shard)
+    connection.execute(
+        "INSERT INTO shards VALUES (?, ?, ?, ?)", [shard.number, made_from, shard.first_id, shard.last_id]
+    )
+
+
+def _column(connection: sqlite3.Connection, name: str, kind: str, type_: pa.DataType) -> str:
+    """The SQL name of a column, which is added if there is none of this name and kind.
+
+    SQLite's names ignore case and a column's kind may differ between shards, so a second one gets a number behind it.
+    """
+    known = connection.execute("SELECT name, sql, kind FROM columns").fetchall()
+    for there, sql, its in known:
+        if (there, its) == (name, kind):
+            return str(sql)
+    taken = {sql.casefold() for _, sql, _ in known}
+    sql, number = name, 2
+    while sql.casefold() in taken:
+        sql, number = f"{name}_{number}", number + 1
+    numeric = pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_boolean(type_)
+    # NUMERIC lets `year > '2000'` compare numbers; texts get TEXT for the same reason, the other way round.
+    affinity = "NUMERIC" if numeric else "TEXT" if kind == "plain" and not pa.types.is_null(type_) else ""
+    connection.execute(f"ALTER TABLE items ADD COLUMN {quote(sql)} {affinity}")
+    connection.execute("INSERT INTO columns (name, sql, kind) VALUES (?, ?, ?)", [name, sql, kind])
+    return sql
+
+
+def read_table(folder: Path, shard: Shard, columns: Sequence[str] | None) -> pa.Table:
+    """The shard's metadata, of which at least id and key can be made up."""
+    if "metadata" in shard.files:
+        return shards.read_metadata(folder, shard, columns)
+    # clip-retrieval run without metadata: all that is known of an item is where its vector lies.
+    name = Path(next(iter(shard.files.values())).path).name
+    ids = np.arange(shard.first_id, shard.last_id + 1, dtype=np.int64)
+    made = pa.table({"id": ids, "key": pa.array([f"{name}#{row}" for row in range(shard.rows)], pa.string())})
+    return made if columns is None else made.select([c for c in columns if c in made.column_names])
+
+
+def named(table: pa.Table) -> list[str]:
+    """The columns that users put there: pandas' index column, and ones without a name, are left out."""
+    return [name for name in table.column_names if name and not name.startswith("__index_level_")]
+
+
+def plain(column: pa.ChunkedArray) -> tuple[str, list[Any]]:
+    """A column as values that SQLite holds, and its kind: "plain", "bool" (as 0 and 1) or "json" (as text)."""
+    type_ = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    values = column.to_pylist()
+    if pa.types.is_boolean(type_):
+        return "bool", values
+    if pa.types.is_nested(type_):
+        return "json", [None if v is None else json.dumps(v, default=str, ensure_ascii=False) for v in values]
+    if pa.types.is_uint64(type_):  # beyond SQLite's range they become floats
+        return "plain", [v if v is None or v < 2**63 else float(v) for v in values]
+    if pa.types.is_temporal(type_):
+        return "plain", [v if v is None else v.isoformat() if hasattr(v, "isoformat") else str(v) for v in values]
+    if pa.types.is_decimal(type_):
+        return "plain", [v if v is None else str(v) for v in values]
+    if pa.types.is_floating(type_):  # SQLite has no NaN and would make it NULL; so that both ways of reading agree
+        return "plain", [v if v is None or v == v else None for v in values]
+    return "plain", values
+
+
+def restore(kind: str, value: Any) -> Any:
+    """The value that `plain` made a plain one of."""
+    if value is None:
+        return None
+    return bool(value) if kind == "bool" else json.loads(value) if kind == "json" else value
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        # After some errors SQLite has rolled back by itself.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")

@@ -1,0 +1,347 @@
+"""A folder opened to be asked: where manifest, rows, indices, metadata and an embedder meet."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+
+from clipsieve.errors import CollectionReadOnly, InputError, NotFound
+from clipsieve.index import labels_out, query
+from clipsieve.index.examples import Embedding, Templates, unit_rows
+from clipsieve.index.label import Labelling
+from clipsieve.index.opened import Opened
+from clipsieve.index.rule import Question, first_of_group
+from clipsieve.index.scan import scan_threshold
+from clipsieve.index.stored import Modality
+from clipsieve.manifest import Manifest, Probe
+from clipsieve.types import (
+    Calibration,
+    ClassSet,
+    ClassVectors,
+    Distribution,
+    Float32,
+    Hit,
+    Int64,
+    MetaClass,
+    ModelId,
+    QueryResult,
+)
+from clipsieve.writer import open_writer
+
+Own = Literal["own"]
+
+
+def open_collection(
+    folder: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    embedder: Any = None,
+    state: str | os.PathLike[str] | None = None,
+    load: Callable[[str], Any] | None = None,
+    probe: Callable[[Any], Probe] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> "Collection":
+    """Open a collection that clipsieve made, or, for reading, one of clip-retrieval.
+
+    model     name of the model that questions are embedded with, where the folder does not say (clip-retrieval's)
+    embedder  an ImageEmbedder or TextEmbedder, or both; needed for texts and uploaded images only
+    state     folder for what is derived, where the collection's own cannot be written
+    load      makes an embedder of a model's name, when the first question needs one
+    probe     what an embedder makes of the fixed probe images and texts (clipsieve.inference.probe.probe); compared
+              with what the manifest holds before the embedder is used
+    progress  called with (rows read, rows to read) while the metadata cache is made
+
+    ModelMismatch for an embedder of another model; CollectionMissing, CollectionDamaged for a folder that is no, or no
+    whole, collection.
+    """
+    opened = Opened.of(Path(folder), state, progress)
+    try:
+        embedding = Embedding(Path(folder), opened.manifest, model, load, probe)
+        if embedder is not None:
+            embedding.use(embedder)
+    except BaseException:
+        opened.close()
+        raise
+    return Collection(Path(folder), opened, embedding)
+
+
+class Collection:
+    """Images that can be asked for. Safe to use from several threads at once; a context manager."""
+
+    def __init__(self, folder: Path, opened: Opened, embedding: Embedding) -> None:
+        self.folder = folder
+        self._opened = opened
+        self._embedding = embedding
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest that this reads from; `refresh` looks for a newer one."""
+        return self._opened.manifest
+
+    @property
+    def count(self) -> int:
+        """Items, removed ones not counted."""
+        return self._opened.count
+
+    @property
+    def dim(self) -> int:
+        """d, the dimensions of a vector."""
+        return self.manifest.dim
+
+    @property
+    def model(self) -> ModelId | None:
+        """What made the vectors; where the folder does not say, what embeds questions, once there is something."""
+        return self._embedding.model
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The metadata columns that a filter may use."""
+        return self._opened.metadata.columns
+
+    def search(
+        self,
+        question: MetaClass | ClassSet,
+        k: int = 40,
+        *,
+        name: str | None = None,
+        threshold: float | None = None,
+        where: str | None = None,
+        dedup: bool = False,
+        modality: Modality = "image",
+        budget_ms: float | None = None,
+        templates: Templates | Own = "own",
+        calibration: Calibration | None = None,
+    ) -> QueryResult:
+        """The best k items of a class.
+
+        question     a class, or one of a set, by `name`; a set of one class needs none
+        threshold    least score, in place of the class's own
+        where        a filter over the metadata: an SQL expression, see `columns`
+        dedup        one item per group of duplicates
+        modality     "text" compares with the items' captions instead of their images
+        budget_ms    when to stop and say so
+        templates    wrapped around texts; the set's own by default, none for a single class
+        calibration  in place of the set's own; "none" for a single class
+        """
+        classes, meta = _chosen(question, name, templates, calibration)
+        asked = self._ask(classes, meta, k, threshold, where, modality)
+        opened = self._opened
+        if dedup:
+            asked = dataclasses.replace(asked, groups=opened.groups)
+        index, recall = opened.index(modality)
+        answer = query.search(asked, opened.rows(modality), index, recall, budget_ms)
+        keys = opened.metadata.keys(answer.ranked.ids)
+        hits = query.make_hits(asked, meta, answer.ranked, keys)
+        return QueryResult(hits, answer.claim, answer.recall, answer.timings_ms)
+
+    def filter(
+        self,
+        question: MetaClass | ClassSet,
+        threshold: float | None = None,
+        *,
+        name: str | None = None,
+        where: str | None = None,
+        dedup: bool = False,
+        modality: Modality = "image",
+        templates: Templates | Own = "own",
+        calibration: Calibration | None = None,
+    ) -> Iterator[Hit]:
+        """Every item of a class, by ascending id, as they are found; with `dedup` the first of each group.
+
+        The arguments are those of `search`. What is wrong with them is raised here, not at the first item.
+        """
+        classes, meta = _chosen(question, name, templates, calibration)
+        asked = self._ask(classes, meta, 1, threshold, where, modality)
+        return self._filtered(self._opened, asked, meta, modality, dedup)
+
+    def _filtered(
+        self, opened: Opened, asked: Question, meta: MetaClass, modality: Modality, dedup: bool
+    ) -> Iterator[Hit]:
+        groups, seen = opened.groups if dedup else None, set[int]()
+        for ranked in scan_threshold(opened.rows(modality), asked):
+            if groups is not None:
+                of = groups(ranked.ids)
+                first = [i for i in first_of_group(of).tolist() if int(of[i]) not in seen]
+                seen.update(of.tolist())
+                ranked = ranked.pick(np.array(first, dtype=np.intp))
+            yield from query.make_hits(asked, meta, ranked, opened.metadata.keys(ranked.ids))
+
+    def distribution(
+        self,
+        question: MetaClass | ClassSet,
+        *,
+        name: str | None = None,
+        threshold: float | None = None,
+        where: str | None = None,
+        modality: Modality = "image",
+        templates: Templates | Own = "own",
+        calibration: Calibration | None = None,
+        sample: int | None = None,
+        edges: Float32 | None = None,
+    ) -> Distribution:
+        """How the items fall under a class: matched, rejected, below, and a histogram; as `search` is asked.
+
+        sample  look at that many random items and scale up; all by default
+        edges   float32 (b + 1,), ascending, of the histogram's bins, on the score's scale
+        """
+        classes, meta = _chosen(question, name, templates, calibration)
+        asked = self._ask(classes, meta, 1, threshold, where, modality)
+        rows = self._opened.rows(modality)
+        drawn = None if sample is None or sample >= rows.count else rows.sample(sample)
+        return query.distribution(asked, rows, drawn, edges)
+
+    def label(
+        self,
+        classes: ClassSet,
+        out: str | os.PathLike[str],
+        *,
+        reject: bool = False,
+        progress: Callable[[int], object] | None = None,
+    ) -> dict[str | None, int]:
+        """Give every item the class of the set that fits it best; how many each class got (None: no class).
+
+        out       a `.parquet` or `.csv` file, or a folder for Parquet parts. Killed, it goes on where it was: until it
+                  is finished the parts of a file lie in a folder beside it
+        reject    give no label to items that no class accepts
+        progress  called with the number of items after each part
+        """
+        vectors = self.embed(classes)
+        work = Labelling(vectors, classes.classes, self._scales(classes, vectors, "image"), reject)
+        rows, keys = self._opened.rows("image"), self._opened.metadata.keys
+        return labels_out.label_to(rows, work, Path(out), keys, progress=progress)
+
+    def embed(self, classes: ClassSet, templates: Templates | Own = "own") -> tuple[ClassVectors, ...]:
+        """The examples of a set as vectors, class by class; by default with the set's own templates.
+
+        InputError where an embedder is needed and there is none; NotFound for an image that is neither an item nor was
+        passed to `add_example_image`.
+        """
+        return self._embedding.classes(
+            classes.classes, classes.templates if templates == "own" else templates, self._item_vector
+        )
+
+    def add_example_image(self, data: bytes) -> str:
+        """Embed an uploaded image so that it may be an example; its content hash, which Example takes."""
+        return self._embedding.upload(data)
+
+    def items(self, ids: Sequence[int] | Int64) -> list[Mapping[str, object]]:
+        """The metadata rows of these items, in order. NotFound names an id that was never given, or was removed."""
+        self._opened.require(ids)
+        return self._opened.metadata.get(ids)
+
+    def keys(self, ids: Sequence[int] | Int64) -> list[str]:
+        """The keys of these ids, in order."""
+        return self._opened.metadata.keys(ids)
+
+    def ids_of_keys(self, keys: Sequence[str]) -> Int64:
+        """The ids of these keys, int64 (n,), in order. NotFound names an unknown key."""
+        return self._opened.metadata.ids_of_keys(keys)
+
+    def select(self, where: str) -> Int64:
+        """The ids of items that a filter lets through, int64 (r,), ascending, removed ones left out."""
+        found = self._opened.metadata.select(where)
+        return found[~np.isin(found, self._opened.removed)]
+
+    def vectors(self, ids: Sequence[int] | Int64, modality: Modality = "image") -> Float32:
+        """The stored vectors of these items, float32 (n, d), in order; NotFound names one that has none."""
+        return self._opened.rows(modality).take(np.asarray(ids, dtype=np.int64))
+
+    def image_bytes(self, id: int, *, thumbnails: bool = True) -> bytes:
+        """The encoded image of an item from where it was read; its thumbnail, if allowed, where that is gone.
+
+        NotFound says what was looked for.
+        """
+        self._opened.require([id])
+        return self._opened.originals.read(id, thumbnails=thumbnails)
+
+    def thumbnail(self, id: int) -> bytes:
+        """A small encoded image of an item, where the collection keeps them; else its original."""
+        self._opened.require([id])
+        return self._opened.originals.thumbnail(id) or self.image_bytes(id)
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """Remove items: from now on nothing finds them. NotFound if an id was never given."""
+        if self.manifest.read_only:
+            raise CollectionReadOnly(f"{self.folder} was not made by clipsieve; it opens for reading only.")
+        with open_writer(self.folder) as writer:
+            writer.remove(ids)
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Read a newer manifest or list of removed items, if there is one; whether there was."""
+        if not self._opened.stale():
+            return False
+        self._opened = self._opened.again()
+        return True
+
+    def info(self) -> dict[str, Any]:
+        """What the collection holds, as JSON values."""
+        return self._opened.info() | {"model": None if self.model is None else self.model.name}
+
+    def use(self, embedder: Any) -> None:
+        """Embed questions with this from now on. ModelMismatch unless it is what made the vectors."""
+        self._embedding.use(embedder)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._opened.close()
+
+    def __enter__(self) -> "Collection":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(
+        self,
+        classes: ClassSet,
+        meta: MetaClass,
+        k: int,
+        threshold: float | None,
+        where: str | None,
+        modality: Modality,
+    ) -> Question:
+        (vectors,) = self.embed(classes)
+        scales = self._scales(classes, (vectors,), modality)
+        return Question(
+            vectors,
+            k,
+            threshold=meta.threshold if threshold is None else threshold,
+            only=None if where is None else self._opened.metadata.select(where),
+            scale=None if scales is None else scales[0],
+        )
+
+    def _scales(self, classes: ClassSet, vectors: Sequence[ClassVectors], modality: Modality) -> Any:
+        if classes.calibration == "none":
+            return None
+        background = self._opened.background(modality)
+        return tuple(background.scale(v) for v in vectors)
+
+    def _item_vector(self, image: int | str) -> Float32:
+        vector: Float32 = unit_rows(self.vectors([self._opened.id_of(image)]))[0]
+        return vector
+
+
+def _chosen(
+    question: MetaClass | ClassSet, name: str | None, templates: Templates | Own, calibration: Calibration | None
+) -> tuple[ClassSet, MetaClass]:
+    """The one class asked for, as a set of it alone, which checks that texts and images mix only where they may."""
+    if isinstance(question, MetaClass):
+        meta = question
+        own: tuple[Calibration, Templates] = ("none", None)
+    else:
+        named = {c.name: c for c in question.classes}
+        if name is None and len(named) != 1:
+            raise InputError(f"The set holds {len(named)} classes; name one of {', '.join(named)}.")
+        if name is not None and name not in named:
+            raise NotFound(f"The set has no class {name!r}; it has {', '.join(named)}.")
+        meta = named[name] if name is not None else question.classes[0]
+        own = (question.calibration, question.templates)
+    wrapped = own[1] if templates == "own" else templates
+    return ClassSet([meta], calibration or own[0], wrapped), meta

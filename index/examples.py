@@ -1,0 +1,209 @@
+"""The examples of classes as vectors: texts through the embedder, items by their rows, uploads by content hash."""
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipsieve.errors import InputError, ModelMismatch
+from clipsieve.index.templates import expand
+from clipsieve.manifest import Manifest, Probe
+from clipsieve.protocols import ImageEmbedder, TextEmbedder
+from clipsieve.types import ClassVectors, Example, Float32, MetaClass, ModelId, TemplateSet, content_hash
+
+Templates = tuple[str, ...] | TemplateSet | None
+
+BATCH = 256
+REMEMBERED = 4096
+"""Texts and uploads of which the vectors are kept: at most some tens of MB."""
+
+
+class Remembered:
+    """Vectors under a key, the least recently used forgotten first. Safe to use from several threads at once."""
+
+    def __init__(self, most: int = REMEMBERED) -> None:
+        self._vectors: dict[object, Float32] = {}
+        self._most = most
+        self._lock = threading.Lock()
+
+    def get(self, key: object) -> Float32 | None:
+        """The vector, float32 (d,), or None."""
+        with self._lock:
+            vector = self._vectors.pop(key, None)
+            if vector is not None:
+                self._vectors[key] = vector
+            return vector
+
+    def put(self, key: object, vector: Float32) -> None:
+        """Keep a vector."""
+        with self._lock:
+            self._vectors.pop(key, None)
+            self._vectors[key] = vector
+            while len(self._vectors) > self._most:
+                del self._vectors[next(iter(self._vectors))]
+
+
+class Embedding:
+    """The embedder of a collection's questions, found when first needed, and what it has embedded.
+
+    name   of the model, where the manifest does not say; overrides it for `load`
+    load   makes an embedder of a name
+    probe  what an embedder makes of the fixed probe images and texts; compared with the manifest's before it is used
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        name: str | None = None,
+        load: Callable[[str], Any] | None = None,
+        probe: Callable[[Any], Probe] | None = None,
+    ) -> None:
+        self._folder, self._manifest = folder, manifest
+        self._name, self._load, self._probe = name, load, probe
+        self._embedder: Any = None
+        self._texts, self._uploads = Remembered(), Remembered()
+        self._loading = threading.Lock()
+
+    @property
+    def model(self) -> ModelId | None:
+        """What made the vectors; where that is not known, what embeds questions, once there is something."""
+        if self._manifest.model is not None or self._embedder is None:
+            return self._manifest.model
+        made_with: ModelId = self._embedder.model
+        return made_with
+
+    def use(self, embedder: Any) -> None:
+        """Embed with this from now on. ModelMismatch unless it is what made the vectors."""
+        if not isinstance(embedder, ImageEmbedder | TextEmbedder):
+            raise InputError(f"A {type(embedder).__name__} embeds neither texts nor images; give an embedder.")
+        if self._manifest.model is not None:
+            self._manifest.model.require(embedder.model, "The question")
+        if embedder.dim != self._manifest.dim:
+            raise ModelMismatch(
+                f"The embedder {embedder.model.name!r} makes {embedder.dim} dimensions and {self._folder} holds "
+                f"{self._manifest.dim}; open it with the model that made it."
+            )
+        if self._probe is not None and self._manifest.probe is not None:
+            self._manifest.probe.require(self._probe(embedder))
+        self._embedder = embedder
+
+    def classes(
+        self,
+        classes: Sequence[MetaClass],
+        templates: Templates,
+        item_vector: Callable[[int | str], Float32],
+    ) -> tuple[ClassVectors, ...]:
+        """The classes as vectors.
+
+        item_vector  an item's id, or the content hash of an image that was not uploaded -> float32 (d,), unit length
+        """
+        if any(e.text is not None for c in classes for e in c.positive + c.negative):
+            self._need_texts()  # its model's name is asked for next
+        model = self.model or ModelId(self._name or "not known", "", "")
+
+        def texts(wanted: Sequence[str]) -> Float32:
+            return embed_texts(wanted, templates, self._need_texts().embed_texts, self._texts)
+
+        def images(wanted: Sequence[int | str]) -> Float32:
+            known = [self._uploads.get(image) if isinstance(image, str) else None for image in wanted]
+            return np.stack([item_vector(i) if v is None else v for i, v in zip(wanted, known, strict=True)])
+
+        return embed_classes(classes, model, texts, images)
+
+    def upload(self, data: bytes) -> str:
+        """Embed an image; its content hash, under which it is remembered."""
+        name = content_hash(data)
+        if self._uploads.get(name) is None:
+            embedder = self._need("An uploaded image")
+            if not isinstance(embedder, ImageEmbedder):
+                raise InputError("The embedder given takes no images; give one that does, or ask with texts or items.")
+            self._uploads.put(name, embedder.embed_images([data])[0])
+        return name
+
+    def _need_texts(self) -> TextEmbedder:
+        embedder = self._need("A text")
+        if not isinstance(embedder, TextEmbedder):
+            raise InputError(
+                f"The model {embedder.model.name!r} embeds no texts; ask with images, or with a collection of a model "
+                "that has a text tower."
+            )
+        return embedder
+
+    def _need(self, what: str) -> Any:
+        with self._loading:
+            if self._embedder is None:
+                name = self._name or (None if self._manifest.model is None else self._manifest.model.name)
+                if name is None:
+                    raise InputError(
+                        f"{what} must be embedded, and {self._folder} does not say by which model; give --model."
+                    )
+                if self._load is None:
+                    raise InputError(
+                        f"{what} must be embedded by {name!r}, and no embedder was given; open the collection with one."
+                    )
+                self.use(self._load(name))
+            return self._embedder
+
+
+def embed_classes(
+    classes: Sequence[MetaClass],
+    model: ModelId,
+    texts: Callable[[Sequence[str]], Float32],
+    images: Callable[[Sequence[int | str]], Float32],
+) -> tuple[ClassVectors, ...]:
+    """The classes with a vector for each example, in order.
+
+    texts   n texts -> float32 (n, d), unit rows; each text is passed once, all together
+    images  n item ids or content hashes -> float32 (n, d), unit rows, likewise
+    """
+    examples = [e for c in classes for e in c.positive + c.negative]
+    wanted_texts = list(dict.fromkeys(e.text for e in examples if e.text is not None))
+    wanted_images = list(dict.fromkeys(e.image for e in examples if e.image is not None))
+    known: dict[Example, Float32] = {}
+    if wanted_texts:
+        known |= {Example(text=t): v for t, v in zip(wanted_texts, texts(wanted_texts), strict=True)}
+    if wanted_images:
+        known |= {Example(image=i): v for i, v in zip(wanted_images, images(wanted_images), strict=True)}
+    dim = len(next(iter(known.values())))
+
+    def rows(side: Sequence[Example]) -> Float32:
+        return np.stack([known[e] for e in side]) if side else np.zeros((0, dim), np.float32)
+
+    return tuple(ClassVectors(c.name, rows(c.positive), rows(c.negative), model) for c in classes)
+
+
+def embed_texts(
+    texts: Sequence[str], templates: Templates, embed: Callable[[Sequence[str]], Float32], memory: Remembered
+) -> Float32:
+    """n texts -> float32 (n, d): each template's vector normalised, averaged, normalised again.
+
+    embed  the model's own, for texts that are not remembered
+    """
+    prompts = expand(templates)
+    new = [t for t in texts if memory.get((t, prompts)) is None]
+    found: dict[str, Float32] = {}
+    step = max(1, BATCH // len(prompts))
+    for start in range(0, len(new), step):
+        chunk = new[start : start + step]
+        vectors = embed([prompt.replace("{}", text) for text in chunk for prompt in prompts])
+        means = unit_rows(vectors).reshape(len(chunk), len(prompts), -1).mean(axis=1)  # (c, t, d) -> (c, d)
+        for text, vector in zip(chunk, unit_rows(means), strict=True):
+            found[text] = vector
+            memory.put((text, prompts), vector)
+    rows = []
+    for text in texts:
+        vector = found.get(text)
+        if vector is None:
+            vector = memory.get((text, prompts))
+        # One that other threads' questions drove out meanwhile is embedded again.
+        rows.append(embed_texts([text], templates, embed, Remembered())[0] if vector is None else vector)
+    return np.stack(rows)
+
+
+def unit_rows(vectors: Float32) -> Float32:
+    """The rows scaled to length 1: rows stored as float16 are off by a little. A row of zeros stays one."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.ascontiguousarray(vectors / np.maximum(length, 1e-12), dtype=np.float32)

@@ -1,0 +1,234 @@
+"""What `filter` and `label` leave behind: images as files, links, tars or tables, and lists of them.
+
+Everything goes through a stream of records, so that memory does not grow with their number (`coco`, one JSON object,
+excepted). An image whose original is gone is skipped, counted and listed in `skipped.csv`. A file that was there before
+is never overwritten.
+"""
+
+import csv
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from clipsieve.errors import InputError, NotFound
+from clipsieve.index.packs import write_datasets, write_webdataset
+from clipsieve.index.records import Images, Record, Tally, safe_name, suffix_of
+from clipsieve.types import Skipped
+
+As = Literal["copy", "link", "list", "webdataset", "datasets", "folders", "coco"]
+"""copy, link   the image files under their keys            folders     copies, in one folder per label
+list         .csv, .txt (places alone) or .parquet         coco        one JSON file, image-level categories
+webdataset   tars of image, caption and JSON               datasets    Parquet that Hugging Face `datasets` loads"""
+
+BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """How many items were written, where (the file or folder), and which could not be."""
+
+    written: int
+    path: Path
+    skipped: tuple[Skipped, ...] = ()
+
+
+def export(records: Iterable[Record], out: Path, kind: As, images: Images, *, note: str = "") -> Exported:
+    """Write the records to `out`, a folder; a file for "list" (its suffix decides, .csv in a folder) and "coco".
+
+    note  goes into the output where there is a place for it: what was asked, or the class set's hash
+
+    InputError if the kind is not known or `out` cannot hold it; what already lies there stays as it is.
+    """
+    if kind not in get_args(As):
+        raise InputError(f"Nothing is known of exporting as {kind!r}; choose one of {', '.join(get_args(As))}.")
+    tally = Tally()
+    rows = _with_rows(records, images)
+    if kind in ("list", "coco"):
+        path = out if out.suffix else out / ("list.csv" if kind == "list" else "coco.json")
+        if path.exists():
+            raise InputError(f"{path} exists already; name another file, or remove it first.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (_write_list if kind == "list" else _write_coco)(path, rows, tally, note)
+        return Exported(tally.written, path, tuple(tally.skipped))
+    if out.is_file():
+        raise InputError(f"{out} is a file; name a folder to export into.")
+    out.mkdir(parents=True, exist_ok=True)
+    if kind == "webdataset":
+        write_webdataset(out, _with_bytes(rows, images, tally), tally, note)
+    elif kind == "datasets":
+        write_datasets(out, _with_bytes(rows, images, tally), tally, note)
+    elif kind == "link":
+        _link(out, rows, tally)
+    else:
+        _copy(out, rows, images, tally, by_label=kind == "folders")
+    if tally.skipped:
+        path = _free(out / "skipped.csv")
+        with path.open("x", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("key", "reason"), *((s.key, s.reason) for s in tally.skipped)])
+    return Exported(tally.written, out, tuple(tally.skipped))
+
+
+Row = Mapping[str, Any]
+
+
+def _with_rows(records: Iterable[Record], images: Images) -> Iterator[tuple[Record, Row]]:
+    stream = iter(records)
+    while batch := list(itertools.islice(stream, BATCH)):
+        yield from zip(batch, images.items([record.id for record in batch]), strict=True)
+
+
+def _with_bytes(
+    rows: Iterable[tuple[Record, Row]], images: Images, tally: Tally
+) -> Iterator[tuple[Record, Row, bytes]]:
+    for record, row in rows:
+        try:
+            data = images.image_bytes(record.id, thumbnails=False)
+        except NotFound as error:
+            tally.skip(record, error)
+            continue
+        yield record, row, data
+
+
+def _copy(out: Path, rows: Iterable[tuple[Record, Row]], images: Images, tally: Tally, by_label: bool) -> None:
+    for record, _, data in _with_bytes(rows, images, tally):
+        name = safe_name(record.key)
+        if not re.search(r"\.\w{2,5}$", name):
+            name += suffix_of(data)
+        if by_label:
+            name = f"{safe_name(str(record.found.get('label') or '(none)')).replace('/', '_')}/{name}"
+        _place(out / name, record, tally, partial(_write, data), partial(_holds, data))
+
+
+def _link(out: Path, rows: Iterable[tuple[Record, Row]], tally: Tally) -> None:
+    for record, row in rows:
+        target = Path(str(row.get("image_path") or ""))
+        if not target.is_absolute() or not target.is_file():
+            where = f"{target} is not there" if row.get("image_path") else "it is no file of its own"
+            tally.skip(record, f"It cannot be linked to: {where}; export it as copy.")
+            continue
+        _place(out / safe_name(record.key), record, tally, partial(_point_to, target), partial(_points_to, target))
+
+
+def _place(
+    path: Path, record: Record, tally: Tally, make: Callable[[Path], object], same: Callable[[Path], bool]
+) -> None:
+    """Make the file at `path`, or beside it under a name with the id where another file has the name."""
+    for candidate in (path, path.with_name(f"{path.stem}~{record.id}{path.suffix}")):
+        try:
+            candidate.parent.mkdir(parents=True, exist_ok=True)
+            if not candidate.is_symlink() and not candidate.exists():
+                make(candidate)
+            elif not same(candidate):
+                continue
+        except OSError as error:
+            tally.skip(record, f"{candidate} cannot be written ({error.strerror or error}).")
+            return
+        tally.written += 1
+        return
+    tally.skip(record, f"{path} exists already and is another file; export into an empty folder.")
+
+
+def _write(data: bytes, path: Path) -> None:
+    # Under another name first: a killed export leaves no half image under a real one.
+    beside = path.with_name(f".{path.name[-100:]}.tmp")
+    beside.write_bytes(data)
+    beside.replace(path)
+
+
+def _holds(data: bytes, path: Path) -> bool:
+    return path.is_file() and path.read_bytes() == data
+
+
+def _point_to(target: Path, path: Path) -> None:
+    path.symlink_to(target)
+
+
+def _points_to(target: Path, path: Path) -> bool:
+    return path.is_symlink() and path.readlink() == target
+
+
+def _write_list(path: Path, rows: Iterable[tuple[Record, Row]], tally: Tally, note: str) -> None:
+    def place(row: Row) -> str:
+        return str(row.get("image_path") or row.get("url") or row["key"])
+
+    if path.suffix.lower() == ".txt":
+        with path.open("x", encoding="utf-8") as file:
+            for _, row in rows:
+                file.write(place(row).replace("\n", " ") + "\n")
+                tally.written += 1
+        return
+    lines = ({"id": r.id, "key": r.key, "image": place(row), **r.found} for r, row in rows)
+    if path.suffix.lower() == ".parquet":
+        _write_parquet(path, lines, tally, note)
+        return
+    if path.suffix.lower() != ".csv":
+        raise InputError(f"{path} does not say which list it is to be; end it in .csv, .txt or .parquet.")
+    with path.open("x", newline="", encoding="utf-8") as file:
+        writer = None
+        for line in lines:
+            if writer is None:
+                writer = csv.DictWriter(file, list(line), extrasaction="ignore")
+                writer.writeheader()
+            writer.writerow(line)
+            tally.written += 1
+
+
+def _write_parquet(path: Path, lines: Iterator[dict[str, Any]], tally: Tally, note: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {"id": pa.int64(), "score": pa.float32(), "margin": pa.float32()}
+    writer = None
+    try:
+        while batch := list(itertools.islice(lines, 65_536)):
+            if writer is None:
+                fields = [(name, types.get(name, pa.string())) for name in batch[0]]
+                writer = pq.ParquetWriter(path, pa.schema(fields, metadata={"note": note}), compression="zstd")
+            writer.write_table(pa.Table.from_pylist(batch, schema=writer.schema))
+            tally.written += len(batch)
+        if writer is None:
+            empty = pa.schema([("id", pa.int64()), ("key", pa.string()), ("image", pa.string())])
+            pq.write_table(empty.empty_table(), path)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _write_coco(path: Path, rows: Iterable[tuple[Record, Row]], tally: Tally, note: str) -> None:
+    """Image-level categories: an annotation's box is the whole image. Unlabelled images have no annotation."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    categories: dict[str, int] = {}
+    for record, row in rows:
+        size = {name: int(row[name]) for name in ("width", "height") if row.get(name) is not None}
+        images.append({"id": record.id, "file_name": record.key, **size})
+        tally.written += 1
+        label = record.found.get("label")
+        if label is None:
+            continue
+        category = categories.setdefault(str(label), len(categories) + 1)
+        annotation: dict[str, Any] = {"id": len(annotations) + 1, "image_id": record.id, "category_id": category}
+        if len(size) == 2:
+            annotation |= {"bbox": [0, 0, size["width"], size["height"]], "area": size["width"] * size["height"]}
+        if record.found.get("score") is not None:
+            annotation["score"] = record.found["score"]
+        annotations.append(annotation | {"iscrowd": 0})
+    value = {
+        "info": {"description": note or "made by clipsieve"},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": number, "name": name} for name, number in categories.items()],
+    }
+    with path.open("x", encoding="utf-8") as file:
+        json.dump(value, file, ensure_ascii=False)
+
+
+def _free(path: Path) -> Path:
+    """The path, or the first of its kind with a number that no file has."""
+    names = itertools.chain([path], (path.with_name(f"{path.stem}_{i}{path.suffix}") for i in itertools.count(2)))
+    return next(name for name in names if not name.exists())

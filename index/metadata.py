@@ -1,0 +1,277 @@
+"""What is known of each item beside its vector: rows by id, keys, and filters, over `cache.sqlite`.
+
+The cache is derived from the metadata shards, row for row. It remembers which shard files it was made from (path, size,
+checksum), reads in what it lacks when it is opened, and may be deleted at any time: nothing but the time to read the
+shards again is lost. One that is damaged is deleted and made again.
+"""
+
+import contextlib
+import os
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from clipsieve import shards
+from clipsieve.errors import NotFound
+from clipsieve.index import cache
+from clipsieve.index import where as filters
+from clipsieve.manifest import Manifest
+from clipsieve.types import Int64
+
+NAME = "cache.sqlite"
+BULK = 20_000
+"""From this many ids on, rows are read from the Parquet files in order: SQLite takes 7 us a row, they take 1."""
+
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_T = TypeVar("_T")
+
+
+class SqliteMetadata:
+    """A MetadataStore over the metadata shards of one manifest. Safe to read from several threads at once."""
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        manifest: Manifest,
+        *,
+        state: str | os.PathLike[str] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Open the cache and read in what it lacks.
+
+        state     folder for the cache; by default the collection's own, or, where that cannot be written or belongs to
+                  another program, a temporary one that vanishes on `close`
+        progress  called with (rows read in, rows to read in) after each shard
+        """
+        self._folder = Path(folder)
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        if state is not None:
+            Path(state).mkdir(parents=True, exist_ok=True)
+        elif manifest.read_only or not os.access(folder, os.W_OK):
+            self._temporary = tempfile.TemporaryDirectory(prefix="clipsieve-")
+            state = self._temporary.name
+        self.path = Path(folder if state is None else state) / NAME
+        self._idle: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()  # guards _idle, and that only one thread makes the cache again
+        self._manifest = manifest
+        self._columns: list[tuple[str, str, str]] = []  # name, name in SQL, kind
+        try:
+            self.update(manifest, progress)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names that a filter may use, `id` and `key` first."""
+        return tuple(sql for _, sql, _ in self._columns)
+
+    def get(self, ids: Sequence[int] | Int64) -> list[Mapping[str, object]]:
+        """The rows of these ids, in their order: column name -> value, None where the item has none.
+
+        Times are ISO 8601 texts; lists and structs are Python's. NotFound names an unknown id.
+        """
+        wanted = _int_list(ids)
+        if len(wanted) >= BULK:
+            with contextlib.suppress(pa.ArrowInvalid, pa.ArrowTypeError):  # a column whose type differs by shard
+                return self._bulk(wanted)
+        names = [name for name, _, _ in self._columns]
+        special = [i for i, (_, _, kind) in enumerate(self._columns) if kind != "plain"]
+        kinds = [kind for _, _, kind in self._columns]
+        twice = len(set(names)) < len(names)
+        found: dict[int, Mapping[str, object]] = {}
+        for row in self._rows(wanted, ", ".join(filters.quote(sql) for _, sql, _ in self._columns)):
+            if special:
+                values = list(row)
+                for i in special:
+                    values[i] = cache.restore(kinds[i], values[i])
+                row = tuple(values)
+            found[row[0]] = _merged(names, row) if twice else dict(zip(names, row, strict=True))
+        return [self._known(found, i) for i in wanted]
+
+    def keys(self, ids: Sequence[int] | Int64) -> list[str]:
+        """The keys of these ids, in their order. NotFound names an unknown id."""
+        wanted = _int_list(ids)
+        if len(wanted) >= BULK:
+            keys: list[str] = self.table(wanted, ["key"])["key"].to_pylist()
+            return keys
+        found = dict(self._rows(wanted, "id, key"))
+        return [self._known(found, i) for i in wanted]
+
+    def ids_of_keys(self, keys: Sequence[str]) -> Int64:
+        """The ids of these keys, int64 (n,), in their order; the greatest where a key was given twice (added anew).
+
+        NotFound names an unknown key.
+        """
+        found: dict[str, int] = {}
+        for chunk in _chunks(list(keys)):
+            marks = ", ".join("?" * len(chunk))
+            sql = f"SELECT key, max(id) FROM items WHERE key IN ({marks}) GROUP BY key"
+            found.update(self._query(sql, chunk))
+        for key in keys:
+            if key not in found:
+                raise NotFound(f"{self._folder} has no item with key {key!r}; `clipsieve info` shows some of its keys.")
+        return np.array([found[key] for key in keys], dtype=np.int64)
+
+    def select(self, where: str, *, limit_s: float = 30.0) -> Int64:
+        """The ids of rows for which the SQL expression holds: int64 (r,), ascending.
+
+        A column whose name is no plain word stands in double quotes, a text in single ones: `"a.b" = 'x' and year > 9`.
+        InputError if it cannot be read, names no such column (it lists them), or takes longer than `limit_s` seconds.
+        """
+        rows = self._run(lambda c: filters.run(c, where, self.columns, limit_s))
+        return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
+
+    def table(self, ids: Sequence[int] | Int64, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of these ids, in their order, as the shards hold them; read shard by shard, for many ids at once.
+
+        columns  those wanted, of which shards without them yield nulls; all by default
+        """
+        wanted = np.asarray(ids, dtype=np.int64)
+        order = np.argsort(wanted, kind="stable")
+        ascending = wanted[order]
+        parts, found = [], 0
+        for shard in sorted((s for s in self._manifest.shards if s.rows), key=lambda s: s.first_id):
+            low, high = np.searchsorted(ascending, [shard.first_id, shard.last_id + 1])
+            if low == high:
+                continue
+            here = shards.read_ids(self._folder, shard)
+            rows = np.minimum(np.searchsorted(here, ascending[low:high]), len(here) - 1)
+            missing = here[rows] != ascending[low:high]
+            if missing.any():
+                raise self._unknown(int(ascending[low:high][missing][0]))
+            parts.append(cache.read_table(self._folder, shard, columns).take(pa.array(rows)))
+            found += len(rows)
+        if found < len(wanted):
+            inside = np.zeros(len(ascending), dtype=bool)
+            for shard in self._manifest.shards:
+                inside |= (ascending >= shard.first_id) & (ascending <= shard.last_id)
+            raise self._unknown(int(ascending[~inside][0]))
+        if not parts:
+            return pa.table({"id": pa.array([], pa.int64()), "key": pa.array([], pa.string())})
+        back = np.empty(len(order), dtype=np.int64)
+        back[order] = np.arange(len(order))
+        return pa.concat_tables(parts, promote_options="permissive").take(pa.array(back))
+
+    def update(self, manifest: Manifest, progress: Callable[[int, int], None] | None = None) -> None:
+        """Follow the collection to another commit: read in new shards, forget those that are gone."""
+        with self._lock:
+            try:
+                self._fill(manifest, progress)
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
+                self._discard()
+                self._fill(manifest, progress)
+            self._manifest = manifest
+
+    def close(self) -> None:
+        """Let go of the file, and delete it if it was temporary."""
+        with self._lock:
+            while self._idle:
+                self._idle.pop().close()
+            if self._temporary is not None:
+                self._temporary.cleanup()
+
+    def __enter__(self) -> "SqliteMetadata":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _rows(self, ids: list[int], columns: str) -> Iterator[tuple[Any, ...]]:
+        for chunk in _chunks(ids):
+            sql = f"SELECT {columns} FROM items WHERE id IN ({', '.join('?' * len(chunk))})"
+            yield from self._query(sql, chunk)
+
+    def _bulk(self, ids: list[int]) -> list[Mapping[str, object]]:
+        table = self.table(ids)
+        empty: dict[str, object] = dict.fromkeys(name for name, _, _ in self._columns)
+        names, columns = [], []
+        for name in cache.named(table):
+            kind, values = cache.plain(table[name])
+            names.append(name)
+            columns.append(values if kind == "plain" else [cache.restore(kind, v) for v in values])
+        return [empty | dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+    def _known(self, found: Mapping[int, _T], wanted: int) -> _T:
+        try:
+            return found[wanted]
+        except KeyError:
+            raise self._unknown(wanted) from None
+
+    def _unknown(self, wanted: int) -> NotFound:
+        return NotFound(f"{self._folder} has no item {wanted}; ids are given once, and those compacted away are gone.")
+
+    def _query(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        return self._run(lambda connection: connection.execute(sql, values).fetchall())
+
+    def _run(self, query: Callable[[sqlite3.Connection], _T]) -> _T:
+        """`query` on a connection of its own; once more on a cache made anew if the file turns out to be damaged."""
+        try:
+            with self._reader() as connection:
+                return query(connection)
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise
+        with self._lock:
+            self._discard()
+            self._fill(self._manifest, None)
+        with self._reader() as connection:
+            return query(connection)
+
+    @contextlib.contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        if connection is None:
+            connection = sqlite3.connect(self.path, check_same_thread=False, timeout=60)
+            filters.fence(connection)
+        try:
+            yield connection
+        except BaseException:
+            connection.close()  # not back to the idle ones: it may hold a file that is about to be deleted
+            raise
+        with self._lock:
+            self._idle.append(connection)
+
+    def _discard(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+        for suffix in ("", "-journal"):
+            self.path.with_name(NAME + suffix).unlink(missing_ok=True)
+
+    def _fill(self, manifest: Manifest, progress: Callable[[int, int], None] | None) -> None:
+        self._columns = cache.fill(self.path, self._folder, manifest, progress)
+
+
+def _merged(names: Sequence[str], row: Sequence[object]) -> dict[str, object]:
+    """A row where one name has columns of several kinds, of which an item fills one at most."""
+    merged: dict[str, object] = {}
+    for name, value in zip(names, row, strict=True):
+        if value is not None or name not in merged:
+            merged[name] = value
+    return merged
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+
+
+def _int_list(ids: Sequence[int] | Int64 | npt.NDArray[np.int64]) -> list[int]:
+    return ids.tolist() if isinstance(ids, np.ndarray) else [int(i) for i in ids]
+
+
+def _chunks(values: list[_T]) -> Iterator[list[_T]]:
+    for start in range(0, len(values), 500):
+        yield values[start : start + 500]

@@ -1,0 +1,229 @@
+"""What is read from a collection's folder at one commit: manifest, rows, indices, groups, background, metadata.
+
+Opening costs no memory: vectors are mapped, and an index is read when a question first needs it.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from clipsieve import manifest as manifests
+from clipsieve import shards
+from clipsieve.errors import CollectionMissing, NotFound
+from clipsieve.index import bare
+from clipsieve.index.calibrate import SAMPLE, Background
+from clipsieve.index.duplicates import Groups
+from clipsieve.index.metadata import SqliteMetadata
+from clipsieve.index.originals import Originals
+from clipsieve.index.scan import Rows
+from clipsieve.index.stored import entry_of, open_groups, open_index, rows_of, shards_of
+from clipsieve.manifest import Manifest
+from clipsieve.protocols import VectorIndex
+from clipsieve.types import Int64
+
+_T = TypeVar("_T")
+_Signature = tuple[tuple[int, int, int] | None, ...]
+
+DUPLICATE_COSINE = 0.98
+"""From which an item counts as an example's near-duplicate where no index has measured it."""
+
+
+class Opened:
+    """One commit of a collection. Safe to use from several threads at once; parts are made when first asked for."""
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, removed: Int64, metadata: SqliteMetadata, signature: _Signature
+    ) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.removed = removed
+        self.metadata = metadata
+        self.originals = Originals(folder, manifest, metadata)
+        self._signature = signature
+        self._made: dict[tuple[str, str], Any] = {}
+        self._lock = threading.RLock()
+
+    @classmethod
+    def of(
+        cls,
+        folder: Path,
+        state: str | os.PathLike[str] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> "Opened":
+        """The folder's last commit; arguments as `open_collection` has them."""
+        signature = _signature(folder)  # before reading: what is committed meanwhile shows as stale
+        try:
+            manifest = shards.open_manifest(folder)
+        except CollectionMissing:
+            if not bare.is_bare(folder):
+                raise
+            manifest = bare.make_manifest(folder)
+        metadata = SqliteMetadata(folder, manifest, state=state, progress=progress)
+        try:
+            opened = cls(folder, manifest, shards.read_removed(folder), metadata, signature)
+            for modality in opened.modalities:  # so that what is damaged is said now
+                if modality == "image" or "image" not in opened.modalities:
+                    opened.rows(modality)
+        except BaseException:
+            metadata.close()
+            raise
+        return opened
+
+    def stale(self) -> bool:
+        """Whether the folder has a newer manifest or list of removed items."""
+        return _signature(self.folder) != self._signature
+
+    def again(self) -> "Opened":
+        """The folder's last commit, with the same metadata store brought up to it."""
+        signature = _signature(self.folder)
+        manifest = shards.open_manifest(self.folder)
+        self.metadata.update(manifest)
+        return Opened(self.folder, manifest, shards.read_removed(self.folder), self.metadata, signature)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What can be asked: "image", "text" or both."""
+        if bare.is_manifest(self.manifest):
+            return tuple(index.name for index in self.manifest.indices)
+        return tuple(m for m in ("image", "text") if shards_of(self.manifest, m))
+
+    @property
+    def count(self) -> int:
+        """Items, removed ones not counted."""
+        spans = [(s.first_id, s.last_id) for s in self.manifest.shards if s.rows]
+        gone = sum(int(((self.removed >= first) & (self.removed <= last)).sum()) for first, last in spans)
+        return self.manifest.rows - gone
+
+    def rows(self, modality: str) -> Rows:
+        """The live rows. NotFound if the collection has none of this modality."""
+        if modality not in self.modalities and self.manifest.rows:
+            what = "embeddings of captions" if modality == "text" else "embeddings of images"
+            has = " and ".join(self.modalities) or "nothing"
+            raise NotFound(f"{self.folder} holds no {what}; it can be asked by {has}.")
+        return self._once("rows", modality, lambda: self._open_rows(modality))
+
+    def index(self, modality: str) -> tuple[VectorIndex | None, float | None]:
+        """The index of a modality and its measured recall; None where rows are read in order instead."""
+        return self._once("index", modality, lambda: self._open_index(modality))
+
+    @property
+    def groups(self) -> Groups:
+        """Duplicate groups. NotFound where none were looked for."""
+        return self._once("groups", "", lambda: open_groups(self.folder, self.manifest))
+
+    def background(self, modality: str) -> Background:
+        """The sample that calibration is measured on. InputError for a collection too small to have one."""
+        return self._once("background", modality, lambda: self._open_background(modality))
+
+    def require(self, ids: Sequence[int] | Int64) -> None:
+        """NotFound if one of these was removed."""
+        gone = np.isin(np.asarray(ids, dtype=np.int64), self.removed)
+        if gone.any():
+            raise NotFound(f"Item {np.asarray(ids)[gone][0]} was removed from {self.folder}.")
+
+    def id_of(self, image: int | str) -> int:
+        """The item that an image example means: an id as it is, a content hash by the item that has it."""
+        if isinstance(image, int):
+            return image
+        if "content_hash" in self.metadata.columns:
+            found = self.metadata.select(f"content_hash = '{image}'")
+            found = found[~np.isin(found, self.removed)]
+            if len(found):
+                return int(found[0])
+        raise NotFound(f"No image of content hash {image[:12]}... was uploaded, and no item has it; upload it again.")
+
+    def info(self) -> dict[str, Any]:
+        """What the commit holds, as JSON values."""
+        manifest = self.manifest
+        indices = []
+        for modality in self.modalities:
+            entry = entry_of(manifest, modality)
+            total = manifest.rows if bare.is_manifest(manifest) else sum(s.rows for s in shards_of(manifest, modality))
+            covered = sum(s.rows for s in manifest.shards if entry is not None and s.number in entry.shards)
+            indices.append(
+                {
+                    "name": modality,
+                    "kind": None if entry is None else entry.kind,
+                    "recall": None if entry is None else entry.recall,
+                    "rows": 0 if entry is None else entry.rows,
+                    "not_covered": total - covered,
+                }
+            )
+        sources = [*manifest.retired, *(s.source for s in manifest.shards if s.source is not None)]
+        return {
+            "folder": str(self.folder),
+            "count": self.count,
+            "removed": manifest.rows - self.count,
+            "skipped": sum(source.skipped for source in sources),
+            "dim": manifest.dim,
+            "shards": len(manifest.shards),
+            "licence": manifest.licence,
+            "indices": indices,
+            "columns": list(self.metadata.columns),
+            "inputs": sorted({source.input for source in sources}),
+            "read_only": manifest.read_only,
+            "advice": _advice(self.folder, manifest, indices),
+        }
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self.metadata.close()
+
+    def _open_rows(self, modality: str) -> Rows:
+        if bare.is_manifest(self.manifest):
+            index, _ = self.index(modality)
+            assert index is not None
+            return bare.make_rows(index)
+        return rows_of(self.folder, self.manifest.dim, shards_of(self.manifest, modality), modality, self.removed)
+
+    def _open_index(self, modality: str) -> tuple[VectorIndex | None, float | None]:
+        if bare.is_manifest(self.manifest):
+            return bare.open_index(self.folder, modality)
+        return open_index(self.folder, self.manifest, modality, self.removed)
+
+    def _open_background(self, modality: str) -> Background:
+        rows = self.rows(modality)
+        ids = np.array(self.manifest.background, dtype=np.int64)
+        ids = ids[rows.has(ids)]
+        if len(ids) < min(SAMPLE, rows.count) // 2:  # none was kept, or most of it is gone
+            ids = rows.sample(SAMPLE)
+        entry = entry_of(self.manifest, "image")
+        known = {} if entry is None else entry.parameters
+        return Background(rows.take(ids), float(known.get("duplicate_cosine", DUPLICATE_COSINE)))
+
+    def _once(self, what: str, modality: str, make: Callable[[], _T]) -> _T:
+        with self._lock:
+            if (what, modality) not in self._made:
+                self._made[what, modality] = make()
+            made: _T = self._made[what, modality]
+            return made
+
+
+def _advice(folder: Path, manifest: Manifest, indices: list[dict[str, Any]]) -> str | None:
+    """When making or extending an index is worth it: once a tenth of the rows, and many, are scanned beside it."""
+    if manifest.read_only:
+        return None
+    image = next((i for i in indices if i["name"] == "image"), None)
+    if image is None:
+        return None
+    if image["kind"] is None:
+        return f"Run `clipsieve index {folder}`: it finds duplicates, and makes an index where one is worth it."
+    if image["not_covered"] > max(10_000, image["rows"] // 10) or (image["kind"] == "flat" and image["not_covered"]):
+        return f"{image['not_covered']:,} rows are not in the index yet; run `clipsieve index {folder}`."
+    return None
+
+
+def _signature(folder: Path) -> _Signature:
+    """Changes whenever a manifest is committed or an item removed."""
+    found: list[tuple[int, int, int] | None] = []
+    for name in (manifests.NAME, "removed.jsonl"):
+        try:
+            status = (folder / name).stat()
+            found.append((status.st_mtime_ns, status.st_size, status.st_ino))
+        except OSError:
+            found.append(None)
+    return tuple(found)

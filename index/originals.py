@@ -1,0 +1,245 @@
+"""The encoded files that items were made from, found again: image files, members of tars, rows of Parquet tables.
+
+A key says where an image came from: a path relative to its input, `name.tar/member`, or `table.parquet#row`. Where that
+input lies is in the manifest's `source`. Files have their absolute path in the metadata as well. What has moved or
+changed is not guessed at: a thumbnail stands in where the collection has them, else the error says what was looked for.
+"""
+
+import posixpath
+import re
+import tarfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clipsieve import shards
+from clipsieve.errors import InputError, NotFound
+from clipsieve.manifest import Manifest, Shard
+from clipsieve.protocols import MetadataStore
+from clipsieve.types import content_hash
+
+_IN_TAR = re.compile(r"(.+?\.(?:tar|tgz|tar\.gz|tar\.bz2|tar\.xz|tar\.zst))/(.+)", re.IGNORECASE | re.DOTALL)
+_IN_TABLE = re.compile(r"(.+)#(\d+)", re.DOTALL)
+_OPTIONS = re.compile(r" (wds_image_key|wds_caption_key|image_column|caption_column)=(\S+)")
+_MORE = re.compile(r" and \d+ more \([0-9a-f]+\)$")
+_IMAGE_NAMES = ("image", "img", "jpg", "png", "webp", "bytes")
+_TARS_REMEMBERED = 16
+
+Members = Mapping[str, tuple[int, int]]
+"""Stem of a tar's image -> where its bytes start, and how many they are."""
+
+
+class Originals:
+    """Reads images of one collection back. Safe to use from several threads at once."""
+
+    def __init__(self, folder: Path, manifest: Manifest, metadata: MetadataStore) -> None:
+        self._folder = folder
+        self._manifest = manifest
+        self._metadata = metadata
+        self._tars: dict[str, Members] = {}
+        self._lock = threading.Lock()  # guards _tars
+
+    def read(self, id: int, *, thumbnails: bool = True) -> bytes:
+        """The encoded image of the item, as it was embedded.
+
+        thumbnails  whether its thumbnail will do where the original is gone or has changed
+
+        NotFound says what was looked for, and where.
+        """
+        row = self._metadata.get([id])[0]
+        shard = self._shard(id)
+        tried: list[str] = []
+        for data in self._candidates(shard, row, tried):
+            known = row.get("content_hash")
+            if not known or content_hash(data) == known:
+                return data
+            tried.append("it has changed since it was embedded")
+        thumbnail = self.thumbnail(id) if thumbnails else None
+        if thumbnail:
+            return thumbnail
+        raise NotFound(
+            f"The image of item {id} ({row['key']}) cannot be read: {'; '.join(dict.fromkeys(tried))}. Restore it, or "
+            "embed with --thumbs to keep small copies."
+        )
+
+    def thumbnail(self, id: int) -> bytes | None:
+        """The small image that the collection keeps of the item; None if it keeps none."""
+        shard = self._shard(id)
+        if "thumbs" not in shard.files:
+            return None
+        position = int(np.searchsorted(shards.read_ids(self._folder, shard), id))
+        return _cell(self._folder / shard.files["thumbs"].path, position, None)
+
+    def _shard(self, id: int) -> Shard:
+        for shard in self._manifest.shards:
+            if shard.rows and shard.first_id <= id <= shard.last_id:
+                return shard
+        raise NotFound(f"{self._folder} has no item {id}.")
+
+    def _candidates(self, shard: Shard, row: Mapping[str, Any], tried: list[str]) -> Iterator[bytes]:
+        for what, place, read in self._ways(shard, str(row["key"]), row.get("image_path")):
+            if place is None:
+                tried.append(f"there is no {what}")
+                continue
+            try:
+                yield read(place)
+            except Exception as error:  # each file system behind fsspec raises its own, and so does a damaged tar
+                tried.append(f"{place} cannot be read ({error})")
+        if not tried:
+            tried.append("its metadata names no file")
+
+    def _ways(
+        self, shard: Shard, key: str, path: str | None
+    ) -> Iterator[tuple[str, str | None, Callable[[str], bytes]]]:
+        """What to look for, where that is (None if nowhere), and how to read it."""
+        if path:
+            # clip-retrieval writes paths as they were given to it, relative ones too.
+            yield path, next((p for p in (path, str(self._folder / path)) if _exists(p)), None), _read
+        in_tar, in_table = _IN_TAR.fullmatch(key), _IN_TABLE.fullmatch(key)
+        if in_tar:
+            yield in_tar[1], _find(shard, in_tar[1]), partial(self._member, shard, in_tar[2])
+        if in_table:
+            yield in_table[1], _find(shard, in_table[1]), partial(self._table_row, shard, int(in_table[2]))
+        if not (path or in_tar or in_table):
+            yield key, _find(shard, key), _read
+            if shard.source is not None and shard.source.input.startswith("parquet:"):
+                yield from self._keyed(shard, key)  # its table has keys of its own, which say nothing of the place
+
+    def _keyed(self, shard: Shard, key: str) -> Iterator[tuple[str, str | None, Callable[[str], bytes]]]:
+        base = _base(shard)
+        tables = sorted(Path(base).glob("*")) if Path(base).is_dir() else [Path(base)]
+        for table in tables:
+            if table.is_file() and table.suffix.lower() in (".parquet", ".pq"):
+                with pq.ParquetFile(table) as file:
+                    keys = file.read(columns=["key"])["key"].to_pylist() if "key" in file.schema_arrow.names else []
+                if key in keys:
+                    yield str(table), str(table), partial(self._table_row, shard, keys.index(key))
+
+    def _member(self, shard: Shard, stem: str, tar: str) -> bytes:
+        with self._lock:
+            members = self._tars.get(tar)
+        if members is None:
+            members = _list_tar(tar, _options(shard).get("wds_image_key"))
+            with self._lock:
+                while len(self._tars) >= _TARS_REMEMBERED:
+                    self._tars.pop(next(iter(self._tars)))
+                self._tars[tar] = members
+        if stem not in members:
+            raise NotFound(f"it has no member {stem}")
+        start, size = members[stem]
+        with _open(tar) as file:
+            if tar.lower().endswith(".tar"):
+                file.seek(start)
+                return file.read(size)
+            with tarfile.open(fileobj=file) as opened:  # compressed: read through from its beginning
+                member = next(m for m in opened if m.offset_data == start)
+                content = opened.extractfile(member)
+                return b"" if content is None else content.read()
+
+    def _table_row(self, shard: Shard, row: int, table: str) -> bytes:
+        data = _cell(table, row, _options(shard).get("image_column"))
+        if not data:
+            raise NotFound(f"its row {row} holds no image")
+        return data
+
+
+def _find(shard: Shard, relative: str) -> str | None:
+    """Where a file of this relative name lies, given the input that the shard was made from; None if nowhere.
+
+    Names are relative to the folder given, or to the deepest folder that all files given share, above each.
+    """
+    if shard.source is None:
+        return None
+    base = _base(shard)
+    levels = 2 if "://" in base else 64  # asking a network for every folder above would take long
+    while base and levels:
+        if not re.search(r"[{*?\[]", base):  # of a pattern, only the folders before it
+            place = posixpath.join(base, relative)
+            if _exists(place):
+                return place
+            levels -= 1
+        parent = posixpath.dirname(base.rstrip("/"))
+        if parent == base:
+            return None
+        base = parent
+    return None
+
+
+def _base(shard: Shard) -> str:
+    """The input that the shard was made from, without its kind and options: a path, an address or a pattern."""
+    return "" if shard.source is None else _MORE.sub("", _OPTIONS.sub("", shard.source.input.partition(":")[2]))
+
+
+def _options(shard: Shard) -> dict[str, str]:
+    return {} if shard.source is None else dict(_OPTIONS.findall(shard.source.input))
+
+
+def _open(place: str) -> BinaryIO:
+    if "://" not in place:
+        return Path(place).open("rb")
+    file: BinaryIO = fsspec.open(place, "rb").open()
+    return file
+
+
+def _exists(place: str) -> bool:
+    if "://" not in place:
+        try:
+            return Path(place).is_file()
+        except (OSError, ValueError):  # too long for a name, or with a zero byte
+            return False
+    fs, path = fsspec.core.url_to_fs(place)
+    return bool(fs.isfile(path))
+
+
+def _read(place: str) -> bytes:
+    with _open(place) as file:
+        return file.read()
+
+
+def _list_tar(place: str, image_key: str | None) -> Members:
+    """The first image of each sample, as the reader chooses it: extensions begin at the name's first dot."""
+    from PIL import Image
+
+    wanted = {s[1:] for s in Image.registered_extensions()} if image_key is None else set(image_key.lower().split(";"))
+    members: dict[str, tuple[int, int]] = {}
+    with _open(place) as file, tarfile.open(fileobj=file, mode="r:*") as tar:
+        for member in tar:
+            folder, base = posixpath.split(member.name)
+            first, _, suffix = base.lstrip(".").partition(".")
+            stem = posixpath.join(folder, base[: len(base) - len(base.lstrip("."))] + first)
+            if member.isfile() and {suffix.lower(), suffix.lower().rpartition(".")[2]} & wanted:
+                members.setdefault(stem, (member.offset_data, member.size))
+    return members
+
+
+def _cell(table: str | Path, row: int, column: str | None) -> bytes | None:
+    """The image bytes in one row of a Parquet file; only the row group that holds it is read."""
+    with _open(str(table)) as opened, pq.ParquetFile(opened) as file:
+        column = column or _image_column(file.schema_arrow)
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if row < rows:
+                value = file.read_row_group(group, columns=[column])[column][row].as_py()
+                data = value.get("bytes") if isinstance(value, dict) else value
+                return data if isinstance(data, bytes) else None
+            row -= rows
+    return None
+
+
+def _image_column(schema: pa.Schema) -> str:
+    def holds_bytes(type_: pa.DataType) -> bool:
+        binary = pa.types.is_binary(type_) or pa.types.is_large_binary(type_)
+        return bool(binary or (pa.types.is_struct(type_) and type_.get_field_index("bytes") >= 0))
+
+    found = [field.name for field in schema if holds_bytes(field.type)]
+    named = [name for name in _IMAGE_NAMES if name in found]
+    if not found:
+        raise InputError(f"no column of {', '.join(schema.names)} holds bytes")
+    return str((named or found)[0])

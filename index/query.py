@@ -1,0 +1,252 @@
+"""The best k of a class, from any index: a threshold algorithm over plain nearest-neighbour searches.
+
+Every positive is searched to some depth, everything found is scored exactly by the rule, and the worst neighbour of
+each search bounds what was not seen. When the k-th accepted item is above that bound nothing unseen can displace it;
+otherwise the search goes deeper (Fagin, Lotem, Naor, "Optimal aggregation algorithms for middleware", 2003). Negatives
+need no search: they only ever remove what a positive found.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from clipsieve.errors import InputError
+from clipsieve.index.rule import Question, Ranked, accepted, join, judge, maxima, no_items, settle
+from clipsieve.index.scan import Pass, Rows, contains, scan_topk
+from clipsieve.protocols import VectorIndex
+from clipsieve.types import Claim, Distribution, Float32, Hit, Int64, MetaClass
+
+LEAST_DEPTH = 64
+DEEPEN = 4
+SCAN_SHARE = 8
+"""A search deeper than an 8th of the rows costs more than reading all of them in order."""
+
+MOSTLY_REJECTED = 0.9
+"""Share of rejected candidates from which deepening is given up for a scan, unless the next step should suffice."""
+
+DIRECT_SHARE = 0.05
+"""Share of the rows under which a filter's rows are scored directly: graphs and lists find too few of so rare ones."""
+
+CHUNK = 16_384
+"""Candidates whose vectors are held at once."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """The best k of a question, and what may be claimed about them.
+
+    ranked      items by (score descending, id ascending)
+    claim       "exact", "complete" or "partial", as QueryResult says
+    recall      given when complete
+    scanned     whether rows were read in order instead of searched
+    timings_ms  milliseconds by stage: search, score, scan, total
+    """
+
+    ranked: Ranked
+    claim: Claim
+    recall: float | None
+    scanned: bool
+    timings_ms: Mapping[str, float]
+
+
+def search(
+    question: Question,
+    rows: Rows,
+    index: VectorIndex | None = None,
+    recall: float | None = None,
+    budget_ms: float | None = None,
+) -> Answer:
+    """Answer a question from an index over the rows, or by a scan where there is none or it does not pay.
+
+    index      holds all live rows (and may hold removed ones); None to scan
+    recall     of an index that is not exhaustive or not exact, as measured on this collection
+    budget_ms  when to end with what was found, claimed as partial
+
+    InputError where the dimensions differ, or a recall is missing that the claim would need.
+    """
+    _check(question, rows, index, recall)
+    start = time.perf_counter()
+    state = _Search(question, rows, None if budget_ms is None else start + budget_ms / 1000)
+    claim = state.scan() if index is None or not state.worth_searching else state.deepen(index)
+    state.timings["total"] = (time.perf_counter() - start) * 1000
+    top = state.found.top(question.k, question.groups)
+    return Answer(top, claim, recall if claim == "complete" else None, state.scanned, state.timings)
+
+
+class _Search:
+    """What is known so far of one question."""
+
+    def __init__(self, question: Question, rows: Rows, deadline: float | None) -> None:
+        self.question, self.rows, self.deadline = question, rows, deadline
+        self.compiled = question.compile()
+        self.only = None if question.only is None else np.unique(question.only)
+        if self.only is not None:
+            self.only = self.only[rows.has(self.only)]
+            if question.without is not None:
+                self.only = self.only[~contains(np.unique(question.without), self.only)]
+        self.count = rows.count if self.only is None else len(self.only)
+        self.found = no_items()
+        self.seen: Int64 = np.zeros(0, np.int64)  # ascending
+        self.scanned = False
+        self.timings: dict[str, float] = {}
+
+    @property
+    def worth_searching(self) -> bool:
+        """False where the first search would already be too deep, or a filter leaves too little to search for."""
+        rare = self.only is not None and len(self.only) < DIRECT_SHARE * self.rows.count
+        return not rare and self._first_depth <= self.count / SCAN_SHARE
+
+    @property
+    def _first_depth(self) -> int:
+        return max(2 * self.question.k, LEAST_DEPTH)
+
+    def deepen(self, index: VectorIndex) -> Claim:
+        """The threshold algorithm; the claim of what it leaves in `found`."""
+        question, k = self.question, self.question.k
+        without = self.rows.without
+        if question.without is not None:
+            without = np.union1d(without, question.without)
+        depth = self._first_depth
+        while True:
+            started = time.perf_counter()
+            near = index.search(question.vectors.positive, depth, only=self.only, without=without)  # (p, depth)
+            self._clock("search", started)
+            started = time.perf_counter()
+            self._score(np.unique(near.ids[near.ids >= 0]))
+            self._clock("score", started)
+            short = bool((near.ids[:, -1] < 0).any())
+            if short and not index.exhaustive:
+                return self.scan()
+            bound = self._bound(near.scores[:, -1], index.score_error)
+            top = self.found.top(k, question.groups)
+            kth = float(top.best[-1]) if len(top.ids) == k else -np.inf
+            if max(kth, question.least) > bound + self.compiled.slack or bound == -np.inf:
+                return "exact" if index.exhaustive and index.score_error == 0 else "complete"
+            if self.late:
+                return "partial"
+            rejected = 1 - len(self.found.ids) / max(1, len(self.seen))
+            enough = len(top.ids) * DEEPEN >= k
+            depth *= DEEPEN
+            if depth > self.count / SCAN_SHARE or (rejected > MOSTLY_REJECTED and not enough):
+                return self.scan()
+
+    def scan(self) -> Claim:
+        """Read every row that may be found."""
+        started = time.perf_counter()
+        self.scanned = True
+        (ranked,), whole = scan_topk(self.rows, [self.question], self.deadline)
+        self._clock("scan", started)
+        if whole:
+            self.found = ranked
+            return "exact"
+        new = ranked.pick(np.flatnonzero(~contains(self.seen, ranked.ids)))
+        self.found = join([self.found, new])
+        return "partial"
+
+    @property
+    def late(self) -> bool:
+        """Whether the budget is spent."""
+        return self.deadline is not None and time.perf_counter() > self.deadline
+
+    def _score(self, ids: Int64) -> None:
+        new = ids[~contains(self.seen, ids)]
+        parts = [self.found]
+        for start in range(0, len(new), CHUNK):
+            chunk = new[start : start + CHUNK]
+            parts.append(judge(self.question, self.compiled, chunk, self.rows.take(chunk)))
+        self.found = join(parts)
+        self.seen = np.union1d(self.seen, new)
+
+    def _bound(self, last: Float32, score_error: float) -> float:
+        """The greatest level that an item not seen by any search can have: last float32 (p,), -inf if all were seen."""
+        bounds = last.astype(np.float64) + score_error  # -inf stays: that search returned everything there is
+        scale = self.question.scale
+        if scale is not None:
+            p = len(bounds)
+            bounds = (bounds - scale.center[:p]) / scale.spread[:p]
+        return float(bounds.max())
+
+    def _clock(self, stage: str, started: float) -> None:
+        self.timings[stage] = self.timings.get(stage, 0.0) + (time.perf_counter() - started) * 1000
+
+
+def make_hits(question: Question, meta: MetaClass, ranked: Ranked, keys: Sequence[str]) -> tuple[Hit, ...]:
+    """Hits from ranked items and their keys, in order. `meta` is the class whose examples the question embeds."""
+    best, worst = ranked.best.astype(np.float64), ranked.worst.astype(np.float64)
+    if question.scale is not None:
+        best = question.scale.score(best).astype(np.float64)
+        worst = np.where(np.isneginf(worst), -np.inf, question.scale.score(worst))
+    return tuple(
+        Hit(
+            id=int(i),
+            key=key,
+            score=float(b),
+            margin=float(b - w),
+            positive=meta.positive[p],
+            negative=None if n < 0 else meta.negative[n],
+        )
+        for i, key, b, w, p, n in zip(ranked.ids, keys, best, worst, ranked.positive, ranked.negative, strict=True)
+    )
+
+
+def distribution(
+    question: Question, rows: Rows, sample: Int64 | None = None, edges: Float32 | None = None
+) -> Distribution:
+    """How the rows fall under a class: matched (accepted), below the threshold, rejected (the rest); a histogram of P.
+
+    sample  live ids to look at instead of all; the counts are then scaled up and not exact
+    edges   float32 (b + 1,), ascending, on the score's scale; scores beyond either end count in the last bin there.
+            By default hundredths from -1 to 1 for cosines, quarters from 0 to 20 where calibrated
+
+    The question's `only` and `without` hold; its k and groups are not looked at.
+    """
+    scale = question.scale
+    if edges is None:
+        edges = np.linspace(-1, 1, 201, dtype=np.float32) if scale is None else np.linspace(0, 20, 81, dtype=np.float32)
+    compiled = question.compile()
+    without = np.zeros(0, np.int64) if question.without is None else np.unique(question.without)
+    wanted = None if question.only is None else np.unique(question.only)
+    total = rows.count - int(rows.has(without).sum())
+    if wanted is not None:
+        total = int((rows.has(wanted) & ~contains(without, wanted)).sum())
+    if sample is not None:
+        wanted = np.unique(sample) if wanted is None else np.intersect1d(sample, wanted)
+    step, least = Pass(compiled), np.float32(question.least)
+    matched = below = seen = 0
+    counts = np.zeros(len(edges) - 1, np.int64)
+    for ids, vectors in rows.blocks(step.rows, wanted):
+        live = vectors[~contains(without, ids)] if len(without) else vectors
+        best, worst = (side[0] for side in step(live)[1:])  # (b,), (b,)
+        doubtful = np.flatnonzero(np.minimum(np.abs(best - worst), np.abs(best - least)) <= compiled.slack)
+        if len(doubtful):
+            (best[doubtful],), (worst[doubtful],) = maxima(compiled, settle(compiled, live[doubtful]))
+        seen += len(live)
+        matched += int(accepted(best, worst, question.least).sum())
+        below += int((best < least).sum())
+        score = best if scale is None else scale.score(best)
+        counts += np.histogram(np.clip(score, edges[0], edges[-1]), edges)[0]
+    if sample is None:
+        return Distribution(matched, total - matched - below, below, counts, edges, exact=True)
+    if not seen and total:
+        raise InputError("The sample holds none of the items asked about; draw a larger one.")
+    factor = total / max(1, seen)
+    whole = np.rint(np.array([matched, below]) * factor).astype(int)
+    rejected = max(0, total - int(whole.sum()))
+    scaled = np.rint(counts * factor).astype(np.int64)
+    return Distribution(int(whole[0]), rejected, int(whole[1]), scaled, edges, exact=False)
+
+
+def _check(question: Question, rows: Rows, index: VectorIndex | None, recall: float | None) -> None:
+    dim = question.vectors.positive.shape[1]
+    if dim != rows.dim or (index is not None and index.dim != rows.dim):
+        raise InputError(
+            f"Class {question.vectors.name!r} has {dim} dimensions, the rows {rows.dim} and the index "
+            f"{rows.dim if index is None else index.dim}; all must come from one model."
+        )
+    if index is not None and recall is None and not (index.exhaustive and index.score_error == 0):
+        raise InputError(
+            "The index is approximate and its recall is not given; measure it on this collection (`tune` does) so "
+            "that the answer can say what it may have missed."
+        )

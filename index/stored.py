@@ -1,0 +1,102 @@
+"""A collection's vectors as the room reads them: rows of one modality, which of them count, and its indices opened."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from clipsieve import shards
+from clipsieve.errors import CollectionDamaged, NotFound
+from clipsieve.index.duplicates import Groups
+from clipsieve.index.flat import CombinedIndex, FlatIndex
+from clipsieve.index.scan import Ids, Rows
+from clipsieve.manifest import Index, Manifest, Shard
+from clipsieve.protocols import VectorIndex
+from clipsieve.types import Int64
+
+Modality = Literal["image", "text"]
+
+ROLES: dict[str, str] = {"image": "img_emb", "text": "text_emb"}
+"""Modality, which is also the index's name -> role of the shards' files."""
+
+FLAT = "flat"
+"""Kind of an index that is the shards themselves, read in order: there is no file of it."""
+
+
+def shards_of(manifest: Manifest, modality: str) -> list[Shard]:
+    """The shards that have rows of this modality, by ascending id."""
+    role = ROLES[modality]
+    return sorted((s for s in manifest.shards if s.rows and role in s.files), key=lambda s: s.first_id)
+
+
+def rows_of(
+    folder: Path, dim: int, parts: Sequence[Shard], modality: str, removed: Int64 | None = None, *, masked: bool = True
+) -> Rows:
+    """The rows of these shards without those removed, and, where `masked`, without texts of items without a caption."""
+    without = [np.zeros(0, np.int64) if removed is None else removed]
+    blocks: list[tuple[Ids, np.ndarray]] = []
+    for shard in parts:
+        ids = shards.read_ids(folder, shard)
+        dense = shard.last_id - shard.first_id + 1 == shard.rows
+        array = shards.open_array(folder, shard, ROLES[modality])
+        if array.shape[1] != dim:
+            raise CollectionDamaged(
+                f"Shard {shard.number} of {folder} has {array.shape[1]} dimensions and its manifest says {dim}; run "
+                "`clipsieve check`, then restore or embed again what it names."
+            )
+        blocks.append((range(shard.first_id, shard.last_id + 1) if dense else ids, array))
+        if masked and modality == "text" and "metadata" in shard.files:
+            without.append(ids[~shards.read_caption_mask(folder, shard)])
+    return Rows(dim, blocks, np.unique(np.concatenate(without)))
+
+
+def indexed_ids(folder: Path, parts: Sequence[Shard], modality: str) -> Int64:
+    """The ids that an index over these shards has by position, ascending: all of them, or those with a caption."""
+    if modality == "text":
+        rows = rows_of(folder, shards.open_array(folder, parts[0], "text_emb").shape[1], parts, "text")
+        return np.concatenate([ids.copy() for ids, _ in rows.blocks()] or [np.zeros(0, np.int64)])
+    return np.concatenate([shards.read_ids(folder, shard) for shard in parts])
+
+
+def entry_of(manifest: Manifest, modality: str) -> Index | None:
+    """The manifest's index of this modality, unless it covers shards that are gone."""
+    numbers = {shard.number for shard in shards_of(manifest, modality)}
+    entry = next((i for i in manifest.indices if i.name == modality), None)
+    return entry if entry is not None and set(entry.shards) <= numbers else None
+
+
+def open_index(
+    folder: Path, manifest: Manifest, modality: str, removed: Int64 | None = None
+) -> tuple[VectorIndex | None, float | None]:
+    """The index of a modality over all its shards, and its measured recall; None where a scan is the index.
+
+    Shards that it does not cover are searched exhaustively beside it. CollectionDamaged if its file is not the one that
+    the manifest names.
+    """
+    entry = entry_of(manifest, modality)
+    if entry is None or entry.kind == FLAT:
+        return None, None
+    from clipsieve.index.train import open_faiss
+
+    covered = [s for s in shards_of(manifest, modality) if s.number in entry.shards]
+    ids = indexed_ids(folder, covered, modality)
+    index = open_faiss(folder, entry, ids)
+    rest = [s for s in shards_of(manifest, modality) if s.number not in entry.shards]
+    if not rest:
+        return index, entry.recall
+    return CombinedIndex(index, FlatIndex(rows_of(folder, manifest.dim, rest, modality, removed))), entry.recall
+
+
+def open_groups(folder: Path, manifest: Manifest) -> Groups:
+    """The duplicate groups that were found when the image index was made. NotFound if they never were."""
+    entry = entry_of(manifest, "image")
+    if entry is None or "groups" not in entry.files:
+        raise NotFound(f"{folder} has no duplicate groups yet; run `clipsieve index {folder}` to find them.")
+    covered = [s for s in shards_of(manifest, "image") if s.number in entry.shards]
+    path = folder / entry.files["groups"].path
+    try:
+        groups: Int64 = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise CollectionDamaged(f"{path} cannot be read ({error}); run `clipsieve index --rebuild`.") from error
+    return Groups(indexed_ids(folder, covered, "image"), groups)

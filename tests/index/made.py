@@ -1,0 +1,96 @@
+"""Classes, rows and answers made up for the tests of this folder."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from clipsieve.index.rule import Question, Ranked
+from clipsieve.index.scan import Rows
+from clipsieve.types import ClassVectors, Float32, Int64, ModelId
+
+MODEL = ModelId("test", "0", "none")
+
+
+def unit(rows: np.ndarray) -> Float32:
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.ascontiguousarray(rows, np.float32)
+
+
+def make_class(name: str, p: int, q: int, dim: int = 16, seed: int = 0, ties: bool = False) -> ClassVectors:
+    """Random unit rows, or signed axes when `ties`: their inner products are exact and often equal."""
+    rng = np.random.default_rng(seed)
+    if ties:
+        rows = np.zeros((p + q, dim), np.float32)
+        rows[np.arange(p + q), rng.integers(0, min(dim, 4), p + q)] = rng.choice([-1, 1], p + q)
+    else:
+        rows = unit(rng.standard_normal((p + q, dim)))
+    return ClassVectors(name, rows[:p], rows[p:], MODEL)
+
+
+def make_vectors(n: int, dim: int = 16, seed: int = 0, ties: bool = False) -> Float32:
+    """Random unit rows; with `ties`, rows of eighths with exact and often equal inner products, many of them twice."""
+    rng = np.random.default_rng(seed)
+    if not ties:
+        return unit(rng.standard_normal((n, dim)))
+    vectors = rng.integers(-2, 3, (n, dim)).astype(np.float32) / 8
+    vectors[n // 2 :] = vectors[: n - n // 2]
+    return vectors
+
+
+def make_rows(vectors: Float32, seed: int = 0, shards: int = 3, removed: float = 0.1, half: bool = False) -> Rows:
+    """The vectors as a collection: ids with holes, some shards, some rows removed."""
+    rng = np.random.default_rng(seed)
+    ids = np.cumsum(rng.integers(1, 4, len(vectors))).astype(np.int64)
+    cuts = np.sort(rng.integers(0, len(vectors) + 1, shards - 1))
+    stored = vectors.astype(np.float16) if half else vectors
+    without = ids[rng.random(len(ids)) < removed]
+    return Rows(
+        vectors.shape[1], list(zip(np.split(ids, cuts), np.split(stored, cuts), strict=True)), np.append(without, 10**8)
+    )
+
+
+def everything(rows: Rows) -> tuple[Int64, Float32]:
+    """All live ids and vectors."""
+    blocks = [(ids.copy(), vectors.copy()) for ids, vectors in rows.blocks()]
+    ids = np.concatenate([np.zeros(0, np.int64), *(i for i, _ in blocks)])
+    return ids, np.concatenate([np.zeros((0, rows.dim), np.float32), *(v for _, v in blocks)])
+
+
+def loop(question: Question, rows: Rows) -> list[tuple[float, int, float]]:
+    """The accepted (P, id, N) in float64, item by item, best first: the rule in its plainest form, without groups."""
+    accepted = []
+    c, scale = question.vectors, question.scale
+    for i, v in zip(*everything(rows), strict=True):
+        levels = np.float64(np.concatenate([c.positive, c.negative])) @ np.float64(v)
+        if scale is not None:
+            levels = (levels - scale.center) / scale.spread
+        levels = levels.astype(np.float32)
+        p, n = float(levels[: len(c.positive)].max()), float(max(levels[len(c.positive) :], default=-math.inf))
+        allowed = (question.only is None or i in question.only) and (
+            question.without is None or i not in question.without
+        )
+        if allowed and p > n and p >= np.float32(question.least):
+            accepted.append((p, int(i), n))
+    return sorted(accepted, key=lambda item: (-item[0], item[1]))
+
+
+def best_of(question: Question, rows: Rows) -> list[tuple[float, int, float]]:
+    """The best k of `loop`, one per group."""
+    kept, seen = [], set()
+    for item in loop(question, rows):
+        group = item[1] if question.groups is None else int(question.groups(np.array([item[1]]))[0])
+        if group not in seen:
+            seen.add(group)
+            kept.append(item)
+    return kept[: question.k]
+
+
+def as_items(ranked: Ranked) -> list[tuple[float, int, float]]:
+    """Ranked in the form of `loop`."""
+    return list(zip(ranked.best.tolist(), ranked.ids.tolist(), ranked.worst.tolist(), strict=True))
+
+
+def group_by(size: int) -> Callable[[Int64], Int64]:
+    """Neighbouring ids are of one group."""
+    return lambda ids: ids // size
