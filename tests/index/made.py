@@ -33,7 +33,7 @@ def make_vectors(n: int, dim: int = 16, seed: int = 0, ties: bool = False) -> Fl
     rng = np.random.default_rng(seed)
     if not ties:
         return unit(rng.standard_normal((n, dim)))
-    vectors = rng.integers(-2, 3, (n, dim)).astype(np.float32) / 8
+    vectors: Float32 = (rng.integers(-2, 3, (n, dim)) / 8).astype(np.float32)
     vectors[n // 2 :] = vectors[: n - n // 2]
     return vectors
 
@@ -62,7 +62,7 @@ def loop(question: Question, rows: Rows) -> list[tuple[float, int, float]]:
     accepted = []
     c, scale = question.vectors, question.scale
     for i, v in zip(*everything(rows), strict=True):
-        levels = np.float64(np.concatenate([c.positive, c.negative])) @ np.float64(v)
+        levels = np.concatenate([c.positive, c.negative]).astype(np.float64) @ v.astype(np.float64)
         if scale is not None:
             levels = (levels - scale.center) / scale.spread
         levels = levels.astype(np.float32)

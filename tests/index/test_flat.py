@@ -36,7 +36,7 @@ def test_rows_of_any_length() -> None:
     vectors = make_vectors(500, 32) * np.random.default_rng(0).uniform(0.1, 50, (500, 1)).astype(np.float32)
     query = make_vectors(1, 32, seed=5) * 7
     near = FlatIndex(Rows(32, [(range(500), vectors)])).search(query, 20)
-    true = np.float64(vectors) @ np.float64(query[0])
+    true = vectors.astype(np.float64) @ query[0].astype(np.float64)
     np.testing.assert_array_equal(near.ids[0], np.lexsort((np.arange(500), -true.astype(np.float32)))[:20])
 
 

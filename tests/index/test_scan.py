@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -109,14 +110,14 @@ def test_labels_with_thresholds() -> None:
     _, vectors = everything(rows)
     best, worst = maxima(compiled, settle(compiled, vectors))
     least = [0.3, 0.2, 0.4]
-    ok = (best > worst) & (best >= np.float32(least)[:, None])
+    ok = (best > worst) & (best >= np.array(least, np.float32)[:, None])
     label = np.concatenate([b.label for b in scan_label(rows, compiled, least)])
     wanted = np.where(ok.any(axis=0), np.where(ok, best, -9).argmax(axis=0), -1)
     assert set(wanted) == {-1, 0, 1, 2}
     np.testing.assert_array_equal(label, wanted)
 
 
-def files(folder: Path, vectors: np.ndarray) -> Rows:
+def files(folder: Path, vectors: npt.NDArray[np.floating]) -> Rows:
     """Two memory-mapped shards."""
     blocks = []
     for number, part in enumerate(np.array_split(vectors, 2)):
@@ -128,7 +129,7 @@ def files(folder: Path, vectors: np.ndarray) -> Rows:
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_memory_maps_read_as_arrays(tmp_path: Path, dtype: type) -> None:
-    vectors = make_vectors(101).astype(dtype)
+    vectors: npt.NDArray[np.floating] = make_vectors(101).astype(dtype)
     rows = files(tmp_path, vectors)
     assert (rows.count, rows.dtype) == (99, dtype)
     ids, read = everything(rows)

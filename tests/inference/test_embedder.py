@@ -9,7 +9,7 @@ from PIL import Image
 
 from clipsieve.errors import InputError, ModelUnavailable
 from clipsieve.inference import models
-from clipsieve.inference.embedder import load_embedder
+from clipsieve.inference.embedder import TorchEmbedder, load_embedder
 from clipsieve.protocols import TextEmbedder
 from tests.inference.pictures import encoded, jpeg, picture
 
@@ -26,6 +26,7 @@ def test_open_clip_gives_what_open_clip_itself_gives(open_clip_folder):
     import open_clip
 
     embedder = load_embedder(f"local-dir:{open_clip_folder}", device="cpu")
+    assert isinstance(embedder, TorchEmbedder)
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{open_clip_folder}")
     model.eval()
     images = [picture(i, size) for i, size in enumerate(SIZES)]
@@ -76,6 +77,7 @@ def test_transformers_texts_are_padded_to_full_length(fixture, request):
 
     folder = request.getfixturevalue(fixture)
     embedder = load_embedder(f"local-dir:{folder}", device="cpu")
+    assert isinstance(embedder, TorchEmbedder)
     model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     texts = ["a photo of a red bus", "dog !"]
     length = model.config.text_config.max_position_embeddings
@@ -248,6 +250,8 @@ def test_cuda_agrees_with_the_cpu(open_clip_folder, siglip_folder, precision):
     for folder in (open_clip_folder, siglip_folder):
         cpu = load_embedder(f"local-dir:{folder}", device="cpu")
         gpu = load_embedder(f"local-dir:{folder}", device="cuda", precision=precision)
+        assert isinstance(cpu, TorchEmbedder)
+        assert isinstance(gpu, TorchEmbedder)
         images = [jpeg(i) for i in range(70)]
         assert np.einsum("ij,ij->i", cpu.embed_images(images), gpu.embed_images(images)).min() > 0.998
         texts = ["a red bus", "two dog"]

@@ -88,7 +88,7 @@ def test_a_folder_in_order_with_captions_and_metadata(tmp_path):
         "meta.width": 3,
         "é": None,
     }
-    assert "cannot be read" in items["c.jpg"].meta["metadata_error"]
+    assert "cannot be read" in str(items["c.jpg"].meta["metadata_error"])
     assert items["c.jpg"].caption is None
     assert items["d.jpg"].meta["json"] == [1]
 
@@ -281,7 +281,7 @@ def test_other_broken_tars(tmp_path):
     (tmp_path / "middle.tar").write_bytes(whole[:size] + b"x" * 512 + whole[size + 512 :])
     (tmp_path / "dir.tar").mkdir()
     (tmp_path / "dir.tar" / "ignored").write_bytes(b"")
-    found = {}
+    found: dict[str, object] = {}
     for name in ("empty.tar", "junk.tar", "half.tar.gz", "middle.tar", "dir.tar"):
         try:
             found[name] = [
@@ -291,9 +291,9 @@ def test_other_broken_tars(tmp_path):
             found[name] = str(error)
     assert found["empty.tar"] == [("empty.tar", True)]
     assert found["junk.tar"] == [("junk.tar", True)]
-    assert found["half.tar.gz"][-1] == ("half.tar.gz", True)
+    assert str(found["half.tar.gz"]).endswith("('half.tar.gz', True)]")
     assert found["middle.tar"] == [("middle.tar/0", False), ("middle.tar", True)]
-    assert "holds no file ending in .tar" in found["dir.tar"]
+    assert "holds no file ending in .tar" in str(found["dir.tar"])
 
 
 def test_a_tar_with_nothing_in_it(tmp_path):
