@@ -1,0 +1,68 @@
+"""The command line, and with it the composition root: real objects are made here and in what this imports.
+
+    clipsieve inference photos photos.clip
+    clipsieve index photos.clip
+    clipsieve search photos.clip "red bus" --not "red truck"
+
+Nothing heavy is imported before a command needs it, so that `clipsieve --help` is there at once.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+import clipsieve
+from clipsieve.command import Command
+from clipsieve.commands_ask import filter_, search
+from clipsieve.commands_build import index, inference, info
+from clipsieve.commands_demo import demo
+from clipsieve.commands_label import label
+from clipsieve.opening import load_model
+from clipsieve.parts import Parts
+
+app = typer.Typer(
+    name="clipsieve",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
+    "inference": inference,
+    "index": index,
+    "search": search,
+    "filter": filter_,
+    "label": label,
+    "info": info,
+}
+for name, command in COMMANDS.items():
+    app.command(name, cls=Command)(command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"clipsieve {clipsieve.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _clipsieve(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Ask an image collection for classes given by positive and negative examples.
+
+    Each command shows an example with --help. The options of clip-retrieval are understood too.
+    """
+
+
+def main() -> None:
+    """The console script."""
+    # Libraries log each of their retries, some twice. What matters of it comes back as an error, which is said once.
+    logging.disable(logging.ERROR)
+    app(obj=Parts(load_model))

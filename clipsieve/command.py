@@ -1,0 +1,77 @@
+"""What every command of ours does beside its work: it takes the peers' spellings, and it fails in one sentence.
+
+Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted. An expected failure (a ClipsieveError or an OSError) is a
+sentence on stderr; anything else is a bug and keeps its traceback.
+"""
+
+import os
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperCommand
+
+from clipsieve.errors import ClipsieveError, InputError
+from clipsieve.peer_flags import Grammar, rewrite
+
+STOPPED = {
+    "inference": "What was embedded is kept; the same command goes on from there.",
+    "label": "What was labelled is kept; the same command goes on from there.",
+    "demo": "What was made is kept; the same command goes on from there.",
+}
+"""What to tell somebody who interrupts a command. The others leave nothing half done."""
+
+
+class Command(TyperCommand):
+    """A command of the app."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Rewrite the peers' spellings, then parse."""
+        try:
+            args, notes = rewrite(args, self.grammar())
+        except InputError as error:
+            fail(str(error), misused=True)
+        for note in notes:
+            say(f"Note: {note}")
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Do the work. A failure that was foreseen ends in a sentence."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say(f"Stopped. {STOPPED.get(self.name or '', 'Nothing was left half done.')}")
+            raise typer.Exit(130) from None
+        except BrokenPipeError:  # `| head` has seen enough; typer ends quietly
+            raise
+        except ClipsieveError as error:
+            fail(str(error), misused=isinstance(error, InputError))
+        except OSError as error:
+            fail(sentence(error))
+
+    def grammar(self) -> Grammar:
+        """The options and arguments that this command declares."""
+        options = {"--help": False}
+        for parameter in self.params:
+            if parameter.param_type_name == "option":
+                takes_value = not getattr(parameter, "is_flag", False)
+                options |= dict.fromkeys([*parameter.opts, *parameter.secondary_opts], takes_value)
+        arguments = tuple(p.name or "" for p in self.params if p.param_type_name == "argument")
+        return Grammar(self.name or "", options, arguments)
+
+
+def say(text: str) -> None:
+    """A line on stderr."""
+    typer.echo(text, err=True)
+
+
+def fail(text: str, misused: bool = False) -> NoReturn:
+    """End the command with a sentence on stderr."""
+    say(f"Error: {text}")
+    raise typer.Exit(2 if misused else 1)
+
+
+def sentence(error: OSError) -> str:
+    """What the operating system said, without its number."""
+    if error.strerror is None:
+        return str(error)
+    return f"{os.fspath(error.filename)}: {error.strerror}." if error.filename else f"{error.strerror}."

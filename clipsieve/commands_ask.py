@@ -1,0 +1,259 @@
+"""`search` and `filter`: one question, its best images or all of them."""
+
+import itertools
+import json as json_
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from clipsieve import options
+from clipsieve.command import say
+from clipsieve.errors import InputError
+from clipsieve.parts import Parts, print_json, progress
+
+if TYPE_CHECKING:
+    from clipsieve.index.collection import Collection
+    from clipsieve.question import Asked
+    from clipsieve.types import Hit, QueryResult
+
+
+def search(
+    ctx: typer.Context,
+    folder: options.Folder,
+    text: options.Text = None,
+    not_: options.Not = None,
+    image: options.Image = None,
+    not_image: options.NotImage = None,
+    set_: options.SetFile = None,
+    class_: options.ClassName = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many images.")] = 20,
+    threshold: options.Threshold = None,
+    calibration: options.CalibrationName = None,
+    where: options.Where = None,
+    dedup: options.Dedup = False,
+    modality: options.Modality = "image",
+    budget_ms: Annotated[
+        float | None, typer.Option("--budget-ms", help="Stop after so many milliseconds, and say so.")
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format", metavar="table|jsonl|csv|parquet|html", help="By default what --out ends in, or a table."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write there instead of printing.")] = None,
+    model: options.QuestionModel = None,
+    device: options.Device = "auto",
+    state: options.State = None,
+    json: options.Json = False,
+) -> None:
+    """Show the best images for a question, and why each is there.
+
+    Example: clipsieve search photos.clip "red bus" --not "red truck"
+
+    Example: clipsieve search photos.clip --image bus.jpg --not-image truck.jpg --where "width > 800" --out sheet.html
+    """
+    from clipsieve.output import choose_format
+
+    chosen = choose_format(format, out)
+    asked = _asked(text, not_, image, not_image, set_, class_, threshold, calibration)
+    with open_folder(ctx, folder, model, device, state) as collection:
+        _upload(collection, asked)
+        result = collection.search(
+            asked.classes,
+            k,
+            where=where,
+            dedup=dedup,
+            modality=cast(Any, _modality(modality)),
+            budget_ms=budget_ms,
+        )
+        if json and out is None:
+            from clipsieve.output import to_json
+
+            print_json(to_json(result, asked.names))
+            return
+        _deliver(collection, asked, result, chosen, out)
+    if json:
+        print_json({"out": str(out), "hits": len(result.hits), "claim": result.claim, "recall": result.recall})
+    elif out is not None:
+        typer.echo(f"{len(result.hits):,} hits written to {out}.")
+
+
+def filter_(
+    ctx: typer.Context,
+    folder: options.Folder,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the images go.")],
+    text: options.Text = None,
+    as_: Annotated[
+        str,
+        typer.Option(
+            "--as", metavar="copy|link|list|webdataset|datasets", help="As files, links, a list, tars, Parquet."
+        ),
+    ] = "copy",
+    not_: options.Not = None,
+    image: options.Image = None,
+    not_image: options.NotImage = None,
+    set_: options.SetFile = None,
+    class_: options.ClassName = None,
+    k: Annotated[int | None, typer.Option("-k", min=1, help="Only the best so many.")] = None,
+    threshold: options.Threshold = None,
+    calibration: options.CalibrationName = None,
+    where: options.Where = None,
+    dedup: options.Dedup = False,
+    modality: options.Modality = "image",
+    model: options.QuestionModel = None,
+    device: options.Device = "auto",
+    state: options.State = None,
+    json: options.Json = False,
+) -> None:
+    """Export every image that matches a question: as copies, links, a list, webdataset tars or Parquet.
+
+    An image matches if it looks more like a positive example than like any negative one and scores --threshold or more.
+
+    Example: clipsieve filter photos.clip "red bus" --not "red truck" --threshold 0.24 --out buses
+    """
+    asked = _asked(text, not_, image, not_image, set_, class_, threshold, calibration)
+    if k is None and asked.question.threshold is None and not asked.question.negative:
+        raise InputError(
+            "Every image would match: there is neither a --threshold nor a --not nor -k; give one (`clipsieve search` "
+            "shows which scores to expect)."
+        )
+    from clipsieve.index.export import export
+    from clipsieve.index.records import hit_records
+
+    with open_folder(ctx, folder, model, device, state) as collection:
+        _upload(collection, asked)
+        wanted: dict[str, Any] = {"where": where, "dedup": dedup, "modality": _modality(modality)}
+        hits: Iterator[Hit] = (
+            collection.filter(asked.classes, **wanted)
+            if k is None
+            else iter(collection.search(asked.classes, k, **wanted).hits)
+        )
+        with progress("writing", "images") as shown:
+            exported = export(
+                hit_records(_counted(hits, shown.update)), out, cast(Any, as_), collection, note=_note(asked)
+            )
+    if json:
+        skipped = [{"key": s.key, "reason": s.reason} for s in exported.skipped]
+        print_json({"written": exported.written, "path": str(exported.path), "skipped": skipped})
+        return
+    said = f"{exported.written:,} images written to {exported.path}"
+    if exported.skipped:
+        said += f"; {len(exported.skipped):,} could not be, the first because: {exported.skipped[0].reason}"
+    typer.echo(said if said.endswith(".") else said + ".")
+
+
+def open_folder(
+    ctx: typer.Context, folder: Path, model: str | None = None, device: str = "auto", state: Path | None = None
+) -> "Collection":
+    """The collection, to be asked with the model that made it."""
+    from clipsieve.opening import open_collection
+
+    parts: Parts = ctx.obj
+    with progress("reading metadata", "rows") as shown:
+        return open_collection(folder, model=model, device=device, state=state, progress=shown.update, load=parts.load)
+
+
+def _asked(
+    text: list[str] | None,
+    not_: list[str] | None,
+    image: list[Path] | None,
+    not_image: list[Path] | None,
+    set_: Path | None,
+    class_: str | None,
+    threshold: float | None,
+    calibration: str | None,
+) -> "Asked":
+    from clipsieve.question import ask, ask_set
+
+    if calibration not in (None, "none", "background"):
+        raise InputError(f"The calibration {calibration!r} is not known; choose none or background.")
+    scale = cast(Any, calibration)
+    if set_ is None:
+        if class_ is not None:
+            raise InputError(f"--class {class_} is of no set; give --set FILE with it.")
+        asked = ask(text or (), not_ or (), image or (), not_image or (), threshold=threshold, calibration=scale)
+    elif text or not_ or image or not_image:
+        raise InputError("A question is either --set FILE or texts and images; give one of the two.")
+    else:
+        asked = ask_set(set_, class_, threshold=threshold, calibration=scale)
+    for note in asked.notes:
+        say(f"Note: {note}")
+    return asked
+
+
+def _upload(collection: "Collection", asked: "Asked") -> None:
+    for digest, data in asked.uploads.items():
+        try:
+            collection.add_example_image(data)
+        except InputError as error:
+            raise InputError(f"{asked.names.get(digest, 'The image')} cannot be an example: {error}") from error
+
+
+def _modality(name: str) -> str:
+    if name not in ("image", "text"):
+        raise InputError(f"The modality {name!r} is not known; choose image or text.")
+    return name
+
+
+def _counted(hits: Iterator["Hit"], update: Any) -> Iterator["Hit"]:
+    for done, hit in zip(itertools.count(1), hits, strict=False):
+        yield hit
+        update(done)
+
+
+def _note(asked: "Asked") -> str:
+    """What was asked, for those who find the export later."""
+    from clipsieve.classset import to_json
+
+    return json_.dumps(to_json(asked.classes), ensure_ascii=False)
+
+
+def _deliver(collection: "Collection", asked: "Asked", result: "QueryResult", format: str, out: Path | None) -> None:
+    """Print the answer, or write it to the file."""
+    from clipsieve import output
+
+    if format == "parquet":
+        assert out is not None
+        output.write_parquet(out, result, asked.names)
+        return
+    if format == "table" and out is None:
+        from rich.console import Console
+
+        # Not cut off where nobody looks: a pipe has no width.
+        output.print_table(Console(width=None if sys.stdout.isatty() else 160), result, asked.names)
+        return
+    match format:
+        case "jsonl":
+            text = output.to_jsonl(result, asked.names)
+        case "csv":
+            text = output.to_csv(result, asked.names)
+        case "html":
+            text = _sheet(collection, asked, result)
+        case _:
+            text = output.to_text(result, asked.names)
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        out.write_text(text, encoding="utf-8")
+
+
+def _sheet(collection: "Collection", asked: "Asked", result: "QueryResult") -> str:
+    from clipsieve.contact_sheet import contact_sheet
+    from clipsieve.pictures import sheet_answer
+
+    return contact_sheet(
+        collection.folder.name,
+        [sheet_answer(collection, asked, result)],
+        about(collection.count, None if collection.model is None else collection.model.name),
+        asked.classes.calibration,
+    )
+
+
+def about(count: int, model: str | None) -> str:
+    """How many images, and which model made their vectors."""
+    made = {None: "", "mini": ", embedded by the demo model"}.get(model, f", embedded by {model}")
+    return f"{count:,} images{made}"

@@ -1,0 +1,87 @@
+"""The work of `label`: labels made in parts, counted, and written as what was asked for."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from clipsieve.index.collection import Collection
+from clipsieve.index.export import export
+from clipsieve.index.label import SCHEMA
+from clipsieve.index.records import Record
+from clipsieve.labels import tables, truth_of, write_directai, write_table
+from clipsieve.types import ClassSet
+
+
+def label_parts(
+    collection: Collection, classes: ClassSet, parts: Path, reject: bool, update: Callable[[int, int], None]
+) -> dict[str | None, int]:
+    """Label everything into the folder `parts`; how many images each class got. `update` takes (done, total)."""
+    done = 0
+
+    def count(rows: int) -> None:
+        nonlocal done
+        done += rows
+        update(done, collection.count)
+
+    return collection.label(classes, parts, reject=reject, progress=count)
+
+
+def count_labels(
+    collection: Collection, parts: Path, every: Iterable[str | None], wanted: frozenset[str]
+) -> dict[str | None, int]:
+    """How many of the wanted images each class got; `every` lists the classes, None among them."""
+    found = Counter(dict.fromkeys(every, 0))
+    for table, _ in tables(parts, collection.items, wanted):
+        found.update(table["label"].to_pylist())
+    return dict(found)
+
+
+def write_labels(
+    collection: Collection,
+    parts: Path,
+    out: Path,
+    kind: str,
+    names: tuple[str, ...],
+    truth: str | None,
+    wanted: frozenset[str] | None,
+) -> None:
+    """The labels in `parts` as the file or folder asked for.
+
+    kind    parquet, csv, directai, or what `clipsieve.index.export` knows
+    truth   for directai's CSV, as in `labels.truth_of`; None takes folders for it that are named as the classes are
+    wanted  only these images, as from `labels.read_only`
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if kind in ("parquet", "csv"):
+        write_table((table for table, _ in tables(parts, collection.items, wanted)), SCHEMA, out, kind)
+        return
+    if kind == "directai":
+        write_directai(_directai(collection, parts, names, truth, wanted), out)
+        return
+    stream = (
+        Record(row.pop("id"), row.pop("key"), {k: v if v != math.inf else None for k, v in row.items()})
+        for table, _ in tables(parts, collection.items, wanted)
+        for row in table.to_pylist()
+    )
+    export(stream, out, cast(Any, kind), collection)
+
+
+def _directai(
+    collection: Collection, parts: Path, names: tuple[str, ...], truth: str | None, wanted: frozenset[str] | None
+) -> Iterator[tuple[list[str], list[str | None], list[str | None] | None]]:
+    """What `write_directai` takes."""
+
+    def every() -> Iterator[tuple[str | None, int]]:
+        for table, _ in tables(parts, collection.items, wanted):
+            yield from truth_of(collection.items(table["id"].to_pylist()), "folder", names)
+
+    if truth is None and all(at >= 0 for _, at in every()):
+        truth = "folder"
+    for table, places in tables(parts, collection.items, wanted):
+        said = None
+        if truth is not None:
+            rows = collection.items(table["id"].to_pylist())
+            said = [names[at] if at >= 0 else name for name, at in truth_of(rows, truth, names)]
+        yield places, table["label"].to_pylist(), said

@@ -1,0 +1,134 @@
+"""Labels on their way from the parts that `label` writes to the file that was asked for, and what is known beside them.
+
+A part is a Parquet table of id, key, label, score, margin, runner_up, example; see `clipsieve.index.label`.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clipsieve.durable import write_file
+from clipsieve.errors import InputError
+
+Rows = Callable[[Sequence[int]], list[Mapping[str, object]]]
+"""ids -> their metadata rows, in order."""
+
+BATCH = 10_000
+
+
+def short_path(path: str) -> str:
+    """The last two components without the extension, as DirectAI's offline classifier names an image.
+
+    >>> short_path("/data/test/cat/a.b.jpg")
+    'cat/a.b'
+    """
+    parts = PurePosixPath(path.replace("\\", "/")).parts
+    folders = [part for part in parts[-2:-1] if part != "/"]
+    return "/".join([*folders, PurePosixPath(parts[-1]).stem]) if parts else path
+
+
+def read_only(path: Path) -> frozenset[str]:
+    """The images named in a file, one per line: by key, or as `short_path` says it. InputError if it is empty."""
+    wanted = frozenset(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    if not wanted:
+        raise InputError(f"{path} names no image; write one key per line.")
+    return wanted
+
+
+def tables(parts: Path, rows: Rows, only: Collection[str] | None = None) -> Iterator[tuple[pa.Table, list[str]]]:
+    """The labels of all parts in id order, some thousands at a time, and the place of each: its path, or its key.
+
+    only  as from `read_only`: other images are left out
+    """
+    for part in sorted(parts.glob("labels_*.parquet")):
+        with pq.ParquetFile(part) as file:
+            for batch in file.iter_batches(BATCH):
+                table = pa.Table.from_batches([batch])
+                metadata = rows(table["id"].to_pylist())
+                places = [str(row.get("image_path") or row["key"]) for row in metadata]
+                if only is not None:
+                    keys = table["key"].to_pylist()
+                    keep = [key in only or short_path(place) in only for key, place in zip(keys, places, strict=True)]
+                    table = table.filter(pa.array(keep, pa.bool_()))
+                    places = [place for place, kept in zip(places, keep, strict=True) if kept]
+                yield table, places
+
+
+def write_table(stream: Iterator[pa.Table], schema: pa.Schema, path: Path, kind: str) -> None:
+    """The rows as one file, "parquet" or "csv"; it appears at once. In CSV, fields are empty where a value is null."""
+
+    def write_parquet(file: BinaryIO) -> None:
+        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for table in stream:
+                writer.write_table(table)
+
+    def write_csv(file: BinaryIO) -> None:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        lines = csv.writer(text)
+        lines.writerow(schema.names)
+        for table in stream:
+            lines.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        text.detach()  # flushes, and leaves the file open
+
+    write_file(path, write_csv if kind == "csv" else write_parquet)
+
+
+def write_directai(stream: Iterator[tuple[list[str], list[str | None], list[str | None] | None]], path: Path) -> None:
+    """DirectAI's CSV: `path,pred`, or `path,label,pred,is_correct` where the truth is known; quoted where need be.
+
+    stream  places, labels given, and true labels or None
+    """
+
+    def write(file: BinaryIO) -> None:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        lines = csv.writer(text)
+        head = False
+        for places, given, truth in stream:
+            if not head:
+                lines.writerow(["path", "pred"] if truth is None else ["path", "label", "pred", "is_correct"])
+                head = True
+            names = map(short_path, places)
+            if truth is None:
+                lines.writerows(zip(names, given, strict=True))
+            else:
+                right = [float(t == g) for t, g in zip(truth, given, strict=True)]
+                lines.writerows(zip(names, truth, given, right, strict=True))
+        text.detach()
+
+    write_file(path, write)
+
+
+def truth_of(metadata: Sequence[Mapping[str, Any]], truth: str, classes: Sequence[str]) -> list[tuple[str | None, int]]:
+    """What each image is said to be, and the position of that class, -1 where it is none of them.
+
+    metadata  rows of the images
+    truth     "folder": the name of the folder that the image lies in; else a column
+
+    InputError if there is no such column. Names are compared as they are, then without regard to case, `_` and `-`.
+    """
+    exact = {name: i for i, name in enumerate(classes)}
+    loose = {_loose(name): i for i, name in enumerate(classes)}
+    found = []
+    for row in metadata:
+        if truth == "folder":
+            name = _folder(str(row["key"])) or _folder(str(row.get("image_path") or ""))
+        elif truth in row:
+            name = None if row[truth] is None else str(row[truth])
+        else:
+            raise InputError(f"There is no column {truth!r} to take the truth from; there are {', '.join(row)}.")
+        at = -1 if name is None else exact.get(name, loose.get(_loose(name), -1))
+        found.append((name, at))
+    return found
+
+
+def _folder(path: str) -> str | None:
+    return PurePosixPath(path.replace("\\", "/")).parent.name or None
+
+
+def _loose(name: str) -> str:
+    return name.casefold().replace("_", " ").replace("-", " ")

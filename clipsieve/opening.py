@@ -1,0 +1,54 @@
+"""`clipsieve.open`: a collection and the model that made it, which is loaded when a question first needs it."""
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clipsieve.index.collection import Collection
+
+
+def load_model(name: str, *, device: str = "auto", precision: str = "auto") -> Any:
+    """The embedder of that name; see `clipsieve.inference.embedder.load_embedder`."""
+    from clipsieve.inference.embedder import load_embedder  # torch comes with it
+
+    return load_embedder(name, device=device, precision=precision)
+
+
+def open_collection(
+    folder: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    embedder: Any = None,
+    device: str = "auto",
+    state: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    load: Callable[..., Any] = load_model,
+) -> "Collection":
+    """Open a collection folder to ask it; a context manager.
+
+    model     what to embed questions with, where the folder does not say (clip-retrieval's do not)
+    embedder  an embedder of your own, in place of the named model
+    device    where the model runs: "auto", "cpu", "cuda", "cuda:1", "mps"
+    state     folder for what is derived, where the collection's own cannot be written
+    progress  called with (rows read, rows to read) while the metadata cache is made
+    load      (name, device=...) -> the embedder of a name
+
+    >>> clipsieve.open("photos").search(MetaClass("bus", ["red bus"], ["red truck"]), k=40)  # doctest: +SKIP
+    """
+    from clipsieve.index import collection
+
+    def probe(embedder: Any) -> Any:
+        from clipsieve.inference.probe import probe
+
+        return probe(embedder)
+
+    return collection.open_collection(
+        folder,
+        model=model,
+        embedder=embedder,
+        state=state,
+        load=lambda name: load(name, device=device),
+        probe=probe,
+        progress=progress,
+    )

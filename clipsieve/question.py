@@ -1,0 +1,108 @@
+"""A question from words of the command line: texts, image files, or a class of a set in a file."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clipsieve import classset
+from clipsieve.errors import InputError, NotFound
+from clipsieve.types import Calibration, ClassSet, Example, MetaClass, content_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked.
+
+    classes  the one class, with its calibration and templates
+    uploads  content hash -> bytes, of the images among its examples
+    names    content hash -> what the user called the image
+    notes    what was decided on the user's behalf, to be told
+    """
+
+    classes: ClassSet
+    uploads: Mapping[str, bytes] = field(default_factory=dict)
+    names: Mapping[int | str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def question(self) -> MetaClass:
+        """The class that was asked for."""
+        return self.classes.classes[0]
+
+
+def ask(
+    texts: Sequence[str] = (),
+    not_texts: Sequence[str] = (),
+    images: Sequence[Path] = (),
+    not_images: Sequence[Path] = (),
+    *,
+    threshold: float | None = None,
+    calibration: Calibration | None = None,
+) -> Asked:
+    """A question of texts and image files, positive and negative.
+
+    calibration  None chooses: "background" where texts and images meet, for an image's cosines would drown every
+                 text's; "none" where they do not
+
+    InputError without a positive example, or for an image that cannot be read.
+    """
+    uploads: dict[str, bytes] = {}
+    names: dict[int | str, str] = {}
+
+    def upload(path: Path) -> Example:
+        data = read_image(path)
+        digest = content_hash(data)
+        uploads[digest] = data
+        names[digest] = str(path)
+        return Example(image=digest)
+
+    positive = [*(Example(text=t) for t in texts), *map(upload, images)]
+    negative = [*(Example(text=t) for t in not_texts), *map(upload, not_images)]
+    if not positive:
+        raise InputError("Nothing was asked for; give a text, --image FILE or --set FILE.")
+    notes = []
+    if calibration is None:
+        mixed = len({e.text is None for e in positive + negative}) == 2
+        calibration = "background" if mixed else "none"
+        if mixed:
+            notes.append(
+                "Texts and images are compared by how unusual their likeness is in this collection "
+                "(--calibration background): 3 means that one unrelated image in a thousand looks as much like it."
+            )
+    name = " or ".join([*texts, *(p.name for p in images)])
+    question = MetaClass(name, positive, negative, threshold)
+    return Asked(ClassSet([question], calibration), uploads, names, tuple(notes))
+
+
+def ask_set(
+    path: Path, name: str | None, *, threshold: float | None = None, calibration: Calibration | None = None
+) -> Asked:
+    """One class of a set in a file: the one named, or the only one.
+
+    threshold, calibration  override the set's own
+    """
+    classes = read_set(path)
+    names = [c.name for c in classes.classes]
+    if name is None and len(names) > 1:
+        raise InputError(f"{path} holds {len(names)} classes; choose one with --class: {', '.join(names)}.")
+    if name is not None and name not in names:
+        raise NotFound(f"{path} has no class {name!r}; it has {', '.join(names)}.")
+    chosen = classes.classes[0 if name is None else names.index(name)]
+    if threshold is not None:
+        chosen = MetaClass(chosen.name, chosen.positive, chosen.negative, threshold)
+    return Asked(ClassSet([chosen], calibration or classes.calibration, templates=classes.templates))
+
+
+def read_set(path: Path) -> ClassSet:
+    """The class set in a file, in our JSON or DirectAI's. InputError names the file and what is wrong in it."""
+    try:
+        return classset.loads(path.read_bytes())
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def read_image(path: Path) -> bytes:
+    """The bytes of an image file given as an example."""
+    if not path.is_file():
+        raise InputError(f"The image {path} is not there; check the path.")
+    return path.read_bytes()
