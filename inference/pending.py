@@ -67,8 +67,9 @@ class Pending:
         self._batches.append(batch)
 
     def commit(self) -> None:
-        """Write and commit a shard; does nothing if no batch was taken since the last."""
-        if not self.read:
+        """Write and commit a shard; does nothing if no batch was taken since the last, or theirs is done."""
+        done = self._writer.manifest.progress(self._source.name, self._source.partition, self._source.partitions)
+        if not self.read or done.cursor > self._cursor:  # the latter if Ctrl-C came between the commit and its return
             return
         batches, read = self._batches, self.read
         rows = [row for batch in batches for row in batch.rows]

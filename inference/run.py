@@ -88,7 +88,8 @@ def embed_collection(
         if writer.manifest.probe is not None:
             writer.manifest.probe.require(seen)
         items, cursor = _resume(writer, source, add)
-        done = writer.manifest.progress(source.name, source.partition, source.partitions)
+        skipped_before = writer.manifest.progress(source.name, source.partition, source.partitions).skipped
+        total = source.total  # asked once: a table's footer is read for it
         pending = Pending(writer, source, embedder, cursor)
         began = committed = time.monotonic()
         read = skipped = 0
@@ -101,7 +102,7 @@ def embed_collection(
                     pending.commit()
                     committed = time.monotonic()
                 if progress is not None:
-                    progress(cursor + read, source.total, done.skipped + skipped)
+                    progress(cursor + read, total, skipped_before + skipped)
         except (KeyboardInterrupt, ClipsieveError):
             pending.commit()  # whole batches, in order: as good as any other commit
             raise
@@ -116,22 +117,26 @@ def embed_collection(
 def _resume(writer: Writer, source: Source, add: bool) -> tuple[Iterator[ImageItem | Skipped], int]:
     """The inputs not yet read, and how many were. InputError if the folder's are not the first ones of `source`."""
     manifest = writer.manifest
-    others = {s.source.input for s in manifest.shards if s.source is not None} | {s.input for s in manifest.retired}
-    others.discard(source.name)
+    read = [*manifest.retired, *(shard.source for shard in manifest.shards if shard.source is not None)]
+    others = {s.input for s in read} - {source.name}
     if others and not add:
         raise InputError(
             f"{writer.folder} holds the input {min(others)!r} and not {source.name!r}; embed it into another folder, "
             "or add it with `clipsieve add`."
+        )
+    cut = {s.partitions for s in read if s.input == source.name} - {source.partitions}
+    if cut:
+        raise InputError(
+            f"{writer.folder} holds parts of {source.name!r} cut into {min(cut)}, not {source.partitions}; keep it so."
         )
     cursor = manifest.progress(source.name, source.partition, source.partitions).cursor
     if cursor == 0:
         return source.items(), 0
     items = source.items(cursor - 1)
     last = next(items, None)
-    mine = [s for s in manifest.shards if s.source is not None and s.source.input == source.name]
-    mine = [s for s in mine if s.source is not None and s.source.cursor == cursor]
-    if mine:
-        shard = mine[-1]
+    here = (source.name, source.partition, cursor)
+    made = [s for s in manifest.shards if s.source and (s.source.input, s.source.partition, s.source.cursor) == here]
+    for shard in made:  # one, or none where it was compacted away
         expected = {s.key for s in read_skipped(writer.folder, shard)[-1:]}
         if shard.rows:
             expected.add(read_metadata(writer.folder, shard, ["key"])["key"][-1].as_py())
