@@ -31,7 +31,7 @@ def _shows(*parts: Part) -> Callable[[Scene], bool]:
 _CIRCLE = _shows(Part("red", "circle"))
 _CIRCLE_AND_SQUARE = _shows(Part("red", "circle"), Part("blue", "square"))
 _HEART, _STAR = _shows(Part("pink", "heart")), _shows(Part("yellow", "star"))
-_STRIPED = _shows(Part(texture="striped"))
+_LARGE_STAR = _shows(Part(shape="star", size="large"))
 
 SCENE_QUESTIONS = (
     Graded(
@@ -42,12 +42,7 @@ SCENE_QUESTIONS = (
         MetaClass("pink hearts or yellow stars", ["a pink heart", "a yellow star"], ["a red heart"]),
         lambda scene: _HEART(scene) or _STAR(scene),
     ),
-    Graded(
-        MetaClass(
-            "striped, rather than plain or dotted", ["something striped"], ["something plain", "something dotted"]
-        ),
-        _STRIPED,
-    ),
+    Graded(MetaClass("large stars, rather than small ones", ["a large star"], ["a small star"]), _LARGE_STAR),
 )
 
 PHOTO_QUESTIONS = (
