@@ -21,7 +21,7 @@ from clipsieve.inference.mini.captions import CLASSES
 from clipsieve.inference.mini.scenes import COLOURS, SHAPES, Ask, Part, sample_scene
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32))
 def test_many_scenes_are_graded_as_one_is(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -36,7 +36,7 @@ def test_many_scenes_are_graded_as_one_is(seed: int) -> None:
         assert train.matches(ask, codes).tolist() == [ask.matches(scene) for scene in scenes], ask
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32))
 def test_a_detailed_caption_implies_its_plain_one(seed: int) -> None:
     rng = np.random.default_rng(seed)
