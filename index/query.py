@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipsieve.errors import InputError
-from clipsieve.index.rule import Question, Ranked, accepted, join, maxima, products, settle
-from clipsieve.index.scan import Best, Pass, Rows, contains, scan_topk
+from clipsieve.index.rule import Question, Ranked, accepted, join, judge, maxima, no_items, settle
+from clipsieve.index.scan import Pass, Rows, contains, scan_topk
 from clipsieve.protocols import VectorIndex
 from clipsieve.types import Claim, Distribution, Float32, Hit, Int64, MetaClass
 
@@ -87,9 +87,7 @@ class _Search:
             if question.without is not None:
                 self.only = self.only[~contains(np.unique(question.without), self.only)]
         self.count = rows.count if self.only is None else len(self.only)
-        self.best = Best(question)
-        self.found = self.best.found
-        self.accepted = 0  # of those seen, to within the slack
+        self.found = no_items()
         self.seen: Int64 = np.zeros(0, np.int64)  # ascending
         self.scanned = False
         self.timings: dict[str, float] = {}
@@ -128,7 +126,7 @@ class _Search:
                 return "exact" if index.exhaustive and index.score_error == 0 else "complete"
             if self.late:
                 return "partial"
-            rejected = 1 - self.accepted / max(1, len(self.seen))
+            rejected = 1 - len(self.found.ids) / max(1, len(self.seen))
             enough = len(top.ids) * DEEPEN >= k
             depth *= DEEPEN
             if depth > self.count / SCAN_SHARE or (rejected > MOSTLY_REJECTED and not enough):
@@ -154,13 +152,11 @@ class _Search:
 
     def _score(self, ids: Int64) -> None:
         new = ids[~contains(self.seen, ids)]
+        parts = [self.found]
         for start in range(0, len(new), CHUNK):
             chunk = new[start : start + CHUNK]
-            vectors = self.rows.take(chunk)  # (b, d)
-            best, worst = (side[0] for side in maxima(self.compiled, products(self.compiled, vectors)))  # (b,), (b,)
-            self.accepted += int(accepted(best, worst, self.question.least).sum())
-            self.best.offer(chunk, vectors, best, worst)  # settles only what may be among the best k
-        self.found = self.best.found
+            parts.append(judge(self.question, self.compiled, chunk, self.rows.take(chunk)))
+        self.found = join(parts)
         self.seen = np.union1d(self.seen, new)
 
     def _bound(self, last: Float32, score_error: float) -> float:

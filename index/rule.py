@@ -32,6 +32,16 @@ Bool = npt.NDArray[np.bool_]
 SLACK = 1e-5
 """More than the float32 rounding of an inner product of unit rows of a few thousand dimensions (measured: 1e-6)."""
 
+ALONE, ALONE_VECTOR = 2**18, 2**13
+"""Multiplications up to which OpenBLAS keeps a product of matrices, or with one vector, in the calling thread.
+
+Its other threads spin for some 20 ms after every call. A few candidates settled between two searches of an index would
+so keep the cores from the next search: it took twice as long on two cores.
+"""
+
+FEW = 2**26
+"""Multiplications up to which all cores would not save what their spinning costs."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Compiled:
@@ -110,7 +120,14 @@ def products(compiled: Compiled, vectors: Float32, out: Float32 | None = None) -
 
 def settle(compiled: Compiled, vectors: Float32) -> Float32:
     """Levels as `products`, but correctly rounded: for the rows that decide. float32 (b, d) -> (e, b)."""
-    levels = compiled.units.astype(np.float64) @ vectors.astype(np.float64).T  # (e, b)
+    units = compiled.units.astype(np.float64)
+    levels = np.empty((len(units), len(vectors)))  # (e, b)
+    step = len(vectors) or 1
+    if units.size * len(vectors) <= FEW:
+        step = max(1, (ALONE if len(units) > 1 else ALONE_VECTOR) // max(1, units.size))
+    for start in range(0, len(vectors), step):
+        block = vectors[start : start + step].astype(np.float64)
+        np.matmul(units, block.T, out=levels[:, start : start + step])
     if compiled.center is not None and compiled.spread is not None:
         levels = (levels - compiled.center) / compiled.spread
     return levels.astype(np.float32)

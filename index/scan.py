@@ -291,7 +291,7 @@ class Pass:
         return levels, best, worst
 
 
-class Best:
+class _Best:
     """The best k of one question so far, exact for the rows offered."""
 
     def __init__(self, question: Question) -> None:
@@ -302,7 +302,7 @@ class Best:
         self._without = None if question.without is None else np.unique(question.without)
 
     def offer(self, ids: Int64, vectors: Float32, best: Float32, worst: Float32) -> None:
-        """A block of rows not offered before, with its P and N (b,) to within the slack."""
+        """A block, with its P and N (b,) to within the slack; ids above all offered before."""
         question, slack, k = self.question, self._compiled.slack, self.question.k
         floor = question.least
         if len(self.found.ids) == k:
@@ -342,7 +342,7 @@ def scan_topk(rows: Rows, questions: Sequence[Question], deadline: float | None 
     if not questions:
         return [], True
     step = Pass(compile_classes([q.vectors for q in questions], [q.scale for q in questions], distinct=False))
-    bests = [Best(q) for q in questions]
+    bests = [_Best(q) for q in questions]
     for ids, vectors in rows.blocks(step.rows, _union(questions)):
         if deadline is not None and time.perf_counter() > deadline:
             return [b.found for b in bests], False
