@@ -1,0 +1,168 @@
+"""The ratios that raw measurements amount to, beside their targets.
+
+    python -m benchmarks.report [--raw FOLDER]
+
+Ratios are of medians within one run, whose competitors alternated; times of two machines, or of two runs, are never
+compared. A target at quick sizes means nothing, and is not judged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measuring import RAW, medians
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the report: a value, the most or least it may be, and what it aims at."""
+
+    what: str
+    value: float | str
+    most: float | None = None
+    least: float | None = None
+    aim: float | None = None
+
+    @property
+    def target(self) -> str:
+        """The target in words; empty where there is none."""
+        goal = f"at most {self.most:g}" if self.most is not None else ""
+        goal = f"at least {self.least:g}" if self.least is not None else goal
+        return goal if self.aim is None else f"{goal}, aim {self.aim:g}"
+
+    @property
+    def met(self) -> bool | None:
+        """None where there is no target."""
+        if isinstance(self.value, str) or (self.most is None and self.least is None):
+            return None
+        return (self.most is None or self.value <= self.most) and (self.least is None or self.value >= self.least)
+
+
+Record = dict[str, Any]
+
+LABELLING = {"100 x (10 + 10)": (1.25, 1.15), "10 x (5 + 5)": (1.65, 1.4)}
+
+
+def labelling(record: Record) -> Iterator[Figure]:
+    for name, case in record["cases"].items():
+        seconds = medians(case["seconds"])
+        floor = min((s for s in seconds if s.startswith("product")), key=lambda s: seconds[s])
+        most, aim = LABELLING[name]
+        yield Figure(f"labelling, {name}: over the matrix product ({floor})", seconds["label"] / seconds[floor], most,
+                     aim=aim)  # fmt: skip
+        yield Figure(f"flat scatter, {name}: over labelling", seconds["flat_scatter"] / seconds["label"], least=3)
+        disk = seconds["label_float16_on_disk"] / seconds["label"]
+        yield Figure(f"labelling, {name}: from float16 files over float32 in memory", disk)
+
+
+def exact_scan(record: Record) -> Iterator[Figure]:
+    seconds = medians(record["seconds"])
+    read = min((s for s in seconds if s.startswith("read")), key=lambda s: seconds[s])
+    product = min((s for s in seconds if s.startswith("product")), key=lambda s: seconds[s])
+    yield Figure(f"one exact question: over reading the rows ({read})", seconds["one_question"] / seconds[read], 1.3)
+    yield Figure(
+        f"16 questions in one pass: over the matrix product ({product})",
+        seconds["sixteen_questions"] / seconds[product],
+        1.5,
+    )
+
+
+def search(record: Record) -> Iterator[Figure]:
+    yield Figure("recall of the index at 100, single queries", record["recall"])
+    for name, case in record["cases"].items():
+        seconds = medians(case["seconds"])
+        share = f"{case['rejected']:.0%} of candidates rejected"
+        most = 1.25 if name == "few" else None
+        yield Figure(f"search, {share}: over plain faiss search", seconds["search"] / seconds["plain"], most)
+        yield Figure(f"search, {share}: over the exact scan", seconds["search"] / seconds["scan"])
+        ended = f"{case['scanned']} of {case['questions']} ended in a scan"
+        yield Figure(f"search, {share}: overlap with the exact scan ({ended})", case["overlap"])
+
+
+def qdrant(record: Record) -> Iterator[Figure]:
+    if "cases" not in record:
+        yield Figure("Qdrant's best_score", "not installed")
+        return
+    for name, case in record["cases"].items():
+        seconds = medians(case["seconds"])
+        for rival, overlap in case["overlap"].items():
+            yield Figure(f"{rival}, {name} rejected: overlap with the exact scan", overlap)
+            if rival in seconds and rival != "search":
+                yield Figure(f"{rival}, {name} rejected: time over search", seconds[rival] / seconds["search"])
+
+
+def large_answers(record: Record) -> Iterator[Figure]:
+    hits, fetched = medians(record["hits"]), medians(record["metadata"])
+    how = "ended in a scan" if record["scanned"] else "from the index"
+    yield Figure(f"k = {record['k']:,} ({how}): over plain faiss search", hits["search"] / hits["plain"])
+    for name in ("in_order", "shuffled"):
+        what = f"{record['metadata_rows']:,} metadata rows {name.replace('_', ' ')}: over reading the columns"
+        yield Figure(what, fetched[f"rows_{name}"] / fetched["columns_in_order"])
+
+
+def memory(record: Record) -> Iterator[Figure]:
+    what = f"labelling {record['rows']:,} rows from disk"
+    yield Figure(f"{what}: greatest resident memory without mapped files, MiB", record["not_files_mib"], 1024)
+    yield Figure(f"{what}: greatest resident memory, libraries included, MiB", record["peak_mib"])
+
+
+def pipeline(record: Record) -> Iterator[Figure]:
+    rounds = zip(record["pipeline_images_per_s"], record["forward_images_per_s"], strict=True)
+    ratio = statistics.median(whole / floor for whole, floor in rounds)
+    yield Figure(f"pipeline, {record['model']}: its rate over the forward pass's", ratio, least=0.85)
+
+
+FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
+    "labelling": labelling,
+    "exact_scan": exact_scan,
+    "search": search,
+    "qdrant": qdrant,
+    "large_answers": large_answers,
+    "memory": memory,
+    "pipeline": pipeline,
+}
+
+
+def section(name: str, record: Record) -> str:
+    """One benchmark's table, as Markdown."""
+    lines = [f"### {name}{' (quick: too small to judge)' if record['quick'] else ''}", ""]
+    if facts := record.get("machine"):
+        lines += [f"{facts['cpu']}, {facts['cores']} cores, load {facts['load_after'][0]}, {facts['when'][:10]}", ""]
+    lines += ["| figure | value | target | |", "|---|---|---|---|"]
+    for figure in FIGURES[name](record):
+        value = figure.value if isinstance(figure.value, str) else f"{figure.value:.4g}"
+        verdict = "" if figure.met is None or record["quick"] else "met" if figure.met else "MISSED"
+        lines.append(f"| {figure.what} | {value} | {figure.target} | {verdict} |")
+    return "\n".join(lines) + "\n"
+
+
+def report(raw: Path, names: Sequence[str] = tuple(FIGURES)) -> str:
+    """The tables of these benchmarks, as far as they were measured."""
+    parts = []
+    for name in names:
+        path = raw / f"{name}.json"
+        if not path.exists():
+            parts.append(f"### {name}\n\nnot measured yet\n")
+            continue
+        try:
+            parts.append(section(name, json.loads(path.read_text())))
+        except KeyError as missing:
+            parts.append(f"### {name}\n\n{path.name} was measured by another version ({missing} is not in it)\n")
+    return "\n".join(parts)
+
+
+def main() -> None:
+    """Print all of them."""
+    parser = argparse.ArgumentParser(description="The ratios of the last run, beside their targets.")
+    parser.add_argument("--raw", type=Path, default=RAW, help="folder of the raw measurements")
+    print(report(parser.parse_args().raw))
+
+
+if __name__ == "__main__":
+    main()
