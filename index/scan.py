@@ -296,7 +296,8 @@ class _Best:
 
     def __init__(self, question: Question) -> None:
         self.question = question
-        self.found = no_items()
+        self._top = no_items()
+        self._new: list[Ranked] = []  # not sorted in yet: for a large k that would cost more than the pass itself
         self._compiled = question.compile()
         self._only = None if question.only is None else np.unique(question.only)
         self._without = None if question.without is None else np.unique(question.without)
@@ -305,8 +306,8 @@ class _Best:
         """A block, with its P and N (b,) to within the slack; ids above all offered before."""
         question, slack, k = self.question, self._compiled.slack, self.question.k
         floor = question.least
-        if len(self.found.ids) == k:
-            floor = max(floor, float(self.found.best[-1]))
+        if len(self._top.ids) == k:
+            floor = max(floor, float(self._top.best[-1]))
         at = np.flatnonzero(best >= floor - slack)
         at = at[best[at] > worst[at] - slack]
         if len(at) and self._only is not None:
@@ -316,8 +317,20 @@ class _Best:
         if len(at) > 2 * k:
             at = self._cut(at, ids, best, worst)
         if len(at):
-            found = judge(question, self._compiled, ids[at], vectors[at])
-            self.found = join([self.found, found]).top(k, question.groups)
+            self._new.append(judge(question, self._compiled, ids[at], vectors[at]))
+            if sum(len(part.ids) for part in self._new) > k // 2:
+                self._sort()
+
+    @property
+    def found(self) -> Ranked:
+        """The best k by (P descending, id ascending), one per group."""
+        self._sort()
+        return self._top
+
+    def _sort(self) -> None:
+        if self._new:
+            self._top = join([self._top, *self._new]).top(self.question.k, self.question.groups)
+            self._new = []
 
     def _cut(self, at: npt.NDArray[np.intp], ids: Int64, best: Float32, worst: Float32) -> npt.NDArray[np.intp]:
         """Of many candidates those that may be among the block's own best k."""
