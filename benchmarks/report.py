@@ -56,7 +56,9 @@ def labelling(record: Record) -> Iterator[Figure]:
         most, aim = LABELLING[name]
         yield Figure(f"labelling, {name}: over the matrix product ({floor})", seconds["label"] / seconds[floor], most,
                      aim=aim)  # fmt: skip
-        yield Figure(f"flat scatter, {name}: over labelling", seconds["flat_scatter"] / seconds["label"], least=3)
+        rival = {how: seconds[f"flat_scatter_{how}"] / seconds["label"] for how in ("whole", "blocks")}
+        yield Figure(f"flat scatter, {name}: over labelling", rival["whole"], least=3)
+        yield Figure(f"flat scatter in our blocks, {name}: over labelling", rival["blocks"])
         disk = seconds["label_float16_on_disk"] / seconds["label"]
         yield Figure(f"labelling, {name}: from float16 files over float32 in memory", disk)
 

@@ -2,12 +2,15 @@
 
 A pass reads one block after another into the same buffers, so that its memory does not grow with the collection, and
 multiplies each with all examples at once. The block is small enough that its scores are still in the processor's cache
-when the rule reads them. The one file of the room that may use torch, to widen float16: 10 times faster than numpy.
+when the rule reads them. Labelling, whose rule costs the most, works on as many blocks at once as there are processors.
+The one file of the room that may use torch, to widen float16: 10 times faster than numpy.
 """
 
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import FileIO
 from typing import Any
@@ -16,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsieve.errors import CollectionDamaged, InputError, NotFound
+from clipsieve.index.blas import one_thread_each
 from clipsieve.index.rule import (
     Bool,
     Compiled,
@@ -32,6 +36,7 @@ from clipsieve.index.rule import (
     products,
     winners,
 )
+from clipsieve.ordered import ordered_map, processors
 from clipsieve.types import Float32, Int64
 
 Ids = Int64 | range
@@ -39,7 +44,10 @@ Ids = Int64 | range
 SCORES = 2**21
 """float32 scores of one block, 8 MiB: they stay in a common L3 cache until the rule has read them."""
 
-MOST_ROWS, LEAST_ROWS = 8192, 1024
+MOST_ROWS, LEAST_ROWS = 4096, 512
+MOST_THREADS = 32
+"""Each labels blocks of its own, in buffers of some 20 MiB."""
+
 TORCH_PAYS = 2**29
 """Numbers to widen from which importing torch (over a second) is worth it, where nobody has imported it yet."""
 
@@ -121,34 +129,42 @@ class Rows:
             ids[at] = own[0] + position if isinstance(own, range) else own[position]
         return np.sort(ids[~contains(self.without, ids)][:count])  # cut first: the least ids are no random sample
 
-    def spans(self, rows: int) -> list[range]:
+    def spans(self, rows: int, within: range | None = None) -> list[range]:
         """The collection cut into ranges of ids with `rows` stored rows each, removed ones included; the last has less.
+
+        within  ids: the cuts begin and end there
 
         The cuts are the same as long as the shards are.
         """
-        cuts, before = [], 0
+        cuts, before, end = [], 0, 0
         for own, _ in self._parts:
-            cuts += [int(own[at]) for at in range(-before % rows, len(own), rows)]
-            before += len(own)
-        ends = [*cuts[1:], int(self._parts[-1][0][-1]) + 1] if cuts else []
-        return [range(a, b) for a, b in zip(cuts, ends, strict=True)]
+            first, last = _inside(own, within)
+            cuts += [int(own[at]) for at in range(first + -before % rows, last, rows)]
+            before += last - first
+            end = int(own[last - 1]) + 1 if last > first else end
+        return [range(a, b) for a, b in zip(cuts, [*cuts[1:], end], strict=True)] if cuts else []
 
     def blocks(
-        self, rows: int = MOST_ROWS, only: Int64 | None = None, span: range | None = None
+        self,
+        rows: int = MOST_ROWS,
+        only: Int64 | None = None,
+        span: range | None = None,
+        buffer: "Buffer | None" = None,
     ) -> Iterator[tuple[Int64, Float32]]:
         """Ids int64 (b,) and vectors float32 (b, d) of at most `rows` live rows at a time, in id order.
 
-        only  ascending ids: no other row is read, and ids that are not live are passed over
-        span  ids from its start to before its stop only
+        only    ascending ids: no other row is read, and ids that are not live are passed over
+        span    ids from its start to before its stop only
+        buffer  of the same `rows`, for a caller that reads many spans
 
         The vectors lie in a buffer that the next block overwrites, or are the stored array itself: copy what is to
         last, write to nothing.
         """
-        buffer = _Buffer(rows, self.dim, self.count * self.dim >= TORCH_PAYS)
+        buffer = buffer or self.buffer(rows)
         if only is not None and span is not None:
             only = only[(only >= span.start) & (only < span.stop)]
         for own, array in self._parts:
-            first, last = (0, len(own)) if span is None else (_position(own, span.start), _position(own, span.stop))
+            first, last = _inside(own, span)
             if first == last:
                 continue
             if only is not None:
@@ -169,6 +185,10 @@ class Rows:
                     if len(ids):
                         yield ids, vectors
 
+    def buffer(self, rows: int) -> "Buffer":
+        """What `blocks` reads into."""
+        return Buffer(rows, self.dim, self.count * self.dim >= TORCH_PAYS)
+
     def _find(self, ids: Int64) -> tuple[Int64, Int64]:
         """The part and the position in it of each id, removed or not; position -1 where there is none."""
         part = np.searchsorted(self._first, ids, side="right") - 1  # (n,)
@@ -182,7 +202,7 @@ class Rows:
         return part, position
 
 
-class _Buffer:
+class Buffer:
     """Reads and widens blocks into two arrays that are made once.
 
     Memory maps are read as files: mapped pages would count as the process's own memory until it ends.
@@ -200,12 +220,15 @@ class _Buffer:
             self._torch = torch
 
     def reader(self, array: npt.NDArray[Any]) -> "_Reader":
+        """Reads rows of the array, while a `with` lasts."""
         return _Reader(self, array)
 
     def target(self, dtype: npt.DTypeLike, rows: int) -> npt.NDArray[Any]:
+        """Where rows of that type are read to."""
         return (self._raw if dtype == np.float16 else self._wide)[:rows]
 
     def widen(self, block: npt.NDArray[Any]) -> Float32:
+        """The block as float32: itself, or in the buffer."""
         if block.dtype == np.float32:
             return block
         out = self._wide[: len(block)]
@@ -219,7 +242,7 @@ class _Buffer:
 class _Reader:
     """Rows start..stop of one array as float32, while the `with` lasts."""
 
-    def __init__(self, buffer: _Buffer, array: npt.NDArray[Any]) -> None:
+    def __init__(self, buffer: Buffer, array: npt.NDArray[Any]) -> None:
         self._buffer, self._array = buffer, array
         self._file: FileIO | None = None
 
@@ -266,6 +289,11 @@ def _as_range(ids: Ids) -> Ids:
 
 def _ids(own: Ids, start: int, stop: int) -> Int64:
     return np.arange(own[0] + start, own[0] + stop) if isinstance(own, range) else own[start:stop]
+
+
+def _inside(own: Ids, span: range | None) -> tuple[int, int]:
+    """Positions of the first id in the span and of the first after it."""
+    return (0, len(own)) if span is None else (_position(own, span.start), _position(own, span.stop))
 
 
 def _position(own: Ids, id: int) -> int:
@@ -407,10 +435,21 @@ def scan_label(
            item that none accepts gets -1. Without, every item gets a label and thresholds are not looked at.
     span   ids, for a part of the collection
     """
-    step = Pass(compiled)
     floor = None if least is None else np.array(least, np.float32)[:, None]  # (c, 1)
-    for ids, vectors in rows.blocks(step.rows, span=span):
-        yield label_block(compiled, ids, step(vectors), floor)
+    own = threading.local()
+
+    def work(part: range) -> list[Labelled]:
+        if not hasattr(own, "step"):
+            own.step = Pass(compiled)
+            own.buffer = rows.buffer(own.step.rows)
+        blocks = rows.blocks(own.step.rows, span=part, buffer=own.buffer)
+        return [label_block(compiled, ids, own.step(vectors), floor) for ids, vectors in blocks]
+
+    spans = rows.spans(2 * block_rows(len(compiled.matrix)), span)
+    threads = min(processors(), MOST_THREADS, max(1, len(spans)))
+    with one_thread_each(), ThreadPoolExecutor(threads) as pool:
+        for blocks in ordered_map(pool, work, spans, ahead=2 * threads):
+            yield from blocks
 
 
 def label_block(

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from clipsieve.inference.decode import image_extensions
-from clipsieve.inference.ordered import ordered_map
 from clipsieve.inference.paths import Place, readable, relative_names
 from clipsieve.inference.sidecar import caption_of, metadata_of
+from clipsieve.ordered import ordered_map
 from clipsieve.types import ImageItem, Skipped
 
 REMOTE_READS = 16

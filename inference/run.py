@@ -15,11 +15,11 @@ from clipsieve.errors import ClipsieveError, InputError
 from clipsieve.inference.checkpoint import Tensors
 from clipsieve.inference.decode import MAX_PIXELS, decode
 from clipsieve.inference.embedder import StagedEmbedder
-from clipsieve.inference.ordered import ordered_map
 from clipsieve.inference.pending import Embedded, Pending, Row
 from clipsieve.inference.probe import probe
 from clipsieve.inference.reader import Source
 from clipsieve.manifest import Manifest
+from clipsieve.ordered import ordered_map, processors
 from clipsieve.protocols import TextEmbedder
 from clipsieve.shards import read_metadata, read_skipped
 from clipsieve.types import Float32, ImageItem, Skipped, content_hash
@@ -185,7 +185,7 @@ def _embed(
     def weigh(item: ImageItem | Skipped) -> int:
         return len(item.data) if isinstance(item, ImageItem) else 0
 
-    count = workers or _processors()
+    count = workers or processors()
     with (
         ThreadPoolExecutor(count, "clipsieve-decode") as decoders,
         ThreadPoolExecutor(embedder.lanes, "clipsieve-embed") as lanes,
@@ -267,7 +267,3 @@ def _embed_singly(
                 outcome = Skipped(one[0].key, str(error))
         outcomes.append(outcome)
     return outcomes, np.concatenate(vectors)
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

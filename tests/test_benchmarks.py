@@ -83,7 +83,7 @@ def test_a_target_is_met_or_missed(figure, met):
 
 def made_record(label):
     seconds = {"product_numpy_blocks": [1.0, 1.0, 9.0], "product_torch_whole": [2.0] * 3, "label": label}
-    seconds |= {"label_float16_on_disk": [3.0] * 3, "flat_scatter": [6.0] * 3}
+    seconds |= {"label_float16_on_disk": [3.0] * 3, "flat_scatter_whole": [6.0] * 3, "flat_scatter_blocks": [5.0] * 3}
     return {"quick": False, "cases": {"100 x (10 + 10)": {"seconds": seconds}}}
 
 

@@ -1,5 +1,6 @@
 """Work ahead in threads, results in order."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor, Future
@@ -41,3 +42,8 @@ def ordered_map(
     finally:
         for future, _ in pending:
             future.cancel()
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

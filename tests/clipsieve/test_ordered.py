@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipsieve.inference.ordered import ordered_map
+from clipsieve.ordered import ordered_map
 
 
 @given(st.lists(st.integers(0, 9)), st.integers(1, 5), st.integers(1, 30))
