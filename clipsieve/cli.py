@@ -17,6 +17,7 @@ import clipsieve
 from clipsieve.command import Command
 from clipsieve.commands_ask import filter_, search
 from clipsieve.commands_build import index, inference, info
+from clipsieve.commands_change import add, remove
 from clipsieve.commands_demo import demo
 from clipsieve.commands_label import label
 from clipsieve.opening import load_model
@@ -37,6 +38,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "search": search,
     "filter": filter_,
     "label": label,
+    "add": add,
+    "remove": remove,
     "info": info,
 }
 for name, command in COMMANDS.items():

@@ -22,9 +22,7 @@ DEFAULT_MODEL = "open_clip:ViT-B-32/laion2b_s34b_b79k"
 
 def inference(
     ctx: typer.Context,
-    input: Annotated[
-        str, typer.Argument(help="A folder, webdataset tars or Parquet tables; here or behind an fsspec address.")
-    ],
+    input: options.Input,
     out: Annotated[Path, typer.Argument(help="The collection to make, or to go on with.")],
     model: Annotated[
         str,
@@ -32,30 +30,18 @@ def inference(
             "--model", help="mini (the demo model), open_clip:NAME/TAG, hf:ORG/NAME, local-dir:PATH or ViT-B/32."
         ),
     ] = DEFAULT_MODEL,
-    format: Annotated[
-        str, typer.Option("--format", metavar="auto|files|webdataset|parquet", help="What INPUT is.")
-    ] = "auto",
-    text: Annotated[bool, typer.Option("--text/--no-text", help="Embed captions too, where there are some.")] = True,
-    thumbs: Annotated[bool, typer.Option("--thumbs/--no-thumbs", help="Keep a small WebP of each image.")] = False,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Images in one pass through the model.")] = 256,
-    workers: Annotated[int | None, typer.Option("--workers", help="Threads that decode; one per processor.")] = None,
-    shard_size: Annotated[int, typer.Option("--shard-size", help="Most images in one shard.")] = 100_000,
+    format: options.InputFormat = "auto",
+    text: options.CaptionTexts = True,
+    thumbs: options.Thumbs = False,
+    batch_size: options.BatchSize = 256,
+    workers: options.Workers = None,
+    shard_size: options.ShardSize = 100_000,
     device: options.Device = "auto",
-    precision: Annotated[
-        str, typer.Option("--precision", metavar="auto|fp32|fp16|bf16", help="Half precision on a GPU by default.")
-    ] = "auto",
-    image_key: Annotated[
-        str | None, typer.Option("--image-key", metavar="EXT", help="Of a webdataset: the image's extension.")
-    ] = None,
-    caption_key: Annotated[
-        str, typer.Option("--caption-key", metavar="EXT", help="Of a webdataset: the caption's extension.")
-    ] = "txt",
-    image_column: Annotated[
-        str | None, typer.Option("--image-column", metavar="NAME", help="Of a table: where the images' bytes are.")
-    ] = None,
-    caption_column: Annotated[
-        str | None, typer.Option("--caption-column", metavar="NAME", help="Of a table: where the captions are.")
-    ] = None,
+    precision: options.Precision = "auto",
+    image_key: options.ImageKey = None,
+    caption_key: options.CaptionKey = "txt",
+    image_column: options.ImageColumn = None,
+    caption_column: options.CaptionColumn = None,
     json: options.Json = False,
 ) -> None:
     """Embed the images of INPUT into the collection OUT. Stopped, it goes on where it was.

@@ -42,6 +42,7 @@ class Source:
     cursor                items of this partition consumed since its beginning; the reader yields them in a fixed
                           order, so resuming means passing over that many
     read                  items consumed for this shard; always embedded + skipped
+    added                 read by `clipsieve add`, which takes what is new wherever it stands: there is no cursor
     """
 
     input: str
@@ -51,6 +52,7 @@ class Source:
     skipped: int
     partition: int = 0
     partitions: int = 1
+    added: bool = False
 
     def __post_init__(self) -> None:
         if min(self.read, self.embedded, self.skipped) < 0 or self.read != self.embedded + self.skipped:
@@ -72,6 +74,8 @@ class Shard:
     rows              items; 0 for a shard that only records skipped inputs
     first_id, last_id the least and greatest id, both included; -1 when there are no rows
     files             by role: img_emb, text_emb, metadata, skipped, and whatever later work adds
+    replaces          ids of items that items of this shard take the place of: they count as removed, from the same
+                      commit on
     """
 
     number: int
@@ -80,6 +84,7 @@ class Shard:
     last_id: int
     files: Mapping[str, File]
     source: Source | None = None
+    replaces: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,14 +182,18 @@ class Manifest:
         """Rows in all shards, removed ones included."""
         return sum(shard.rows for shard in self.shards)
 
+    @property
+    def sources(self) -> list[Source]:
+        """All that was read to make it, in order."""
+        return [*self.retired, *(s.source for s in self.shards if s.source is not None)]
+
     def progress(self, input: str, partition: int = 0, partitions: int = 1) -> Source:
         """What was read of this partition in all: its counts added up, and the cursor to resume from (0 if new)."""
         wanted = (input, partition, partitions)
-        sources = [*self.retired, *(s.source for s in self.shards if s.source is not None)]
-        seen = [s for s in sources if (s.input, s.partition, s.partitions) == wanted]
+        seen = [s for s in self.sources if (s.input, s.partition, s.partitions) == wanted]
         return Source(
             input=input,
-            cursor=max((s.cursor for s in seen), default=0),
+            cursor=max((s.cursor for s in seen if not s.added), default=0),
             read=sum(s.read for s in seen),
             embedded=sum(s.embedded for s in seen),
             skipped=sum(s.skipped for s in seen),
@@ -254,8 +263,9 @@ def _from_json(value: Mapping[str, Any]) -> Manifest:
     return Manifest(**fields)
 
 
-def _shard(*, files: Mapping[str, Any], source: Mapping[str, Any] | None, **rest: Any) -> Shard:
-    return Shard(files=_files(files), source=None if source is None else Source(**source), **rest)
+def _shard(*, files: Mapping[str, Any], source: Mapping[str, Any] | None, replaces: Any = (), **rest: Any) -> Shard:
+    made = None if source is None else Source(**source)
+    return Shard(files=_files(files), source=made, replaces=tuple(replaces), **rest)
 
 
 def _files(value: Mapping[str, Any]) -> dict[str, File]:

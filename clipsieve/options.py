@@ -8,6 +8,31 @@ import typer
 Folder = Annotated[Path, typer.Argument(help="The collection: the folder that `clipsieve inference` wrote.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
+Input = Annotated[
+    str, typer.Argument(help="A folder, webdataset tars or Parquet tables; here or behind an fsspec address.")
+]
+InputFormat = Annotated[str, typer.Option("--format", metavar="auto|files|webdataset|parquet", help="What INPUT is.")]
+CaptionTexts = Annotated[bool, typer.Option("--text/--no-text", help="Embed captions too, where there are some.")]
+Thumbs = Annotated[bool, typer.Option("--thumbs/--no-thumbs", help="Keep a small WebP of each image.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", help="Images in one pass through the model.")]
+Workers = Annotated[int | None, typer.Option("--workers", help="Threads that decode; one per processor.")]
+ShardSize = Annotated[int, typer.Option("--shard-size", help="Most images in one shard.")]
+Precision = Annotated[
+    str, typer.Option("--precision", metavar="auto|fp32|fp16|bf16", help="Half precision on a GPU by default.")
+]
+ImageKey = Annotated[
+    str | None, typer.Option("--image-key", metavar="EXT", help="Of a webdataset: the image's extension.")
+]
+CaptionKey = Annotated[
+    str, typer.Option("--caption-key", metavar="EXT", help="Of a webdataset: the caption's extension.")
+]
+ImageColumn = Annotated[
+    str | None, typer.Option("--image-column", metavar="NAME", help="Of a table: where the images' bytes are.")
+]
+CaptionColumn = Annotated[
+    str | None, typer.Option("--caption-column", metavar="NAME", help="Of a table: where the captions are.")
+]
+
 Text = Annotated[list[str] | None, typer.Argument(help="What it looks like; several texts are alternatives.")]
 Not = Annotated[list[str] | None, typer.Option("--not", metavar="TEXT", help="What it must not be taken for.")]
 Image = Annotated[list[Path] | None, typer.Option("--image", metavar="FILE", help="An image that it looks like.")]

@@ -6,7 +6,7 @@ that knows the format:
     img_emb/img_emb_000000.npy            float16 (rows, d), unit rows, C order
     text_emb/text_emb_000000.npy          the same for captions; rows without one are masked by has_caption
     metadata/metadata_000000.parquet      id int64, key, image_path, caption, has_caption, and the caller's columns
-    skipped/skipped_000000.parquet        key, reason: inputs that could not be read
+    skipped/skipped_000000.parquet        key, reason, content_hash: inputs that could not be read
     removed.jsonl                         {"ids": [...], "since": "..."} per line
 
 A reader takes no lock. It holds one Manifest, and all it opens belongs to that commit.
@@ -109,12 +109,13 @@ def read_skipped(folder: str | os.PathLike[str], shard: Shard) -> list[Skipped]:
     if "skipped" not in shard.files:
         return []
     rows = pq.read_table(_path(folder, shard, "skipped")).to_pylist()
-    return [Skipped(row["key"], row["reason"]) for row in rows]
+    return [Skipped(row["key"], row["reason"], row.get("content_hash")) for row in rows]
 
 
-def read_removed(folder: str | os.PathLike[str]) -> Int64:
-    """Ids that were removed: int64 (r,), ascending, each once. Their rows are still in the shards."""
-    ids = [i for line in read_lines(Path(folder) / "removed.jsonl") for i in line.get("ids", [])]
+def read_removed(folder: str | os.PathLike[str], manifest: Manifest) -> Int64:
+    """Ids that were removed or replaced: int64 (r,), ascending, each once. Their rows are still in the shards."""
+    ids = [i for shard in manifest.shards for i in shard.replaces]
+    ids += [i for line in read_lines(Path(folder) / "removed.jsonl") for i in line.get("ids", [])]
     return np.unique(np.array(ids, dtype=np.int64))
 
 

@@ -39,7 +39,7 @@ def make_twin(folder: Path, into: Path) -> None:
                 _link(folder / file.path, into / file.path)
         mine = writer.manifest
         writer.commit(dataclasses.replace(manifest, indices=mine.indices, background=mine.background))
-        writer.remove(sorted(set(read_removed(folder).tolist()) - set(read_removed(into).tolist())))
+        writer.remove(sorted(set(read_removed(folder, manifest).tolist()) - set(read_removed(into, manifest).tolist())))
 
 
 def _link(file: Path, at: Path) -> None:

@@ -96,10 +96,14 @@ class ImageItem:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An input that could not be used: its key, and a sentence on why. It is counted and listed, never dropped."""
+    """An input that could not be used: its key, and a sentence on why. It is counted and listed, never dropped.
+
+    content_hash  of its bytes, if it is they that cannot be used: as long as they are the same, so is the outcome
+    """
 
     key: str
     reason: str
+    content_hash: str | None = None
 
     def __post_init__(self) -> None:
         _check_str("Skipped.key", self.key)

@@ -76,6 +76,7 @@ class Writer:
         thumbs: Sequence[bytes | None] | None = None,
         skipped: Sequence[Skipped] = (),
         source: Source | None = None,
+        replaces: Sequence[int] = (),
     ) -> Shard:
         """Write one shard of n items, which get the next n ids, and commit it.
 
@@ -88,6 +89,7 @@ class Writer:
         thumbs       n small encoded images; None where there is none
         skipped      inputs passed over on the way
         source       how far the input was read; its counts must be n and len(skipped)
+        replaces     ids that count as removed from this commit on, since these items take their place
         """
         manifest = self.manifest
         n = len(images.keys)
@@ -120,11 +122,12 @@ class Writer:
                 rows = {"id": table["id"], "thumb": pa.array(thumbs, pa.binary())}
                 files["thumbs"] = self._write_table("thumbs", number, pa.table(rows), THUMB_ROWS)
         if skipped:
-            rows = {"key": [s.key for s in skipped], "reason": [s.reason for s in skipped]}
-            schema = pa.schema([("key", pa.string()), ("reason", pa.string())])
+            names = ("key", "reason", "content_hash")
+            rows = {name: [getattr(s, name) for s in skipped] for name in names}
+            schema = pa.schema([(name, pa.string()) for name in names])
             files["skipped"] = self._write_table("skipped", number, pa.table(rows, schema=schema))
         first, last = (manifest.next_id, manifest.next_id + n - 1) if n else (-1, -1)
-        shard = Shard(number, n, first, last, files, source)
+        shard = Shard(number, n, first, last, files, source, tuple(replaces))
         self.commit(
             dataclasses.replace(
                 manifest,
@@ -145,15 +148,18 @@ class Writer:
         commit(self.folder, manifest)
         self.manifest = manifest
 
-    def remove(self, ids: Sequence[int]) -> None:
-        """Mark items as removed. NotFound, and nothing removed, if an id was never given. Twice is no error."""
+    def remove(self, ids: Sequence[int], *, gone: bool = False) -> None:
+        """Mark items as removed. NotFound, and nothing removed, if an id was never given. Twice is no error.
+
+        gone  their files are no longer there: should they come back, `clipsieve add` takes them again
+        """
         wanted = [int(i) for i in ids]
         for i in wanted:
             if not 0 <= i < self.manifest.next_id:
                 raise NotFound(f"{self.folder} has no item {i}; its ids run from 0 to {self.manifest.next_id - 1}.")
         if wanted:
             since = datetime.now(UTC).isoformat(timespec="seconds")
-            append_line(self.folder / "removed.jsonl", {"ids": wanted, "since": since})
+            append_line(self.folder / "removed.jsonl", {"ids": wanted, "since": since, "gone": gone})
 
     def clean(self) -> list[str]:
         """Delete what dead writers left: shard files that the manifest does not name. Foreign files are let be.

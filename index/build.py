@@ -260,7 +260,7 @@ class _Job:
 def make_background(folder: Path, manifest: Manifest) -> Int64:
     """The ids of a random sample of live images, which calibration is measured on: int64 (<= SAMPLE,), ascending."""
     parts = shards_of(manifest, "image")
-    return rows_of(folder, manifest.dim, parts, "image", shards.read_removed(folder)).sample(SAMPLE)
+    return rows_of(folder, manifest.dim, parts, "image", shards.read_removed(folder, manifest)).sample(SAMPLE)
 
 
 def _hash_codes(folder: Path, parts: list[Shard]) -> Int64:

@@ -13,6 +13,7 @@ from clipsieve.errors import CollectionReadOnly, InputError, NotFound
 from clipsieve.index import labels_out, query
 from clipsieve.index.examples import Embedding, Templates, unit_rows
 from clipsieve.index.label import Labelling
+from clipsieve.index.missing import missing_files
 from clipsieve.index.opened import Opened
 from clipsieve.index.rule import Question, first_of_group
 from clipsieve.index.scan import scan_threshold
@@ -263,12 +264,19 @@ class Collection:
         self._opened.require([id])
         return self._opened.originals.thumbnail(id) or self.image_bytes(id)
 
-    def remove(self, ids: Sequence[int]) -> None:
-        """Remove items: from now on nothing finds them. NotFound if an id was never given."""
+    def missing(self) -> Int64:
+        """The ids of items whose file is no longer there, int64 (r,); see `missing_files`."""
+        return missing_files(self.folder, self.manifest, self._opened.removed)
+
+    def remove(self, ids: Sequence[int], *, gone: bool = False) -> None:
+        """Remove items: from now on nothing finds them. NotFound if an id was never given.
+
+        gone  their files are no longer there: should they come back, `clipsieve add` takes them again
+        """
         if self.manifest.read_only:
             raise CollectionReadOnly(f"{self.folder} was not made by clipsieve; it opens for reading only.")
         with open_writer(self.folder) as writer:
-            writer.remove(ids)
+            writer.remove(ids, gone=gone)
         self.refresh()
 
     def refresh(self) -> bool:

@@ -64,7 +64,7 @@ class Opened:
             manifest = bare.make_manifest(folder)
         metadata = SqliteMetadata(folder, manifest, state=state, progress=progress)
         try:
-            opened = cls(folder, manifest, shards.read_removed(folder), metadata, signature)
+            opened = cls(folder, manifest, shards.read_removed(folder, manifest), metadata, signature)
             for modality in opened.modalities:  # so that what is damaged is said now
                 if modality == "image" or "image" not in opened.modalities:
                     opened.rows(modality)
@@ -82,7 +82,7 @@ class Opened:
         signature = _signature(self.folder)
         manifest = shards.open_manifest(self.folder)
         self.metadata.update(manifest)
-        return Opened(self.folder, manifest, shards.read_removed(self.folder), self.metadata, signature)
+        return Opened(self.folder, manifest, shards.read_removed(self.folder, manifest), self.metadata, signature)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -153,7 +153,7 @@ class Opened:
                     "not_covered": total - covered,
                 }
             )
-        sources = [*manifest.retired, *(s.source for s in manifest.shards if s.source is not None)]
+        sources = manifest.sources
         return {
             "folder": str(self.folder),
             "count": self.count,

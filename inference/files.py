@@ -4,7 +4,7 @@ import os
 import posixpath
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -66,11 +66,15 @@ class FileSource:
         """Other files, by extension; captions and metadata in use are not among them."""
         return self._ignored
 
-    def items(self, start: int = 0) -> Iterator[ImageItem | Skipped]:
+    def items(
+        self, start: int = 0, pass_over: Callable[[str, str, int, float], bool] | None = None
+    ) -> Iterator[ImageItem | Skipped]:
         """See `reader.Source.items`."""
         entries = self._entries[start:]
         if not entries or entries[0].root.fs is None:
-            yield from map(_read, entries)
+            for entry in entries:
+                if pass_over is None or not _passed_over(entry, pass_over):
+                    yield _read(entry)
             return
         with ThreadPoolExecutor(REMOTE_READS, "clipsieve-read") as pool:
             yield from ordered_map(pool, _read, entries, 2 * REMOTE_READS)
@@ -127,6 +131,16 @@ def _read(entry: _Entry) -> ImageItem | Skipped:
             key, f"It cannot be read ({readable(str(error)) or type(error).__name__}); check its permissions."
         )
     return ImageItem(key, data, caption, {**meta, "image_path": readable(place.url)})
+
+
+def _passed_over(entry: _Entry, pass_over: Callable[[str, str, int, float], bool]) -> bool:
+    place = entry.root.child(entry.relative)
+    try:
+        status = os.stat(place.path)  # noqa: PTH116
+    except OSError:  # reading it will say what is wrong
+        return False
+    key, path = readable(entry.name), readable(place.url)
+    return not entry.problem and pass_over(key, path, status.st_size, status.st_mtime)
 
 
 def _bytes(place: Place) -> bytes:

@@ -47,15 +47,25 @@ class Embedded:
 class Pending:
     """Takes batches in order and writes what it holds as one shard when told to.
 
-    cursor  inputs of the source read before the first batch
+    cursor    inputs of the source read before the first batch; None where what comes is only what was new in it
+    replaces  key -> id of the item that the item of this key takes the place of; may grow
     """
 
-    def __init__(self, writer: Writer, source: Source, embedder: ImageEmbedder, cursor: int) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        source: Source,
+        embedder: ImageEmbedder,
+        cursor: int | None,
+        replaces: Mapping[str, int] | None = None,
+    ) -> None:
         self._writer = writer
         self._source = source
         self._embedder = embedder
         self._cursor = cursor
+        self._replaces = {} if replaces is None else replaces
         self._batches: list[Embedded] = []
+        self._next = writer.manifest.next_shard
 
     @property
     def read(self) -> int:
@@ -68,9 +78,8 @@ class Pending:
 
     def commit(self) -> None:
         """Write and commit a shard; does nothing if no batch was taken since the last, or theirs is done."""
-        done = self._writer.manifest.progress(self._source.name, self._source.partition, self._source.partitions)
-        if not self.read or done.cursor > self._cursor:  # the latter if Ctrl-C came between the commit and its return
-            return
+        if not self.read or self._writer.manifest.next_shard != self._next:
+            return  # the latter if Ctrl-C came between the commit and its return
         batches, read = self._batches, self.read
         rows = [row for batch in batches for row in batch.rows]
         skipped = [skip for batch in batches for skip in batch.skipped]
@@ -88,16 +97,20 @@ class Pending:
             skipped=skipped,
             source=Progress(
                 input=self._source.name,
-                cursor=self._cursor + read,
+                cursor=read if self._cursor is None else self._cursor + read,
                 read=read,
                 embedded=len(rows),
                 skipped=len(skipped),
                 partition=self._source.partition,
                 partitions=self._source.partitions,
+                added=self._cursor is None,
             ),
+            replaces=[self._replaces[key] for key in keys if key in self._replaces],
         )
-        self._cursor += read
+        if self._cursor is not None:
+            self._cursor += read
         self._batches = []
+        self._next = self._writer.manifest.next_shard
 
     def _texts(self, batches: Sequence[Embedded]) -> Float32 | None:
         if all(batch.texts is None for batch in batches):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
@@ -20,6 +20,9 @@ Input = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 TABLE_SUFFIXES = (".parquet", ".pq")
+
+
+PassOver = Callable[[str, str, int, float], bool]
 
 
 class Source(Protocol):
@@ -42,8 +45,11 @@ class Source(Protocol):
     def ignored(self) -> Mapping[str, int]:
         """Files passed over because of their extension, which is no image's: lower-case extension -> how many."""
 
-    def items(self, start: int = 0) -> Iterator[ImageItem | Skipped]:
+    def items(self, start: int = 0, pass_over: PassOver | None = None) -> Iterator[ImageItem | Skipped]:
         """The inputs from number `start` on. What comes before is passed over unread as far as the format allows.
+
+        pass_over  asked of each file before it is read, where the input is files of this machine: (key, absolute path,
+                   size in bytes, mtime) -> True for those that shall not come
 
         Keys and captions are valid text. `meta` holds the source's own fields (nested ones as "a.b"), and for files
         `image_path` (absolute, not resolved, or the address) and `mtime` (seconds since 1970).

@@ -26,6 +26,7 @@ from clipsieve.types import Float32, ImageItem, Skipped, content_hash
 from clipsieve.writer import Writer, open_writer
 
 THUMB_SIDE = 256
+TWICE = "Its key was given to an earlier item; give each a key of its own."
 READ_AHEAD_BYTES = 512 * 2**20
 """Encoded images that may wait for a decoder at a time; large photographs would fill the memory otherwise."""
 
@@ -60,7 +61,6 @@ def embed_collection(
     thumbs: bool = False,
     max_pixels: int = MAX_PIXELS,
     licence: str | None = None,
-    add: bool = False,
     progress: Callable[[int, int | None, int], None] | None = None,
 ) -> RunSummary:
     """Embed what `source` yields into the folder `out`, or go on where a run that was stopped had got to.
@@ -72,7 +72,6 @@ def embed_collection(
     thumbs          store a WebP of at most 256 pixels a side per item
     max_pixels      larger images are skipped, see `decode`
     licence         of the model, for the manifest of a new collection
-    add             let `out` hold items of other inputs as well
     progress        called with (inputs read in all, their total or None, skipped in all) after each batch
 
     Every input ends as a row or in skipped/ with a sentence on why, and so does a second item of one key. ModelMismatch
@@ -87,39 +86,31 @@ def embed_collection(
     with open_writer(out, new) as writer:
         if writer.manifest.probe is not None:
             writer.manifest.probe.require(seen)
-        items, cursor = _resume(writer, source, add)
+        items, cursor = _resume(writer, source)
         skipped_before = writer.manifest.progress(source.name, source.partition, source.partitions).skipped
         total = source.total  # asked once: a table's footer is read for it
         pending = Pending(writer, source, embedder, cursor)
-        began = committed = time.monotonic()
+        began = time.monotonic()
         read = skipped = 0
-        batches = _embed(_once(items, _known_keys(writer)), embedder, text, batch_size, workers, thumbs, max_pixels)
-        try:
-            for batch in batches:
-                pending.take(batch)
-                read, skipped = read + batch.read, skipped + len(batch.skipped)
-                if pending.read >= shard_size or time.monotonic() - committed >= commit_seconds:
-                    pending.commit()
-                    committed = time.monotonic()
-                if progress is not None:
-                    progress(cursor + read, total, skipped_before + skipped)
-        except (KeyboardInterrupt, ClipsieveError):
-            pending.commit()  # whole batches, in order: as good as any other commit
-            raise
-        finally:
-            batches.close()
-        pending.commit()
+        fresh = _once(items, _known_keys(writer))
+        batches = embed_items(fresh, embedder, text, batch_size, workers, thumbs, max_pixels)
+        for batch in commit_batches(batches, pending, shard_size, commit_seconds):
+            read, skipped = read + batch.read, skipped + len(batch.skipped)
+            if progress is not None:
+                progress(cursor + read, total, skipped_before + skipped)
         seconds = time.monotonic() - began
     embedded = read - skipped
     return RunSummary(read, embedded, skipped, seconds, embedded / seconds if seconds else 0.0, cursor)
 
 
-def _resume(writer: Writer, source: Source, add: bool) -> tuple[Iterator[ImageItem | Skipped], int]:
+def _resume(writer: Writer, source: Source) -> tuple[Iterator[ImageItem | Skipped], int]:
     """The inputs not yet read, and how many were. InputError if the folder's are not the first ones of `source`."""
     manifest = writer.manifest
-    read = [*manifest.retired, *(shard.source for shard in manifest.shards if shard.source is not None)]
+    if any(s.added and s.input == source.name for s in manifest.sources):
+        raise InputError(f"{writer.folder} was given {source.name!r} with `clipsieve add`; go on with that.")
+    read = [s for s in manifest.sources if not s.added]
     others = {s.input for s in read} - {source.name}
-    if others and not add:
+    if others:
         raise InputError(
             f"{writer.folder} holds the input {min(others)!r} and not {source.name!r}; embed it into another folder, "
             "or add it with `clipsieve add`."
@@ -135,7 +126,11 @@ def _resume(writer: Writer, source: Source, add: bool) -> tuple[Iterator[ImageIt
     items = source.items(cursor - 1)
     last = next(items, None)
     here = (source.name, source.partition, cursor)
-    made = [s for s in manifest.shards if s.source and (s.source.input, s.source.partition, s.source.cursor) == here]
+    made = [
+        shard
+        for shard in manifest.shards
+        if (s := shard.source) and not s.added and (s.input, s.partition, s.cursor) == here
+    ]
     for shard in made:  # one, or none where it was compacted away
         expected = {s.key for s in read_skipped(writer.folder, shard)[-1:]}
         if shard.rows:
@@ -158,14 +153,34 @@ def _once(items: Iterable[ImageItem | Skipped], keys: set[str]) -> Iterator[Imag
     """The items, each but the first of a key as a Skipped. `keys` are taken already; it grows."""
     for item in items:
         if isinstance(item, ImageItem) and item.key in keys:
-            yield Skipped(item.key, "Its key was given to an earlier item; give each a key of its own.")
+            yield Skipped(item.key, TWICE)
             continue
         if isinstance(item, ImageItem):
             keys.add(item.key)
         yield item
 
 
-def _embed(
+def commit_batches(
+    batches: Generator[Embedded, None, None], pending: Pending, shard_size: int, commit_seconds: float
+) -> Iterator[Embedded]:
+    """The batches, each once `pending` has it; committed on the way as `embed_collection` says, and at the end."""
+    committed = time.monotonic()
+    try:
+        for batch in batches:
+            pending.take(batch)
+            if pending.read >= shard_size or time.monotonic() - committed >= commit_seconds:
+                pending.commit()
+                committed = time.monotonic()
+            yield batch
+    except (KeyboardInterrupt, ClipsieveError):
+        pending.commit()  # whole batches, in order: as good as any other commit
+        raise
+    finally:
+        batches.close()
+    pending.commit()
+
+
+def embed_items(
     items: Iterable[ImageItem | Skipped],
     embedder: StagedEmbedder,
     text: bool,
@@ -174,6 +189,7 @@ def _embed(
     thumbs: bool,
     max_pixels: int,
 ) -> Generator[Embedded, None, None]:
+    """The items in batches, in order: decoded ahead in threads, embedded in the embedder's lanes."""
     texts = embedder if text and isinstance(embedder, TextEmbedder) else None
 
     def prepare(item: ImageItem | Skipped) -> tuple[Row, Tensors] | Skipped:
@@ -203,10 +219,11 @@ def _prepare(item: ImageItem, embedder: StagedEmbedder, thumbs: bool, max_pixels
         image = decode(item.data, max_pixels=max_pixels)
         tensors = embedder.preprocess_image(image)
     except InputError as error:
-        return Skipped(item.key, str(error))
+        return Skipped(item.key, str(error), content_hash(item.data))
     except Exception as error:  # one odd image must not end a run over millions
         what = str(error).strip() or type(error).__name__
-        return Skipped(item.key, f"The image cannot be brought into the model's shape ({what}); leave it out.")
+        reason = f"The image cannot be brought into the model's shape ({what}); leave it out."
+        return Skipped(item.key, reason, content_hash(item.data))
     columns: dict[str, Any] = {"width": image.width, "height": image.height, "size": len(item.data)}
     columns["content_hash"] = content_hash(item.data)
     return Row(item.key, item.caption, {**columns, **item.meta}, _thumb(image) if thumbs else None), tensors
@@ -264,6 +281,6 @@ def _embed_singly(
             try:
                 vectors.append(embedder.embed_tensors([one[1]]))
             except InputError as error:
-                outcome = Skipped(one[0].key, str(error))
+                outcome = Skipped(one[0].key, str(error), one[0].columns["content_hash"])
         outcomes.append(outcome)
     return outcomes, np.concatenate(vectors)

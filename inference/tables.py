@@ -57,7 +57,7 @@ class TableSource:
         """None are: every row is an item or a Skipped."""
         return {}
 
-    def items(self, start: int = 0) -> Iterator[ImageItem | Skipped]:
+    def items(self, start: int = 0, pass_over: object = None) -> Iterator[ImageItem | Skipped]:
         """See `reader.Source.items`. Row groups before `start` are not read."""
         return read_parts(self._tables, self._read, start)
 

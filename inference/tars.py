@@ -62,7 +62,7 @@ class TarSource:
         """None are: a sample without an image is a Skipped."""
         return {}
 
-    def items(self, start: int = 0) -> Iterator[ImageItem | Skipped]:
+    def items(self, start: int = 0, pass_over: object = None) -> Iterator[ImageItem | Skipped]:
         """See `reader.Source.items`. Passing over reads the members' headers, not the members."""
         return read_parts(self._tars, self._read, start)
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -373,3 +374,57 @@ def test_rewrite_knows_the_real_search():
         "f",
         "x",
     ]
+
+
+@pytest.fixture
+def growing(images, run, tmp_path):
+    """A folder of images of its own, and the collection of it."""
+    shutil.copytree(images, tmp_path / "photos")
+    run("inference", tmp_path / "photos", tmp_path / "c", "--model", "fake")
+    run("index", tmp_path / "c")
+    return tmp_path / "photos", tmp_path / "c"
+
+
+def like(run, colour, folder):
+    """The keys of the eleven images that are the likest; of each colour there are ten at first."""
+    return set(keys(run("search", folder, colour, "-k", "11", "--json")))
+
+
+def test_add_and_remove_show_at_once_and_after_indexing(run, growing):
+    photos, folder = growing
+    assert "Nothing to add: 31 of 31 images are known" in run("add", folder, photos).stdout
+    Image.new("RGB", (20, 20), COLOURS["red"]).save(photos / "new.png")
+    Image.new("RGB", (20, 20), COLOURS["blue"]).save(photos / "red" / "0.png")
+    said = run("add", folder, photos).stdout
+    assert "2 images embedded" in said
+    assert "1 take the place of older ones" in said
+    assert json.loads(run("info", folder, "--json").stdout)["count"] == 31
+    reds, blues = {f"red/{i}.png" for i in range(1, 10)}, {f"blue/{i}.png" for i in range(10)}
+    assert like(run, "red", folder) > reds | {"new.png"}
+    assert like(run, "blue", folder) == blues | {"red/0.png"}
+    run("remove", folder, "--where", "key = 'new.png'")
+    assert "new.png" not in like(run, "red", folder)
+    assert "1 were removed before and stay so" in run("add", folder, photos).stdout
+    run("index", folder)
+    assert like(run, "blue", folder) == blues | {"red/0.png"}
+    assert "new.png" not in keys(run("search", folder, "red", "-k", "40", "--json"))
+
+
+def test_remove_what_is_missing_and_take_it_back(run, growing, tmp_path):
+    photos, folder = growing
+    (photos / "red" / "3.png").rename(tmp_path / "aside.png")
+    assert "1 of 30 images would be removed" in run("remove", folder, "--missing", "--dry-run").stdout
+    assert "1 images removed; 29 are left" in run("remove", folder, "--missing").stdout
+    assert json.loads(run("remove", folder, "--missing", "--json").stdout)["removed"] == 0
+    (tmp_path / "aside.png").rename(photos / "red" / "3.png")
+    assert json.loads(run("add", folder, photos, "--json").stdout)["embedded"] == 1
+    photos.rename(tmp_path / "elsewhere")
+    assert "is a disk not mounted?" in run("remove", folder, "--missing", code=2).stderr
+
+
+def test_remove_by_id_and_what_it_refuses(run, growing):
+    _, folder = growing
+    assert "2 images removed; 28 are left" in run("remove", folder, "--ids", "3, 4").stdout
+    assert "Item 4 was removed" in run("remove", folder, "--ids", "4", code=1).stderr
+    assert "'x' in --ids is no id" in run("remove", folder, "--ids", "1,x", code=2).stderr
+    assert "one of --where, --ids and --missing" in run("remove", folder, code=2).stderr

@@ -77,7 +77,7 @@ def test_skipped(folder):
 
 
 def test_removed_is_empty_at_first(folder):
-    removed = shards.read_removed(folder)
+    removed = shards.read_removed(folder, shards.open_manifest(folder))
     assert removed.dtype == np.int64
     assert removed.shape == (0,)
 

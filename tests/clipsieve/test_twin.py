@@ -31,7 +31,7 @@ def test_a_twin_holds_the_same_and_gets_what_is_added(tmp_path):
         writer.remove([1])
     make_twin(one, two)
     assert open_manifest(two).rows == 6
-    assert read_removed(two).tolist() == [1]
+    assert read_removed(two, open_manifest(two)).tolist() == [1]
 
 
 def test_a_twin_is_copied_where_it_cannot_be_linked(tmp_path, monkeypatch):

@@ -98,7 +98,7 @@ def test_removed_ids(tmp_path):
         writer.remove([])
         with pytest.raises(NotFound, match="no item 5"):
             writer.remove([0, 5])
-    assert shards.read_removed(tmp_path).tolist() == [1, 4]
+    assert shards.read_removed(tmp_path, writer.manifest).tolist() == [1, 4]
 
 
 @pytest.mark.parametrize(

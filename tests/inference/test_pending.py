@@ -100,14 +100,6 @@ def test_parts_fill_one_folder_in_turn(tmp_path):
         embed_collection(open_source(root, partitions=3), FakeEmbedder(), tmp_path / "out")
 
 
-def test_another_input_can_be_added(tmp_path):
-    first = write_tree(tmp_path / "first", {"a.jpg": jpeg(1)})
-    second = write_tree(tmp_path / "second", {"a.jpg": jpeg(2), "b.jpg": jpeg(3)})
-    embed_collection(open_source(first), FakeEmbedder(), tmp_path / "out")
-    summary = embed_collection(open_source(second), FakeEmbedder(), tmp_path / "out", add=True)
-    assert (summary.embedded, summary.skipped) == (1, 1)
-
-
 def test_metadata_says_what_was_read(tmp_path):
     root = write_tree(tmp_path / "in", {"a.jpg": jpeg(1), "a.json": b'{"width": "?", "tag": ["x"]}'})
     embed_collection(open_source(root), FakeEmbedder(), tmp_path / "out")

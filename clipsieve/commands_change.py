@@ -1,0 +1,119 @@
+"""`add` and `remove`: a collection that follows what it is of."""
+
+import re
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from clipsieve import options
+from clipsieve.errors import InputError
+from clipsieve.parts import Parts, print_json, progress
+from clipsieve.progress import duration
+
+
+def add(
+    ctx: typer.Context,
+    folder: options.Folder,
+    input: options.Input,
+    format: options.InputFormat = "auto",
+    text: options.CaptionTexts = True,
+    thumbs: options.Thumbs = False,
+    batch_size: options.BatchSize = 256,
+    workers: options.Workers = None,
+    shard_size: options.ShardSize = 100_000,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    image_key: options.ImageKey = None,
+    caption_key: options.CaptionKey = "txt",
+    image_column: options.ImageColumn = None,
+    caption_column: options.CaptionColumn = None,
+    json: options.Json = False,
+) -> None:
+    """Embed what is new or changed in INPUT; the rest is passed over. Images of other inputs stay.
+
+    Example: clipsieve add photos.clip photos
+    """
+    from clipsieve.inference.add import add_to_collection
+    from clipsieve.inference.reader import open_source
+
+    parts: Parts = ctx.obj
+    source = open_source(
+        input,
+        format=format,  # type: ignore[arg-type]  # it says itself which it knows
+        wds_image_key=image_key,
+        wds_caption_key=caption_key,
+        image_column=image_column,
+        caption_column=caption_column,
+    )
+    with progress("adding", "images") as shown:
+        added = add_to_collection(
+            source,
+            lambda name: parts.load(name, device=device, precision=precision),
+            folder,
+            text=text,
+            batch_size=batch_size,
+            workers=workers,
+            shard_size=shard_size,
+            thumbs=thumbs,
+            progress=shown.update,
+        )
+    if json:
+        print_json({**asdict(added), "folder": str(folder)})
+        return
+    same = f"{added.same:,} of {added.read:,} images are known and unchanged"
+    if added.removed:
+        same += f"; {added.removed:,} were removed before and stay so"
+    if not added.embedded and not added.skipped:
+        typer.echo(f"Nothing to add: {same}.")
+        return
+    changed = f", of which {added.changed:,} take the place of older ones" if added.changed else ""
+    skipped = f"; {added.skipped:,} skipped, for reasons listed in {folder / 'skipped'}" if added.skipped else ""
+    typer.echo(f"{added.embedded:,} images embedded in {duration(added.seconds)}{changed}{skipped}. {same}.")
+
+
+def remove(
+    ctx: typer.Context,
+    folder: options.Folder,
+    where: Annotated[
+        str | None, typer.Option("--where", metavar="EXPR", help='Images whose metadata fits: "width < 200".')
+    ] = None,
+    ids: Annotated[str | None, typer.Option("--ids", metavar="N,N,...", help="Images by id.")] = None,
+    missing: Annotated[bool, typer.Option("--missing", help="Images whose file is no longer there.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many it would be.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Remove images from a collection at once; their files are not touched.
+
+    Example: clipsieve remove photos.clip --where "width < 200"
+    """
+    from clipsieve.commands_ask import open_folder
+
+    if (where is not None) + (ids is not None) + missing != 1:
+        raise InputError("Say which images to remove: one of --where, --ids and --missing.")
+    with open_folder(ctx, folder) as collection:
+        found: Any
+        if ids is not None:
+            found = parse_ids(ids)
+            collection.items(found)  # says which is not there
+        else:
+            found = (collection.select(where) if where is not None else collection.missing()).tolist()
+        if not dry_run:
+            collection.remove(found, gone=missing)
+        left = collection.count
+    if json:
+        print_json({"folder": str(folder), "found": len(found), "removed": 0 if dry_run else len(found), "left": left})
+        return
+    if dry_run:
+        typer.echo(f"{len(found):,} of {left:,} images would be removed.")
+    else:
+        typer.echo(f"{len(found):,} images removed; {left:,} are left.")
+
+
+def parse_ids(text: str) -> list[int]:
+    """The numbers of "17,4 21". InputError names what is none."""
+    parts = re.split(r"[\s,]+", text.strip())
+    for part in parts:
+        if not part.isdecimal():
+            raise InputError(f"{part!r} in --ids is no id; ids are whole numbers, separated by commas.")
+    return [int(part) for part in parts]

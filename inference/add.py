@@ -1,0 +1,163 @@
+"""What is new or changed in an input, into a collection that exists."""
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipsieve.errors import InputError
+from clipsieve.inference.decode import MAX_PIXELS
+from clipsieve.inference.embedder import StagedEmbedder
+from clipsieve.inference.known import Known
+from clipsieve.inference.pending import Pending
+from clipsieve.inference.probe import probe
+from clipsieve.inference.reader import Source
+from clipsieve.inference.run import TWICE, commit_batches, embed_items
+from clipsieve.types import ImageItem, Skipped
+from clipsieve.writer import Writer, open_writer
+
+
+@dataclass(slots=True)
+class Added:
+    """What one run did: read = same + removed + embedded + skipped.
+
+    read      inputs that the source holds
+    same      known already, taken or skipped; files that nobody wrote to since were not even opened
+    removed   somebody had them removed; they stay so
+    embedded  new items, of which `changed` took the place of an older one
+    skipped   could not be used; listed in skipped/
+    """
+
+    read: int = 0
+    same: int = 0
+    removed: int = 0
+    embedded: int = 0
+    changed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+
+
+def add_to_collection(
+    source: Source,
+    load: Callable[[str], StagedEmbedder],
+    folder: str | os.PathLike[str],
+    *,
+    text: bool = True,
+    batch_size: int = 256,
+    workers: int | None = None,
+    shard_size: int = 100_000,
+    commit_seconds: float = 600.0,
+    thumbs: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    progress: Callable[[int, int | None, int], None] | None = None,
+) -> Added:
+    """Embed what `source` holds and the collection does not; a changed image takes the place of the one before.
+
+    load      makes the embedder of the collection's model name; only called if there is something to embed
+    progress  called with (inputs read, their total or None, skipped) as they are passed over or embedded
+
+    The other arguments are those of `run.embed_collection`. A file is the same while its path, size and time of last
+    change are, or else its content; what lies in a tar or a table is the same while its content is. Stopped, the next
+    run finds out what is left. An image whose key belongs to an item from elsewhere is skipped and listed. The errors
+    are those of `open_writer`, and InputError for a collection that does not say which model made it.
+    """
+    if min(batch_size, shard_size, workers or 1) < 1:
+        raise InputError(
+            f"batch_size {batch_size}, shard_size {shard_size}, workers {workers}: each must be 1 or more."
+        )
+    began = time.monotonic()
+    with open_writer(folder) as writer:
+        model = writer.manifest.model
+        if model is None:
+            raise InputError(f"{folder} does not say which model made it, so that nothing can be added to it.")
+        news = _News(source, Known(Path(folder), writer.manifest), progress)
+        items = iter(news)
+        first = next(items, None)
+        if first is not None:
+            embedder = load(model.name)
+            _require_same(writer, embedder)
+            pending = Pending(writer, source, embedder, None, news.replaces)
+            batches = embed_items(
+                itertools.chain([first], items), embedder, text, batch_size, workers, thumbs, max_pixels
+            )
+            for batch in commit_batches(batches, pending, shard_size, commit_seconds):
+                news.count.embedded += len(batch.rows)
+                news.count.changed += sum(row.key in news.replaces for row in batch.rows)
+                news.count.skipped += len(batch.skipped)
+                news.tell()
+    news.count.seconds = time.monotonic() - began
+    return news.count
+
+
+class _News:
+    """Iterates over what is new or changed in a source, and counts the rest. `replaces` grows with what changed."""
+
+    def __init__(
+        self, source: Source, known: Known, progress: Callable[[int, int | None, int], None] | None = None
+    ) -> None:
+        self.count = Added()
+        self.replaces: dict[str, int] = {}
+        self._source = source
+        self._known = known
+        self._progress = progress
+        self._total = source.total  # asked once: a table's footer is read for it
+
+    def tell(self) -> None:
+        if self._progress is not None:
+            count = self.count
+            self._progress(count.same + count.removed + count.embedded + count.skipped, self._total, count.skipped)
+
+    def __iter__(self) -> Iterator[ImageItem | Skipped]:
+        seen: set[str] = set()
+        for item in self._source.items(pass_over=self._pass_over):
+            self.count.read += 1
+            one = self._news(item, seen)
+            if one is not None:
+                yield one
+        self.tell()
+
+    def _pass_over(self, key: str, path: str, size: int, mtime: float) -> bool:
+        same = self._known.same_file(key, path, size, mtime)
+        if same:
+            self.count.read += 1
+            self._pass()
+        return same
+
+    def _pass(self) -> None:
+        self.count.same += 1
+        self.tell()
+
+    def _news(self, item: ImageItem | Skipped, seen: set[str]) -> ImageItem | Skipped | None:
+        """The item if it is news, a Skipped in its place if it cannot be taken, None if it is none."""
+        one = item
+        if isinstance(item, ImageItem):
+            standing = self._known.standing(item, self._source.name)
+            if item.key in seen:
+                one = Skipped(item.key, TWICE)
+            elif standing == "taken":
+                other = self._known.where(item.key)
+                one = Skipped(item.key, f"Its key is that of another item, read from {other}; rename one of them.")
+            elif standing == "removed":
+                self.count.removed += 1
+                self.tell()
+                return None
+            elif standing == "same":
+                seen.add(item.key)
+                self._pass()
+                return None
+            elif standing == "changed":
+                self.replaces[item.key] = self._known.id_of(item.key)
+            seen.add(item.key)
+        if isinstance(one, Skipped) and self._known.skipped_before(one):
+            self._pass()
+            return None
+        return one
+
+
+def _require_same(writer: Writer, embedder: StagedEmbedder) -> None:
+    if writer.manifest.model is not None:
+        writer.manifest.model.require(embedder.model, f"What is to be added to {writer.folder}")
+    if writer.manifest.probe is not None:
+        writer.manifest.probe.require(probe(embedder))
