@@ -8,8 +8,9 @@ as many positives an image as there are true captions (Zhai et al. 2023, "Sigmoi
 Pre-Training"). Three terms join it:
 
 - a softmax over the ten class captions for each photograph, which is what zero-shot classification asks;
-- a logistic loss on the tower's inner cells: what colour, shape and texture has the object centred here? The generator
-  knows the places, and told them the tower finds the shapes in a fraction of the steps. The heads are thrown away;
+- a logistic loss on the tower's inner cells: what colour, shape and texture have the objects centred here? The
+  generator knows the places, and told them the tower finds the shapes in a fraction of the steps. The heads are thrown
+  away;
 - a ranking of captions by detail: where "a red circle with a blue square" is true it has to score above "a red
   circle", where only the latter is true, below it. This is what makes a negative example with more detail decide.
 
@@ -52,8 +53,8 @@ MODEL_CFG: dict[str, Any] = {
     "vision_cfg": {
         "timm_model_name": "resnet10t",
         "timm_model_pretrained": False,
-        "timm_pool": "avg",
-        "timm_proj": "linear",
+        "timm_pool": "avgmax",
+        "timm_proj": "mlp",
         "image_size": SIDE,
     },
     "text_cfg": {
@@ -209,6 +210,24 @@ def _shift(pixels: NDArray[np.uint8], by: int, flip: bool, rng: np.random.Genera
     return torch.from_numpy(moved).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
+def _vary(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Photographs (n, 3, side, side) in -1..1, in changed light and half of them with a square cut out of them."""
+    n, side = len(images), images.shape[-1]
+
+    def draw(low: float, high: float) -> torch.Tensor:
+        return torch.from_numpy(rng.uniform(low, high, (n, 1, 1, 1)).astype(np.float32))
+
+    grey = images.mean(dim=1, keepdim=True)
+    images = grey + (images - grey) * draw(0.6, 1.4)  # saturation
+    images = (images * draw(0.75, 1.25) + draw(-0.2, 0.2)).clamp_(-1, 1)  # contrast, brightness
+    hole = side * 3 // 8
+    left, top = (torch.from_numpy(rng.integers(-hole // 2, side - hole // 2, (n, 1))) for _ in range(2))
+    across = torch.arange(side)
+    column, row = ((across >= edge) & (across < edge + hole) for edge in (left, top))
+    column &= torch.from_numpy(rng.random((n, 1)) < 0.5)
+    return images.masked_fill_(row[:, None, :, None] & column[:, None, None, :], 0.0)
+
+
 def _resize(images: torch.Tensor, side: int) -> torch.Tensor:
     if images.shape[-1] == side:
         return images
@@ -266,8 +285,9 @@ def draw_captions(rng: np.random.Generator, codes: NDArray[np.int8]) -> Captions
         texts.append(describe_class(rng, said))
         classes.append(true_of)
 
-    for _ in range(40):
-        say(Ask((_random_pair(rng),)))
+    for colour in COLOURS:  # every pair in every step: telling who wears what colour is what the tower learns last
+        for shape in SHAPES:
+            say(Ask((Part(colour, shape),)))
     for colour in COLOURS:
         say(Ask((Part(colour=colour),)))
     for shape in SHAPES:
@@ -353,15 +373,15 @@ def losses(
 
 
 class Cells(torch.nn.Module):
-    """Says of each cell of two inner feature maps what object is centred there; only training needs it."""
+    """Says of each cell of the last three feature maps what objects are centred there; only training needs it."""
 
     WORDS = len(COLOURS) + len(SHAPES) + len(TEXTURES) + len(COLOURS) * len(SHAPES)
 
     def __init__(self, trunk: Any) -> None:
         super().__init__()
-        self.heads = torch.nn.ModuleList(torch.nn.LazyConv2d(self.WORDS, 1) for _ in range(2))
+        self.heads = torch.nn.ModuleList(torch.nn.LazyConv2d(self.WORDS, 1) for _ in range(3))
         self.maps: dict[int, torch.Tensor] = {}
-        for i, layer in enumerate((trunk.layer2, trunk.layer3)):
+        for i, layer in enumerate((trunk.layer2, trunk.layer3, trunk.layer4)):
             layer.register_forward_hook(lambda _module, _inputs, output, i=i: self.maps.__setitem__(i, output))
 
     def loss(self, codes: NDArray[np.int8], centres: NDArray[np.float32]) -> torch.Tensor:
@@ -463,7 +483,7 @@ def train(args: argparse.Namespace) -> None:
         images = torch.cat(
             [
                 _resize(_shift(scenes.pixels[drawn], 2, False, rng), side),
-                _resize(_shift(photos[shot], 4, True, rng), side),
+                _resize(_vary(_shift(photos[shot], 4, True, rng), rng), side),
             ]
         ).to(device, memory_format=torch.channels_last)
         captions = draw_captions(rng, codes)
