@@ -17,7 +17,7 @@ import clipsieve
 from clipsieve.command import Command
 from clipsieve.commands_ask import filter_, search
 from clipsieve.commands_build import index, inference, info
-from clipsieve.commands_change import add, remove
+from clipsieve.commands_change import add, compact, remove
 from clipsieve.commands_demo import demo
 from clipsieve.commands_label import label
 from clipsieve.opening import load_model
@@ -40,6 +40,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "label": label,
     "add": add,
     "remove": remove,
+    "compact": compact,
     "info": info,
 }
 for name, command in COMMANDS.items():

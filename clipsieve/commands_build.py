@@ -1,6 +1,5 @@
 """`inference`, `index` and `info`: making a collection, and what it holds."""
 
-import contextlib
 import os
 import re
 import time
@@ -14,8 +13,8 @@ import typer
 from clipsieve import options
 from clipsieve.command import say
 from clipsieve.errors import InputError
-from clipsieve.parts import Parts, print_json, progress
-from clipsieve.progress import Progress, duration
+from clipsieve.parts import Parts, print_json, progress, stages
+from clipsieve.progress import duration
 
 DEFAULT_MODEL = "open_clip:ViT-B-32/laion2b_s34b_b79k"
 
@@ -121,15 +120,7 @@ def index(
 
         make_twin(folder, into)
     began = time.monotonic()
-    shown: dict[str, Progress] = {}  # one line for each stage that the build goes through
-    with contextlib.ExitStack() as stages:
-
-        def update(stage: str, done: int, total: int) -> None:
-            if stage not in shown:
-                stages.close()
-                shown[stage] = stages.enter_context(progress(stage, "rows"))
-            shown[stage].update(done, total)
-
+    with stages("rows") as update:
         built = build_indices(
             folder if into is None else into,
             recall=recall,

@@ -1,4 +1,4 @@
-"""`add` and `remove`: a collection that follows what it is of."""
+"""`add`, `remove` and `compact`: a collection that follows what it is of."""
 
 import re
 from dataclasses import asdict
@@ -8,7 +8,7 @@ import typer
 
 from clipsieve import options
 from clipsieve.errors import InputError
-from clipsieve.parts import Parts, print_json, progress
+from clipsieve.parts import Parts, print_json, progress, stages
 from clipsieve.progress import duration
 
 
@@ -18,7 +18,9 @@ def add(
     input: options.Input,
     format: options.InputFormat = "auto",
     text: options.CaptionTexts = True,
-    thumbs: options.Thumbs = False,
+    thumbs: Annotated[
+        bool | None, typer.Option("--thumbs/--no-thumbs", help="Keep small WebPs; if the collection does, by default.")
+    ] = None,
     batch_size: options.BatchSize = 256,
     workers: options.Workers = None,
     shard_size: options.ShardSize = 100_000,
@@ -108,6 +110,28 @@ def remove(
         typer.echo(f"{len(found):,} of {left:,} images would be removed.")
     else:
         typer.echo(f"{len(found):,} images removed; {left:,} are left.")
+
+
+def compact(
+    ctx: typer.Context,
+    folder: options.Folder,
+    shard_size: options.ShardSize = 100_000,
+    json: options.Json = False,
+) -> None:
+    """Drop what was removed from the files, join small shards, and index what is left.
+
+    Example: clipsieve compact photos.clip
+    """
+    from clipsieve.index import compact as work
+
+    with stages("rows") as update:
+        made = work.compact(folder, shard_size=shard_size, progress=update)
+    if json:
+        print_json({**asdict(made), "folder": str(folder)})
+    elif made.before == made.after and not made.dropped:
+        typer.echo("Nothing to do: no image was removed, and no two shards are small.")
+    else:
+        typer.echo(f"{made.dropped:,} removed images dropped; {made.before:,} shards are {made.after:,} now.")
 
 
 def parse_ids(text: str) -> list[int]:

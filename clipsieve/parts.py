@@ -1,8 +1,9 @@
 """What commands are given instead of making it themselves, so that tests can give something else."""
 
+import contextlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,21 @@ class Parts:
 def progress(what: str, unit: str) -> Progress:
     """Progress on stderr."""
     return Progress(what, unit, sys.stderr)
+
+
+@contextlib.contextmanager
+def stages(unit: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A function (stage, done, total) that shows one line after another, for work in several stages."""
+    shown: dict[str, Progress] = {}
+    with contextlib.ExitStack() as lines:
+
+        def update(stage: str, done: int, total: int) -> None:
+            if stage not in shown:
+                lines.close()
+                shown[stage] = lines.enter_context(progress(stage, unit))
+            shown[stage].update(done, total)
+
+        yield update
 
 
 def print_json(value: object) -> None:

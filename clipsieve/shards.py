@@ -119,6 +119,17 @@ def read_removed(folder: str | os.PathLike[str], manifest: Manifest) -> Int64:
     return np.unique(np.array(ids, dtype=np.int64))
 
 
+def read_dismissed(folder: str | os.PathLike[str]) -> set[int]:
+    """Ids that somebody removed on purpose, and not because their files had gone."""
+    lines = read_lines(Path(folder) / "removed.jsonl")
+    return {i for line in lines if not line.get("gone") for i in line.get("ids", [])}
+
+
+def read_thumbs(folder: str | os.PathLike[str], shard: Shard) -> pa.Table:
+    """The shard's small images: id, thumb (encoded, null where there is none), in row order."""
+    return _read_table(_path(folder, shard, "thumbs"), shard, None)
+
+
 def verify(folder: str | os.PathLike[str], manifest: Manifest) -> list[str]:
     """Read every file that the manifest names and compare; a sentence for each that disagrees, none if all is well.
 

@@ -122,10 +122,7 @@ class Writer:
                 rows = {"id": table["id"], "thumb": pa.array(thumbs, pa.binary())}
                 files["thumbs"] = self._write_table("thumbs", number, pa.table(rows), THUMB_ROWS)
         if skipped:
-            names = ("key", "reason", "content_hash")
-            rows = {name: [getattr(s, name) for s in skipped] for name in names}
-            schema = pa.schema([(name, pa.string()) for name in names])
-            files["skipped"] = self._write_table("skipped", number, pa.table(rows, schema=schema))
+            files["skipped"] = self._write_skipped(number, skipped)
         first, last = (manifest.next_id, manifest.next_id + n - 1) if n else (-1, -1)
         shard = Shard(number, n, first, last, files, source, tuple(replaces))
         self.commit(
@@ -197,11 +194,50 @@ class Writer:
 
         return self._write(role, number, write)
 
+    def _write_skipped(self, number: int, skipped: Sequence[Skipped]) -> File:
+        names = ("key", "reason", "content_hash")
+        rows = {name: [getattr(s, name) for s in skipped] for name in names}
+        return self._write_table("skipped", number, pa.table(rows, schema=pa.schema([(n, pa.string()) for n in names])))
+
     def _write(self, role: str, number: int, write: Callable[[BinaryIO], object]) -> File:
         path = self.folder / role / f"{role}_{number:06d}{ROLES[role]}"
         path.parent.mkdir(exist_ok=True)
         write_file(path, write)
         return self.file(path)
+
+
+class Draft(Writer):
+    """A writer whose commits stay in memory: what it leads to is put together, and committed by another writer."""
+
+    def commit(self, manifest: Manifest) -> None:
+        """Keep `manifest` as this writer's own."""
+        self.manifest = manifest
+
+    def rewrite(
+        self,
+        arrays: Mapping[str, npt.NDArray[Any]],
+        metadata: pa.Table,
+        thumbs: pa.Table | None,
+        skipped: Sequence[Skipped],
+    ) -> Shard:
+        """Write a shard of n items that have their ids already, ascending; the manifest only learns of its number.
+
+        arrays    role -> vectors (n, d)
+        metadata  n rows with all columns
+        thumbs    n rows of id and thumb
+        """
+        number, n = self.manifest.next_shard, len(metadata)
+        files = {}
+        if n:
+            files = {role: self._write_array(role, number, array) for role, array in arrays.items()}
+            files["metadata"] = self._write_table("metadata", number, metadata)
+            if thumbs is not None:
+                files["thumbs"] = self._write_table("thumbs", number, thumbs, THUMB_ROWS)
+        if skipped:
+            files["skipped"] = self._write_skipped(number, skipped)
+        self.commit(dataclasses.replace(self.manifest, next_shard=number + 1))
+        ids = metadata["id"].to_numpy()
+        return Shard(number, n, int(ids[0]) if n else -1, int(ids[-1]) if n else -1, files)
 
 
 def _metadata_table(

@@ -78,21 +78,35 @@ def build_indices(
 
     InputError for options that cannot be, MissingExtra without the faiss that is needed; the folder's own errors.
     """
+    with open_writer(folder) as writer:
+        clean_indices(writer.folder, writer.manifest)
+        results = build_indices_of(writer, recall, memory_bytes, device, rebuild, factory, progress)
+        clean_indices(writer.folder, writer.manifest)
+    return results
+
+
+def build_indices_of(
+    writer: Writer,
+    recall: float = 0.95,
+    memory_bytes: int = 4 << 30,
+    device: str = "cpu",
+    rebuild: bool = False,
+    factory: str | None = None,
+    progress: Progress | None = None,
+) -> list[Built]:
+    """`build_indices` for a writer that is at work already. Files of indices that are no longer named stay."""
     if not 0 < recall <= 1:
         raise InputError(f"A recall of {recall} was asked for; it lies above 0 and at most at 1.")
     check_device(device)
     results = []
-    with open_writer(folder) as writer:
-        _clean(writer.folder, writer.manifest)
-        for modality in ROLES:
-            parts = shards_of(writer.manifest, modality)
-            if not parts:
-                continue
-            job = _Job(writer, modality, parts, recall, memory_bytes, device, factory, progress or _silent)
-            results.append(job.run(rebuild))
-        if not results:
-            raise InputError(f"{folder} holds no vectors yet; run `clipsieve inference` first.")
-        _clean(writer.folder, writer.manifest)
+    for modality in ROLES:
+        parts = shards_of(writer.manifest, modality)
+        if not parts:
+            continue
+        job = _Job(writer, modality, parts, recall, memory_bytes, device, factory, progress or _silent)
+        results.append(job.run(rebuild))
+    if not results:
+        raise InputError(f"{writer.folder} holds no vectors yet; run `clipsieve inference` first.")
     return results
 
 
@@ -273,7 +287,7 @@ def _hash_codes(folder: Path, parts: list[Shard]) -> Int64:
     return duplicates.hash_codes(hashes)
 
 
-def _clean(folder: Path, manifest: Manifest) -> None:
+def clean_indices(folder: Path, manifest: Manifest) -> None:
     """Delete index files that the manifest does not name: older ones, and those of builds that were killed."""
     used = {file.path for index in manifest.indices for file in index.files.values()}
     names = "|".join(ROLES)

@@ -94,8 +94,11 @@ class Opened:
     @property
     def count(self) -> int:
         """Items, removed ones not counted."""
-        spans = [(s.first_id, s.last_id) for s in self.manifest.shards if s.rows]
-        gone = sum(int(((self.removed >= first) & (self.removed <= last)).sum()) for first, last in spans)
+        gone = 0
+        for shard in self.manifest.shards if len(self.removed) else ():
+            inside = self.removed[(self.removed >= shard.first_id) & (self.removed <= shard.last_id)]
+            if len(inside):  # once compacted, an id between two others may be nobody's
+                gone += int(np.isin(inside, shards.read_ids(self.folder, shard)).sum())
         return self.manifest.rows - gone
 
     def rows(self, modality: str) -> Rows:

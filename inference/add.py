@@ -49,13 +49,14 @@ def add_to_collection(
     workers: int | None = None,
     shard_size: int = 100_000,
     commit_seconds: float = 600.0,
-    thumbs: bool = False,
+    thumbs: bool | None = None,
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[int, int | None, int], None] | None = None,
 ) -> Added:
     """Embed what `source` holds and the collection does not; a changed image takes the place of the one before.
 
     load      makes the embedder of the collection's model name; only called if there is something to embed
+    thumbs    store small images; by default if the collection has some
     progress  called with (inputs read, their total or None, skipped) as they are passed over or embedded
 
     The other arguments are those of `run.embed_collection`. A file is the same while its path, size and time of last
@@ -78,6 +79,8 @@ def add_to_collection(
         if first is not None:
             embedder = load(model.name)
             _require_same(writer, embedder)
+            if thumbs is None:
+                thumbs = any("thumbs" in shard.files for shard in writer.manifest.shards)
             pending = Pending(writer, source, embedder, None, news.replaces)
             batches = embed_items(
                 itertools.chain([first], items), embedder, text, batch_size, workers, thumbs, max_pixels

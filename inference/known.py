@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from clipsieve.durable import read_lines
 from clipsieve.manifest import Manifest
-from clipsieve.shards import read_metadata, read_removed, read_skipped
+from clipsieve.shards import read_dismissed, read_metadata, read_removed, read_skipped
 from clipsieve.types import ImageItem, Skipped, content_hash
 
 COLUMNS = ["id", "key", "image_path", "content_hash", "size", "mtime"]
@@ -28,9 +27,7 @@ class Known:
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         removed = set(read_removed(folder, manifest).tolist())
-        lines = read_lines(folder / "removed.jsonl")
-        gone = {i for line in lines if line.get("gone") for i in line.get("ids", [])}
-        gone |= {i for shard in manifest.shards for i in shard.replaces}
+        gone = removed - read_dismissed(folder)  # vanished, or replaced
         self._rows: dict[str, _Row] = {}
         self._skipped: set[Skipped] = set()
         for shard in manifest.shards:
@@ -64,7 +61,8 @@ class Known:
         if not row.live:
             return "removed"
         path = item.meta.get("image_path")
-        from_here = row.path == path if path is not None and row.path is not None else row.input == input
+        by_path = path is not None and row.path is not None
+        from_here = row.path == path if by_path else row.input in (None, input)  # None once compacted
         if row.hash == digest or (row.hash is None and from_here):  # vectors that were imported have no hash
             return "same"
         return "changed" if from_here else "taken"

@@ -428,3 +428,13 @@ def test_remove_by_id_and_what_it_refuses(run, growing):
     assert "Item 4 was removed" in run("remove", folder, "--ids", "4", code=1).stderr
     assert "'x' in --ids is no id" in run("remove", folder, "--ids", "1,x", code=2).stderr
     assert "one of --where, --ids and --missing" in run("remove", folder, code=2).stderr
+
+
+def test_compact_drops_what_was_removed(run, growing):
+    _, folder = growing
+    assert "Nothing to do" in run("compact", folder).stdout
+    run("remove", folder, "--where", "key like 'red/%'")
+    before = like(run, "blue", folder)
+    assert "10 removed images dropped; 1 shards are 1 now" in run("compact", folder).stdout
+    assert like(run, "blue", folder) == before
+    assert json.loads(run("info", folder, "--json").stdout)["removed"] == 0
