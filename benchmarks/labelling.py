@@ -64,11 +64,15 @@ def sides_of(compiled: Compiled) -> list[Side]:
 
 
 def scatter_maxima(scores: torch.Tensor, sides: list[Side], classes: int) -> list[torch.Tensor]:
-    """Maxima (b, classes) of either side from scores (b, e) of 0 and above."""
+    """Maxima (b, classes) of either side from scores (b, e) of 0 and above.
+
+    As that system does it, for every score the offset of its row and the class of its column are written out in full.
+    """
     b, maxima = len(scores), []
     for columns, owner in sides:
         flat = scores[:, columns].flatten()
-        index = (torch.arange(b)[:, None] * classes + owner).flatten()
+        offsets = torch.arange(b)[:, None].expand(-1, len(columns)).flatten() * classes
+        index = owner.repeat(b) + offsets
         maxima.append(torch.zeros(b * classes).scatter_reduce(0, index, flat, "amax").view(b, classes))
     return maxima
 
