@@ -17,7 +17,7 @@ import clipsieve
 from clipsieve.command import Command
 from clipsieve.commands_ask import filter_, search
 from clipsieve.commands_build import index, inference, info
-from clipsieve.commands_change import add, compact, remove
+from clipsieve.commands_change import add, check, compact, remove
 from clipsieve.commands_demo import demo
 from clipsieve.commands_label import label
 from clipsieve.opening import load_model
@@ -41,6 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "add": add,
     "remove": remove,
     "compact": compact,
+    "check": check,
     "info": info,
 }
 for name, command in COMMANDS.items():

@@ -1,4 +1,4 @@
-"""`add`, `remove` and `compact`: a collection that follows what it is of."""
+"""`add`, `remove`, `compact` and `check`: a collection that follows what it is of."""
 
 import re
 from dataclasses import asdict
@@ -132,6 +132,41 @@ def compact(
         typer.echo("Nothing to do: no image was removed, and no two shards are small.")
     else:
         typer.echo(f"{made.dropped:,} removed images dropped; {made.before:,} shards are {made.after:,} now.")
+
+
+def check(
+    ctx: typer.Context,
+    folder: options.Folder,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Drop what can be made again; set damaged shards aside.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Read a whole collection and say what is damaged. The exit code is 1 if something is.
+
+    Example: clipsieve check photos.clip
+    """
+    from clipsieve.index import check as work
+
+    done: list[str] = []
+    if repair:
+        with progress("repairing", "bytes") as shown:
+            done = work.repair(folder, shown.update)
+    with progress("checking", "bytes") as shown:
+        found = work.check(folder, shown.update)
+    if json:
+        print_json({**asdict(found), "done": done, "folder": str(folder)})
+    else:
+        for line in done:
+            typer.echo(line)
+        for line in found.problems:
+            typer.echo(line)
+        state = f"{len(found.problems):,} problems" if found.problems else "No problem"
+        typer.echo(f"{state} in {found.files:,} files of {found.bytes:,} bytes with {found.rows:,} images.")
+        if found.problems and not repair:
+            typer.echo(f"Restore it from a copy, or go on without it: clipsieve check {folder} --repair")
+    if found.problems:
+        raise typer.Exit(1)
 
 
 def parse_ids(text: str) -> list[int]:

@@ -1,10 +1,12 @@
 """`clipsieve.json`: what a collection consists of.
 
 A file that the manifest does not name does not exist, whatever lies in the folder; replacing the manifest is the only
-commit. It is JSON whose keys are the field names below. `format_version` rises when an older reader would misread.
+commit. It is JSON whose keys are the field names below, and `checksum`, the SHA-256 of the rest, without which a
+flipped digit would be believed. `format_version` rises when an older reader would misread.
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -221,6 +223,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise CollectionError(
             f"{path} has format version {version}; this clipsieve reads up to {FORMAT_VERSION}, so upgrade it."
         )
+    if isinstance(value, dict) and value.pop("checksum", None) != _checksum(value):
+        raise CollectionDamaged(f"{path} is not as it was written: its checksum disagrees; restore it from a copy.")
     try:
         return _from_json(value)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -231,8 +235,14 @@ def commit(folder: Path, manifest: Manifest) -> None:
     """Replace the folder's manifest, durably and at once. Only the holder of the folder's lock may call this."""
     if manifest.read_only:
         raise InputError(f"The manifest of {folder} is read-only; it describes files of another program.")
-    text = json.dumps(_to_json(manifest), indent=1) + "\n"
+    value = _to_json(manifest)
+    text = json.dumps(value | {"checksum": _checksum(value)}, indent=1) + "\n"
     write_file(folder / NAME, lambda file: file.write(text.encode()))
+
+
+def _checksum(value: Mapping[str, Any]) -> str:
+    # Of the parsed values, not of the bytes: who reindents the file has changed nothing.
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _to_json(manifest: Manifest) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from clipsieve import foreign
 from clipsieve import manifest as manifests
 from clipsieve.durable import read_lines
 from clipsieve.errors import CollectionDamaged, CollectionMissing, NotFound
-from clipsieve.manifest import Manifest, Shard, read_manifest
+from clipsieve.manifest import File, Manifest, Shard, read_manifest
 from clipsieve.types import Int64, Skipped
 
 ROLES = {
@@ -137,16 +137,19 @@ def verify(folder: str | os.PathLike[str], manifest: Manifest) -> list[str]:
     """
     files = [f for shard in manifest.shards for f in shard.files.values()]
     files += [f for index in manifest.indices for f in index.files.values()]
-    problems = []
-    for file in files:
-        path = Path(folder) / file.path
-        if not path.is_file():
-            problems.append(f"{file.path} is missing.")
-        elif path.stat().st_size != file.size:
-            problems.append(f"{file.path} has {path.stat().st_size} bytes; the manifest says {file.size}.")
-        elif file.sha256 and checksum(path) != file.sha256:
-            problems.append(f"{file.path} has changed: its checksum is not the manifest's.")
-    return problems
+    return [problem for file in files if (problem := problem_of(folder, file))]
+
+
+def problem_of(folder: str | os.PathLike[str], file: File) -> str | None:
+    """A sentence if a file of the folder is not as the manifest has it; it is read for that."""
+    path = Path(folder) / file.path
+    if not path.is_file():
+        return f"{file.path} is missing."
+    if path.stat().st_size != file.size:
+        return f"{file.path} has {path.stat().st_size:,} bytes; the manifest says {file.size:,}."
+    if file.sha256 and checksum(path) != file.sha256:
+        return f"{file.path} has changed: its checksum is not the manifest's."
+    return None
 
 
 def _read_table(path: Path, shard: Shard, columns: Sequence[str] | None) -> pa.Table:

@@ -438,3 +438,16 @@ def test_compact_drops_what_was_removed(run, growing):
     assert "10 removed images dropped; 1 shards are 1 now" in run("compact", folder).stdout
     assert like(run, "blue", folder) == before
     assert json.loads(run("info", folder, "--json").stdout)["removed"] == 0
+
+
+def test_check_names_what_is_damaged_and_repairs(run, growing):
+    photos, folder = growing
+    assert run("check", folder).stdout.startswith("No problem in ")
+    (folder / "metadata" / "metadata_000000.parquet").write_bytes(b"?")
+    said = run("check", folder, code=1).stdout
+    assert "metadata/metadata_000000.parquet has 1 bytes" in said
+    assert "--repair" in said
+    done = json.loads(run("check", folder, "--repair", "--json").stdout)["done"]
+    assert "Shard 0 with 30 images was set aside" in done[-1]
+    assert "30 images embedded" in run("add", folder, photos).stdout
+    assert "No problem" in run("check", folder).stdout

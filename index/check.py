@@ -1,0 +1,190 @@
+"""Whether a collection is whole, and what can be mended.
+
+Everything that the manifest names is read and compared with its checksum; then what the files say is compared. Mending
+drops what is derived (indices, groups, thumbnails, the cache), which can be made again, and sets damaged vectors and
+metadata aside, which `clipsieve add` embeds again. What people wrote is never changed.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from clipsieve import shards
+from clipsieve.errors import ClipsieveError, CollectionReadOnly
+from clipsieve.index.build import clean_indices
+from clipsieve.index.metadata import NAME as CACHE
+from clipsieve.index.stored import ROLES as VECTORS
+from clipsieve.manifest import File, Manifest, Shard
+from clipsieve.writer import open_writer
+
+ASIDE = "aside"
+OPTIONAL = ("thumbs", "skipped")
+"""Roles of files that a shard can do without."""
+BLOCK = 65_536
+TOLERANCE = 0.01
+"""How far the length of a float16 row may be from 1: far above rounding, far below any other scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What `check` found.
+
+    problems  a sentence each; none if the collection is whole
+    files     how many files the manifest names
+    bytes     their sizes in all
+    rows      rows in all shards
+    """
+
+    problems: tuple[str, ...]
+    files: int
+    bytes: int
+    rows: int
+
+
+def check(folder: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None) -> Checked:
+    """Read all of a collection and compare.
+
+    progress  called with (bytes read, bytes to read)
+
+    CollectionMissing or CollectionDamaged if there is no manifest to go by.
+    """
+    path = Path(folder)
+    manifest = shards.open_manifest(path)
+    files = _files(manifest)
+    bad = _bad_files(path, manifest, progress)
+    problems = list(bad.values())
+    for shard in manifest.shards:
+        if shard.rows and not any(file.path in bad for file in shard.files.values()):
+            problems += _shard_problems(path, manifest, shard)
+    problems += _manifest_problems(path, manifest)
+    return Checked(tuple(problems), len(files), sum(f.size for f in files), manifest.rows)
+
+
+def repair(folder: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None) -> list[str]:
+    """Make the collection whole without what is damaged; a sentence for each thing done, none if nothing was to do.
+
+    Damaged shards go to `aside/` in the folder. The errors are those of `check` and of `open_writer`.
+    """
+    path = Path(folder)
+    if shards.open_manifest(path).read_only:
+        raise CollectionReadOnly(f"{path} was not made by clipsieve; restore its files from a copy.")
+    done = []
+    with open_writer(path) as writer:
+        manifest = writer.manifest
+        bad = _bad_files(path, manifest, progress)
+        kept, aside = [], []
+        for shard in manifest.shards:
+            roles = {role for role, file in shard.files.items() if file.path in bad}
+            if roles - set(OPTIONAL) or (shard.rows and not roles and list(_shard_problems(path, manifest, shard))):
+                aside.append(shard)
+                continue
+            if roles:
+                done.append(f"Shard {shard.number} goes without its {' and '.join(sorted(roles))}.")
+            files = {role: file for role, file in shard.files.items() if role not in roles}
+            kept.append(dataclasses.replace(shard, files=files))
+        there = {shard.number for shard in kept}
+        indices = tuple(
+            index
+            for index in manifest.indices
+            if there.issuperset(index.shards) and not any(file.path in bad for file in index.files.values())
+        )
+        done += [
+            f"The {index.name} index was dropped; `clipsieve index {path}` makes it again."
+            for index in manifest.indices
+            if index not in indices
+        ]
+        done += [
+            f"Shard {shard.number} with {shard.rows:,} images was set aside; `clipsieve add` embeds them again."
+            for shard in aside
+        ]
+        for shard in aside:
+            _set_aside(path, shard)
+        if done:
+            writer.commit(dataclasses.replace(manifest, shards=tuple(kept), indices=indices))
+        writer.clean()
+        clean_indices(path, writer.manifest)
+    (path / CACHE).unlink(missing_ok=True)  # derived: what it was made of may have been damaged
+    return done
+
+
+def _files(manifest: Manifest) -> list[File]:
+    files = [file for shard in manifest.shards for file in shard.files.values()]
+    return files + [file for index in manifest.indices for file in index.files.values()]
+
+
+def _bad_files(folder: Path, manifest: Manifest, progress: Callable[[int, int], None] | None) -> dict[str, str]:
+    """Path -> what is wrong with it."""
+    files = _files(manifest)
+    total, done, bad = sum(file.size for file in files), 0, {}
+    for file in files:
+        problem = shards.problem_of(folder, file)
+        if problem is not None:
+            bad[file.path] = problem
+        done += file.size
+        if progress is not None:
+            progress(done, total)
+    return bad
+
+
+def _shard_problems(folder: Path, manifest: Manifest, shard: Shard) -> Iterator[str]:
+    """What is wrong with a shard whose files are as they were written."""
+    what = f"Shard {shard.number}"
+    try:
+        ids = shards.read_metadata(folder, shard, ["id"])["id"].to_numpy() if "metadata" in shard.files else None
+        arrays = {role: shards.open_array(folder, shard, role) for role in VECTORS.values() if role in shard.files}
+    except ClipsieveError as error:
+        yield str(error)
+        return
+    if ids is not None and ((ids[1:] <= ids[:-1]).any() or ids[0] != shard.first_id or ids[-1] != shard.last_id):
+        yield f"{what} has ids that do not ascend from {shard.first_id} to {shard.last_id}."
+    if shard.last_id >= manifest.next_id:
+        yield f"{what} has ids up to {shard.last_id}, but the next to be given is {manifest.next_id}."
+    for role, array in arrays.items():
+        if array.shape[1] != manifest.dim:
+            yield f"{what} has {role} of {array.shape[1]} dimensions; the manifest says {manifest.dim}."
+            continue
+        odd = 0
+        for start in range(0, len(array), BLOCK):
+            rows = array[start : start + BLOCK].astype(np.float32)
+            length = np.sqrt(np.einsum("ij,ij->i", rows, rows))  # (b,)
+            odd += int((~(np.abs(length - 1) <= TOLERANCE)).sum())  # NaN is odd too
+        if odd:
+            yield f"{what} has {odd:,} rows of {role} whose length is not 1."
+
+
+def _manifest_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
+    spans = sorted((s.first_id, s.last_id, s.number) for s in manifest.shards if s.rows)
+    for (_, last, one), (first, _, two) in itertools.pairwise(spans):
+        if first <= last:
+            yield f"Shards {one} and {two} have ids in common."
+    there = {shard.number: shard.rows for shard in manifest.shards}
+    for index in manifest.indices:
+        lost = sorted(set(index.shards) - set(there))
+        if lost:
+            yield f"The {index.name} index covers shards that are gone ({', '.join(map(str, lost))}); index it again."
+    try:
+        removed = shards.read_removed(folder, manifest)
+    except ClipsieveError as error:
+        yield str(error)
+        return
+    if len(removed) and not 0 <= removed[0] <= removed[-1] < manifest.next_id:
+        yield f"removed.jsonl names ids that were never given; the next to be given is {manifest.next_id}."
+
+
+def _set_aside(folder: Path, shard: Shard) -> None:
+    """A second name for each of its files; the first one goes once no manifest names it."""
+    for file in shard.files.values():
+        there, to = folder / file.path, folder / ASIDE / file.path
+        if there.exists() and not to.exists():
+            to.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):  # a file system without links
+                os.link(there, to)
+                continue
+            shutil.copyfile(there, to)

@@ -1,0 +1,118 @@
+"""Damage is found and named, and what can be mended is."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from clipsieve.errors import CollectionDamaged
+from clipsieve.index.build import build_indices
+from clipsieve.index.check import check, repair
+from clipsieve.inference.add import add_to_collection
+from clipsieve.inference.fake import FakeEmbedder
+from clipsieve.inference.reader import open_source
+from clipsieve.inference.run import embed_collection
+from clipsieve.manifest import read_manifest
+from clipsieve.opening import open_collection
+from clipsieve.types import MetaClass
+from clipsieve.writer import open_writer
+from tests.inference.pictures import jpeg, write_tree
+
+
+@pytest.fixture
+def root(tmp_path):
+    images = {f"{i:02}.jpg": jpeg(i) for i in range(20)}
+    captions = {f"{i:02}.txt": f"number {i}".encode() for i in range(20)}
+    return write_tree(tmp_path / "in", {**images, **captions, "bad.jpg": b"?"})
+
+
+@pytest.fixture
+def out(tmp_path, root):
+    embed_collection(open_source(root), FakeEmbedder(), tmp_path / "c", batch_size=5, shard_size=7, thumbs=True)
+    build_indices(tmp_path / "c", factory="IVF2,Flat")
+    with open_collection(tmp_path / "c") as photos:
+        photos.remove([4])
+    return tmp_path / "c"
+
+
+def named(out):
+    manifest = read_manifest(out)
+    files = [*(s.files for s in manifest.shards), *(i.files for i in manifest.indices)]
+    return sorted((role, file.path) for named in files for role, file in named.items())
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 16
+    path.write_bytes(data)
+
+
+def test_a_whole_collection(out):
+    calls = []
+    found = check(out, lambda *given: calls.append(given))
+    assert found.problems == ()
+    assert (found.files, found.rows) == (len(named(out)), 20)
+    assert calls[-1] == (found.bytes, found.bytes)
+    assert repair(out) == []
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
+@pytest.mark.parametrize("role", ["img_emb", "text_emb", "metadata", "thumbs", "skipped", "index", "groups"])
+def test_each_kind_of_file_is_named_and_mended(out, root, role, how):
+    path = out / next(path for r, path in named(out) if r == role)
+    before = read_manifest(out)
+    if how == "flipped":
+        flip(path)
+    elif how == "cut":
+        path.write_bytes(path.read_bytes()[:-3])
+    else:
+        path.unlink()
+    (problem,) = check(out).problems
+    assert path.relative_to(out).as_posix() in problem
+    assert repair(out)
+    assert check(out).problems == ()
+    lost = len(before.shards) - len(read_manifest(out).shards)
+    assert lost == (role in ("img_emb", "text_emb", "metadata"))
+    if lost and how != "gone":
+        assert (out / "aside" / path.relative_to(out)).exists()
+    add_to_collection(open_source(root), lambda name: FakeEmbedder(), out)
+    build_indices(out)
+    with open_collection(out) as photos:
+        keys = photos.keys(photos.select("id >= 0"))
+    # A shard that was set aside takes with it that one of its items had been removed.
+    assert set(keys) | {"04.jpg"} == {f"{i:02}.jpg" for i in range(20)}
+    assert len(keys) == len(set(keys))
+
+
+def test_rows_that_are_no_unit_vectors(out):
+    manifest = read_manifest(out)
+    shard = manifest.shards[0]
+    path = out / shard.files["img_emb"].path
+    array = np.load(path)
+    array[2] = np.nan
+    np.save(path, array)
+    assert "has changed" in check(out).problems[0]
+    with open_writer(out) as writer:  # as if it had been written so
+        changed = dataclasses.replace(shard, files={**shard.files, "img_emb": writer.file(path)})
+        writer.commit(dataclasses.replace(manifest, shards=(changed, *manifest.shards[1:])))
+    assert check(out).problems == ("Shard 0 has 1 rows of img_emb whose length is not 1.",)
+
+
+def test_a_damaged_manifest_or_list_of_removed_items_is_never_answered_from(out):
+    text = (out / "removed.jsonl").read_text()
+    (out / "removed.jsonl").write_text(text.replace("{", "[", 1))
+    assert "removed.jsonl line 1" in check(out).problems[0]
+    with pytest.raises(CollectionDamaged, match="removed"):
+        open_collection(out)
+    (out / "removed.jsonl").write_text(text)
+    flip(out / "clipsieve.json")
+    with pytest.raises(CollectionDamaged, match="clipsieve"):
+        check(out)
+
+
+def test_a_lost_cache_loses_nothing(out):
+    with open_collection(out, embedder=FakeEmbedder()) as photos:
+        hits = photos.search(MetaClass("q", ["a text"]), k=5).hits
+    (out / "cache.sqlite").unlink()
+    with open_collection(out, embedder=FakeEmbedder()) as photos:
+        assert photos.search(MetaClass("q", ["a text"]), k=5).hits == hits
