@@ -11,7 +11,7 @@ from clipsieve.errors import InputError
 from clipsieve.inference.decode import MAX_PIXELS
 from clipsieve.inference.embedder import StagedEmbedder
 from clipsieve.inference.known import Known
-from clipsieve.inference.pending import Pending
+from clipsieve.inference.pending import Embedded, Pending
 from clipsieve.inference.probe import probe
 from clipsieve.inference.reader import Source
 from clipsieve.inference.run import TWICE, commit_batches, embed_items
@@ -85,11 +85,7 @@ def add_to_collection(
             batches = embed_items(
                 itertools.chain([first], items), embedder, text, batch_size, workers, thumbs, max_pixels
             )
-            for batch in commit_batches(batches, pending, shard_size, commit_seconds):
-                news.count.embedded += len(batch.rows)
-                news.count.changed += sum(row.key in news.replaces for row in batch.rows)
-                news.count.skipped += len(batch.skipped)
-                news.tell()
+            commit_batches(batches, pending, shard_size, commit_seconds, news.take)
     news.count.seconds = time.monotonic() - began
     return news.count
 
@@ -106,6 +102,12 @@ class _News:
         self._known = known
         self._progress = progress
         self._total = source.total  # asked once: a table's footer is read for it
+
+    def take(self, batch: Embedded) -> None:
+        self.count.embedded += len(batch.rows)
+        self.count.changed += sum(row.key in self.replaces for row in batch.rows)
+        self.count.skipped += len(batch.skipped)
+        self.tell()
 
     def tell(self) -> None:
         if self._progress is not None:

@@ -94,10 +94,14 @@ def embed_collection(
         read = skipped = 0
         fresh = _once(items, _known_keys(writer))
         batches = embed_items(fresh, embedder, text, batch_size, workers, thumbs, max_pixels)
-        for batch in commit_batches(batches, pending, shard_size, commit_seconds):
+
+        def told(batch: Embedded) -> None:
+            nonlocal read, skipped
             read, skipped = read + batch.read, skipped + len(batch.skipped)
             if progress is not None:
                 progress(cursor + read, total, skipped_before + skipped)
+
+        commit_batches(batches, pending, shard_size, commit_seconds, told)
         seconds = time.monotonic() - began
     embedded = read - skipped
     return RunSummary(read, embedded, skipped, seconds, embedded / seconds if seconds else 0.0, cursor)
@@ -161,9 +165,13 @@ def _once(items: Iterable[ImageItem | Skipped], keys: set[str]) -> Iterator[Imag
 
 
 def commit_batches(
-    batches: Generator[Embedded, None, None], pending: Pending, shard_size: int, commit_seconds: float
-) -> Iterator[Embedded]:
-    """The batches, each once `pending` has it; committed on the way as `embed_collection` says, and at the end."""
+    batches: Generator[Embedded, None, None],
+    pending: Pending,
+    shard_size: int,
+    commit_seconds: float,
+    told: Callable[[Embedded], None],
+) -> None:
+    """Commit the batches, now and then as `embed_collection` says and at the end; `told` of each once it is taken."""
     committed = time.monotonic()
     try:
         for batch in batches:
@@ -171,7 +179,7 @@ def commit_batches(
             if pending.read >= shard_size or time.monotonic() - committed >= commit_seconds:
                 pending.commit()
                 committed = time.monotonic()
-            yield batch
+            told(batch)
     except (KeyboardInterrupt, ClipsieveError):
         pending.commit()  # whole batches, in order: as good as any other commit
         raise

@@ -73,6 +73,18 @@ def test_ctrl_c_keeps_the_batches_that_are_whole(tmp_path):
     assert (summary.before, summary.embedded) == (6, 6)
 
 
+def test_ctrl_c_while_progress_is_told_keeps_them_too(tmp_path):
+    root = write_tree(tmp_path / "in", {f"{i:02}.jpg": jpeg(i) for i in range(12)})
+
+    def stop(read, total, skipped):
+        if read >= 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed_collection(open_source(root), FakeEmbedder(), tmp_path / "out", batch_size=2, progress=stop)
+    assert open_manifest(tmp_path / "out").rows == 6
+
+
 def test_ctrl_c_right_after_a_commit_writes_nothing_twice(tmp_path, monkeypatch):
     root = write_tree(tmp_path / "in", {f"{i}.jpg": jpeg(i) for i in range(4)})
     append = Writer.append
