@@ -40,7 +40,7 @@ def make_manifest(folder: Path) -> Manifest:
                     f"{', '.join(sorted(set(present) - {kind}))}; restore it, or remove them all."
                 )
     shards: list[Shard] = []
-    formats = set()
+    formats: dict[tuple[str, int, str], Path] = {}
     next_id = 0
     for number, part in enumerate(names):
         paths = {kind: parts[part] for kind, parts in present.items()}
@@ -51,7 +51,7 @@ def make_manifest(folder: Path) -> Manifest:
             else:
                 array = _map(path)
                 rows[kind] = len(array)
-                formats.add((array.shape[1], array.dtype.name))
+                formats[kind, array.shape[1], array.dtype.name] = path
         if len(set(rows.values())) > 1:
             counts = ", ".join(f"{paths[kind].name} {n}" for kind, n in rows.items())
             raise CollectionDamaged(f"Partition {part} of {folder} does not agree in rows ({counts}); write it again.")
@@ -59,9 +59,13 @@ def make_manifest(folder: Path) -> Manifest:
         files = {kind: File(f"{kind}/{path.name}", path.stat().st_size, "") for kind, path in paths.items()}
         shards.append(Shard(number, n, next_id if n else -1, next_id + n - 1 if n else -1, files))
         next_id += n
-    if len(formats) > 1:
+    # Captions may be float32 beside images in float16: a multilingual model's are written as they come.
+    if len({dim for _, dim, _ in formats}) > 1 or len(formats) > len({kind for kind, _, _ in formats}):
         raise CollectionDamaged(f"The vectors in {folder} differ in dimension or type ({sorted(formats)}).")
-    dim, dtype = formats.pop()
+    for (_, _, name), path in formats.items():
+        if name not in ("float16", "float32"):
+            raise CollectionDamaged(f"{path} holds {name}; vectors are float16 or float32, so write it again.")
+    _, dim, dtype = min(formats)
     return Manifest(None, dim, dtype, next_id=next_id, next_shard=len(shards), shards=tuple(shards), read_only=True)
 
 

@@ -71,3 +71,14 @@ def test_opens_for_reading_only(tmp_path):
     with pytest.raises(CollectionReadOnly), open_writer(tmp_path, Manifest(ModelId("mini", "", ""), 4)):
         pass
     assert sorted(p.name for p in tmp_path.iterdir()) == ["img_emb", "metadata"]
+
+
+def test_captions_may_be_float32_beside_images_in_float16(tmp_path):
+    write(tmp_path, "0", 2, 0, text=True)
+    np.save(tmp_path / "text_emb" / "text_emb_0.npy", np.eye(2, 4, dtype=np.float32))
+    manifest = shards.open_manifest(tmp_path)
+    assert manifest.dtype == "float16"
+    assert shards.open_array(tmp_path, manifest.shards[0], "text_emb").dtype == np.float32
+    np.save(tmp_path / "text_emb" / "text_emb_0.npy", np.eye(2, 4))
+    with pytest.raises(CollectionDamaged, match="holds float64"):
+        shards.open_manifest(tmp_path)
