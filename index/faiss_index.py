@@ -34,6 +34,7 @@ class FaissIndex:
     effort       lists visited (IVF) or candidates kept (HNSW) by a search; None for the index's own setting
     score_error  bound on |score - inner product with the stored vector|; may be None for unquantised rows (0)
     recall       as measured by `tune`; None where unknown, or nothing is missed
+    first        the label that faiss itself gives to the first row: other than 0 in a part of a partitioned index
     """
 
     index: Any
@@ -41,6 +42,7 @@ class FaissIndex:
     effort: int | None = None
     score_error: float = None  # type: ignore[assignment]  # a float once __post_init__ is through
     recall: float | None = None
+    first: int = 0
 
     def __post_init__(self) -> None:
         faiss, inner = load_faiss(), self._inner
@@ -138,7 +140,7 @@ class FaissIndex:
 
     def _found(self, positions: Int64, scores: Float32) -> Found:
         real = positions >= 0
-        positions = positions[real]
+        positions = positions[real] - self.first
         return best_first([(positions if self.ids is None else self.ids[positions], scores[real])])
 
     @property
@@ -152,13 +154,14 @@ class FaissIndex:
         faiss, inner = load_faiss(), self._inner
         selector, bits = None, None
         if only is not None or (without is not None and len(without)):
-            allowed = np.zeros(self.count, np.bool_) if only is not None else np.ones(self.count, np.bool_)
+            labels = self.first + self.count
+            allowed = np.zeros(labels, np.bool_) if only is not None else np.ones(labels, np.bool_)
             if only is not None:
-                allowed[self._positions(only)] = True
+                allowed[self._positions(only) + self.first] = True
             if without is not None:
-                allowed[self._positions(without)] = False
+                allowed[self._positions(without) + self.first] = False
             bits = np.packbits(allowed, bitorder="little")
-            selector = faiss.IDSelectorBitmap(self.count, faiss.swig_ptr(bits))
+            selector = faiss.IDSelectorBitmap(labels, faiss.swig_ptr(bits))
         if isinstance(inner, faiss.IndexIVF):
             params = faiss.SearchParametersIVF(sel=selector, nprobe=self.effort or inner.nprobe)
         elif isinstance(inner, faiss.IndexHNSW):

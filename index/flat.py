@@ -78,16 +78,18 @@ class FlatIndex:
 
 
 class CombinedIndex:
-    """An index over some shards, and an exhaustive one over the shards that it does not cover, as one VectorIndex."""
+    """Indices over different rows as one VectorIndex: over some shards and over the others, or the parts of one."""
 
-    def __init__(self, covered: VectorIndex, rest: VectorIndex) -> None:
-        if covered.dim != rest.dim:
-            raise InputError(f"CombinedIndex joins {covered.dim} and {rest.dim} dimensions; they must agree.")
-        self._parts = (covered, rest)
+    def __init__(self, *parts: VectorIndex) -> None:
+        dims = {part.dim for part in parts}
+        if len(dims) != 1:
+            joined = " and ".join(map(str, sorted(dims)))
+            raise InputError(f"CombinedIndex joins {joined or 'no'} dimensions; they must agree.")
+        self._parts = parts
 
     @property
     def count(self) -> int:
-        """Rows of both."""
+        """Rows of all."""
         return sum(p.count for p in self._parts)
 
     @property
@@ -97,12 +99,12 @@ class CombinedIndex:
 
     @property
     def exhaustive(self) -> bool:
-        """True if both are."""
+        """True if all are."""
         return all(p.exhaustive for p in self._parts)
 
     @property
     def score_error(self) -> float:
-        """The greater of the two."""
+        """The greatest of all."""
         return max(p.score_error for p in self._parts)
 
     def search(self, queries: Float32, k: int, *, only: Int64 | None = None, without: Int64 | None = None) -> Neighbors:
