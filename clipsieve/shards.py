@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clipsieve import foreign
+from clipsieve import foreign, peer_tables
 from clipsieve import manifest as manifests
 from clipsieve.durable import read_lines
 from clipsieve.errors import CollectionDamaged, CollectionMissing, NotFound
@@ -154,11 +154,16 @@ def problem_of(folder: str | os.PathLike[str], file: File) -> str | None:
 
 def _read_table(path: Path, shard: Shard, columns: Sequence[str] | None) -> pa.Table:
     try:
-        with pq.ParquetFile(path) as file:
-            # A foreign file may need columns that were not asked for to make up a key from.
-            table = file.read(columns=list(columns) if columns and shard.files["metadata"].sha256 else None)
+        if path.suffix in (".arrow", ".hdf5"):
+            table = peer_tables.read_table(path)
+        else:
+            with pq.ParquetFile(path) as file:
+                # A foreign file may need columns that were not asked for to make up a key from.
+                table = file.read(columns=list(columns) if columns and shard.files["metadata"].sha256 else None)
     except FileNotFoundError:
         raise _damaged(path, "is missing") from None
+    except CollectionDamaged:
+        raise
     except (pa.ArrowInvalid, OSError) as error:
         raise _damaged(path, f"is not readable Parquet ({error})") from error
     if table.num_rows != shard.rows:

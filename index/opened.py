@@ -178,15 +178,16 @@ class Opened:
 
     def _open_rows(self, modality: str) -> Rows:
         if bare.is_manifest(self.manifest):
-            index, _ = self.index(modality)
-            assert index is not None
-            return bare.make_rows(index)
+            return bare.make_rows(self.folder, self._parts(modality))
         return rows_of(self.folder, self.manifest.dim, shards_of(self.manifest, modality), modality, self.removed)
 
     def _open_index(self, modality: str) -> tuple[VectorIndex | None, float | None]:
         if bare.is_manifest(self.manifest):
-            return bare.open_index(self.folder, modality)
+            return bare.make_index(self.folder, self._parts(modality), self.rows(modality))
         return open_index(self.folder, self.manifest, modality, self.removed)
+
+    def _parts(self, modality: str) -> list[bare.Part]:
+        return self._once("parts", modality, lambda: bare.open_parts(self.folder, modality))
 
     def _open_background(self, modality: str) -> Background:
         rows = self.rows(modality)
