@@ -16,6 +16,7 @@ from clipsieve.peer_flags import Grammar, rewrite
 STOPPED = {
     "inference": "What was embedded is kept; the same command goes on from there.",
     "add": "What was embedded is kept; the same command goes on from there.",
+    "import": "What was imported is kept; the same command goes on from there.",
     "label": "What was labelled is kept; the same command goes on from there.",
     "demo": "What was made is kept; the same command goes on from there.",
 }

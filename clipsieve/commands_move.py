@@ -1,0 +1,86 @@
+"""`import` and `export`: collections made of other programs' vectors, and written for other programs."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipsieve import options
+from clipsieve.errors import InputError
+from clipsieve.parts import Parts, print_json, progress
+
+KINDS = ("auto", "clip-retrieval", "npy", "datasets", "lance", "webdataset")
+
+
+def import_(
+    ctx: typer.Context,
+    source: Annotated[Path, typer.Argument(help="The file or folder that holds the vectors.")],
+    out: Annotated[Path, typer.Argument(help="The collection to make, or to go on with.")],
+    kind: Annotated[str, typer.Option("--kind", metavar="|".join(KINDS), help="What SOURCE is.")] = "auto",
+    model: Annotated[
+        str | None, typer.Option("--model", help="What made the vectors; else each question says it.")
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option("--table", metavar="FILE", help="Of .npy: a .parquet, .csv, .jsonl or .arrow."),
+    ] = None,
+    vector_column: Annotated[
+        str | None, typer.Option("--vector-column", metavar="NAME", help="Where a table, or a tar, has the vectors.")
+    ] = None,
+    key_column: Annotated[
+        str | None, typer.Option("--key-column", metavar="NAME", help="What an item is called.")
+    ] = None,
+    caption_column: Annotated[
+        str | None, typer.Option("--caption-column", metavar="NAME", help="Where the captions are.")
+    ] = None,
+    shard_size: Annotated[int, typer.Option("--shard-size", help="Most rows in one shard.")] = 100_000,
+    json: options.Json = False,
+) -> None:
+    """Make the collection OUT of vectors that exist. Stopped, it goes on where it was.
+
+    Example: clipsieve import vectors.npy photos.clip --table photos.csv --model ViT-B/32
+    """
+    from clipsieve import vector_sources
+    from clipsieve.importing import VectorSource, import_vectors
+
+    if kind not in KINDS:
+        raise InputError(f"The kind {kind!r} is not known; choose one of {', '.join(KINDS)}.")
+    if not source.exists():
+        raise InputError(f"{source} does not exist; check the path.")
+    chosen = vector_sources.guess_kind(source) if kind == "auto" else kind
+    if table is not None and chosen != "npy":
+        raise InputError(f"--table {table} goes with .npy files; {source} is {chosen}, which has its own.")
+    opened: VectorSource
+    if chosen == "clip-retrieval":
+        from clipsieve.index.peer_source import PeerSource
+
+        opened = PeerSource(source)
+    elif chosen == "npy":
+        opened = vector_sources.NpySource(source, table)
+    elif chosen == "webdataset":
+        opened = vector_sources.TarSource(source, vector_column)
+    else:
+        opened = vector_sources.TableSource(source, vector_column, lance=chosen == "lance")
+    parts: Parts = ctx.obj
+    embedder = None if model is None else parts.load(model)
+    with progress("importing", "vectors") as shown:
+        done = import_vectors(
+            opened,
+            out,
+            model=None if embedder is None else embedder.model,
+            dim=None if embedder is None else embedder.dim,
+            key_column=key_column,
+            caption_column=caption_column,
+            shard_size=shard_size,
+            progress=shown.update,
+        )
+    if json:
+        print_json({**asdict(done), "folder": str(out), "kind": chosen})
+        return
+    typer.echo(
+        f"{done.written:,} vectors imported into {out}"
+        + (f", after {done.before:,} of an earlier run" if done.before else "")
+        + (f"; {done.skipped:,} skipped, for reasons listed in {out / 'skipped'}" if done.skipped else "")
+        + "."
+    )

@@ -1,0 +1,280 @@
+"""Where vectors are imported from: .npy files with a table, tables with a column of vectors, tars of .npy members."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+
+from clipsieve.errors import InputError, MissingExtra
+from clipsieve.foreign import is_foreign
+from clipsieve.importing import Block
+
+Kind = Literal["clip-retrieval", "npy", "datasets", "lance", "webdataset"]
+_VECTORS = ("vector", "embedding", "embeddings", "image_embedding", "img_emb", "emb")
+_TABLES = (".parquet", ".arrow")
+_TARS = (".tar", ".tar.gz", ".tgz")
+
+
+def guess_kind(path: Path) -> Kind:
+    """What the path holds. InputError if that cannot be told."""
+    if not path.exists():
+        raise InputError(f"{path} does not exist; check the path.")
+    if path.suffix == ".lance":
+        return "lance"
+    if path.is_dir() and (is_foreign(path) or any(path.glob("image.index*"))):
+        return "clip-retrieval"
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    for kind, suffixes in (("npy", (".npy",)), ("webdataset", _TARS), ("datasets", _TABLES)):
+        if any(file.name.endswith(suffixes) for file in files):
+            return kind  # type: ignore[return-value]
+    raise InputError(f"{path} holds no vectors that are known here; say with --kind what it is.")
+
+
+class NpySource:
+    """One .npy file (n, d), or a folder of them in the order of their names; and a table of as many rows, if any."""
+
+    def __init__(self, path: Path, table: Path | None = None) -> None:
+        self.name = f"npy:{path.resolve()}" + (f" table={table.resolve()}" if table else "")
+        paths = [path] if path.is_file() else sorted(path.glob("*.npy"))
+        if not paths:
+            raise InputError(f"{path} holds no .npy file; name the file, or the folder with its parts.")
+        self._parts = [(p.name, _map(p)) for p in paths]
+        shapes = {(array.shape[1], array.dtype.kind) for _, array in self._parts}
+        if len(shapes) > 1:
+            raise InputError(f"The parts in {path} differ in dimension or type ({sorted(shapes)}); import them apart.")
+        self.total: int | None = sum(len(array) for _, array in self._parts)
+        self._table = None if table is None else read_table(table)
+        if self._table is not None and self._table.num_rows != self.total:
+            raise InputError(f"{table} has {self._table.num_rows} rows for {self.total} vectors; it needs one each.")
+
+    def blocks(self, start: int, size: int) -> Iterator[Block]:
+        """See VectorSource."""
+        passed = 0
+        for name, array in self._parts:
+            for first in range(max(0, start - passed), len(array), size):
+                vectors = array[first : first + size]
+                places = [f"{name}#{first + row}" for row in range(len(vectors))]
+                table = None if self._table is None else self._table.slice(passed + first, len(vectors))
+                yield Block(vectors, places, {} if table is None else table.to_pydict())
+            passed += len(array)
+
+
+class TableSource:
+    """Parquet or Arrow tables, what Hugging Face `datasets` saved, or a Lance table, with a column of vectors."""
+
+    def __init__(self, path: Path, column: str | None = None, lance: bool = False) -> None:
+        self.name = f"{'lance' if lance else 'datasets'}:{path.resolve()}" + (f" vectors={column}" if column else "")
+        self.total: int | None = None
+        self._column, self._lance = column, lance
+        self._paths = [path]
+        if not lance and path.is_dir():
+            self._paths = sorted(p for p in path.rglob("*") if p.suffix in _TABLES and not p.name.startswith("cache-"))
+        if not self._paths:
+            raise InputError(f"{path} holds no Parquet or Arrow file; check the path.")
+        self._base = path if path.is_dir() and not lance else path.parent
+        self._dim: int | None = None
+
+    def blocks(self, start: int, size: int) -> Iterator[Block]:
+        """See VectorSource."""
+        passed = 0
+        for path in self._paths:
+            name, row = path.relative_to(self._base).as_posix(), 0
+            for batch in _lance(path, size) if self._lance else _batches(path, size):
+                for at in range(0, batch.num_rows, size):
+                    part = batch.slice(at, size)
+                    skip = min(max(0, start - passed), part.num_rows)
+                    if skip < part.num_rows:
+                        yield self._block(part.slice(skip), name, row + skip)
+                    row, passed = row + part.num_rows, passed + part.num_rows
+
+    def _block(self, batch: pa.RecordBatch, name: str, row: int) -> Block:
+        column = self._column or _vector_column(batch.schema, name)
+        if column not in batch.schema.names:
+            raise InputError(f"{name} has no column {column!r}; its columns are {', '.join(batch.schema.names)}.")
+        vectors = batch.column(column)
+        lengths = pc.fill_null(pc.list_value_length(vectors), 0).to_numpy(zero_copy_only=False)
+        if self._dim is None and lengths.max(initial=0) > 0:
+            self._dim = int(lengths[lengths > 0][0])
+        if self._dim is None:
+            raise InputError(f"The first rows of {name} have no vectors in {column!r}; leave them out.")
+        good = lengths == self._dim
+        rows = np.full((batch.num_rows, self._dim), np.nan, np.float32)
+        values = vectors.filter(pa.array(good)).flatten().to_numpy(zero_copy_only=False)
+        rows[good] = values.astype(np.float32).reshape(-1, self._dim)
+        others = {c: batch.column(c).to_pylist() for c in batch.schema.names if c != column}
+        return Block(rows, [f"{name}#{row + i}" for i in range(len(rows))], others)
+
+
+class TarSource:
+    """Webdataset tars whose samples have a vector as .npy, and perhaps a .txt and a .json."""
+
+    def __init__(self, path: Path, extension: str | None = None) -> None:
+        self.name = f"webdataset:{path.resolve()}" + (f" vectors={extension}" if extension else "")
+        self.total: int | None = None
+        self._tars = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.name.endswith(_TARS))
+        if not self._tars:
+            raise InputError(f"{path} holds no tar; check the path.")
+        self._extension = (extension or "npy").lstrip(".")
+        self._base = path if path.is_dir() else path.parent
+        self._dim: int | None = None
+
+    def blocks(self, start: int, size: int) -> Iterator[Block]:
+        """See VectorSource."""
+        waiting: list[tuple[str, dict[str, bytes]]] = []
+        number = 0
+        for tar in self._tars:
+            for sample in self._samples(tar):
+                number += 1
+                if number <= start:
+                    continue
+                waiting.append(sample)
+                if len(waiting) == size:
+                    yield self._block(waiting)
+                    waiting = []
+        if waiting:
+            yield self._block(waiting)
+
+    def _samples(self, path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+        name = path.relative_to(self._base).as_posix()
+        last: tuple[str, dict[str, bytes]] | None = None
+        try:
+            with tarfile.open(path) as tar:
+                for member in tar:
+                    content = tar.extractfile(member)
+                    if content is None:
+                        continue
+                    folder, _, base = member.name.rpartition("/")
+                    stem, _, suffix = base.partition(".")
+                    place = f"{name}/{folder + '/' if folder else ''}{stem}"
+                    if last is not None and last[0] != place:
+                        yield last
+                        last = None
+                    last = last or (place, {})
+                    last[1][suffix.lower()] = content.read()
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise InputError(f"{path} cannot be read to its end ({error}); restore it from a copy.") from error
+        if last is not None:
+            yield last
+
+    def _block(self, samples: list[tuple[str, dict[str, bytes]]]) -> Block:
+        found = [_vector(members.get(self._extension)) for _, members in samples]
+        self._dim = self._dim or next((len(v) for v in found if v is not None), None)
+        if self._dim is None:
+            has = ", ".join(sorted(samples[0][1]))
+            raise InputError(f"{samples[0][0]} has no vector as .{self._extension} (it has {has}); name its extension.")
+        rows = np.full((len(samples), self._dim), np.nan, np.float32)
+        for row, vector in enumerate(found):
+            if vector is not None and len(vector) == self._dim:
+                rows[row] = vector
+        metas = [_json(members.get("json")) for _, members in samples]
+        for meta, (_, members) in zip(metas, samples, strict=True):
+            if "txt" in members:
+                meta["caption"] = members["txt"].decode("utf-8", "replace").strip()
+        names = dict.fromkeys(name for meta in metas for name in meta)
+        columns = {name: _column([meta.get(name) for meta in metas]) for name in names}
+        return Block(rows, [place for place, _ in samples], columns)
+
+
+def read_table(path: Path) -> pa.Table:
+    """A table by its suffix: .parquet, .csv, .jsonl (or .json), .arrow. InputError if it cannot be read."""
+    try:
+        if path.suffix == ".parquet":
+            return pq.read_table(path)
+        if path.suffix == ".csv":
+            return pa.csv.read_csv(path)
+        if path.suffix in (".jsonl", ".json"):
+            return pa.json.read_json(path)
+        if path.suffix == ".arrow":
+            return pa.Table.from_batches(list(_batches(path, 1 << 30)))
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"The table {path} cannot be read ({error}); check it.") from error
+    raise InputError(f"The table {path} is none of .parquet, .csv, .jsonl and .arrow; convert it.")
+
+
+def _batches(path: Path, size: int) -> Iterator[pa.RecordBatch]:
+    try:
+        if path.suffix == ".parquet":
+            with pq.ParquetFile(path) as file:
+                yield from file.iter_batches(min(size, 65_536))
+            return
+        with pa.memory_map(str(path)) as source:
+            try:
+                opened = pa.ipc.open_file(source)
+                yield from (opened.get_batch(i) for i in range(opened.num_record_batches))
+            except pa.ArrowInvalid:  # what `datasets` saves is a stream
+                source.seek(0)
+                yield from pa.ipc.open_stream(source)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error}); check or restore it.") from error
+
+
+def _lance(path: Path, size: int) -> Iterator[pa.RecordBatch]:
+    try:
+        import lance
+    except ImportError as error:
+        raise MissingExtra(f"{path} is a Lance table, which needs pylance; install clipsieve[lance].") from error
+    try:
+        opened = lance.dataset(str(path))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is no Lance table ({error}); check it.") from error
+    yield from opened.to_batches(batch_size=min(size, 65_536), scan_in_order=True)
+
+
+def _vector_column(schema: pa.Schema, name: str) -> str:
+    def floats(kind: pa.DataType) -> bool:
+        lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+        return bool(lists and pa.types.is_floating(kind.value_type))
+
+    found = [field.name for field in schema if floats(field.type)]
+    usual = [n for n in _VECTORS if n in found]
+    if not usual and len(found) != 1:
+        what = f"several columns of floats ({', '.join(found)})" if found else "no column of lists of floats"
+        raise InputError(f"{name} has {what}; name the one with --vector-column.")
+    return str((usual or found)[0])
+
+
+def _map(path: Path) -> npt.NDArray[Any]:
+    try:
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"{path} is no readable .npy file ({error}); write it again.") from error
+    if array.ndim != 2 or array.dtype.kind != "f":
+        raise InputError(f"{path} holds {array.dtype} of shape {array.shape}; vectors are floats of shape (n, d).")
+    return array
+
+
+def _vector(data: bytes | None) -> npt.NDArray[Any] | None:
+    if data is None:
+        return None
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError):
+        return None
+    return array.reshape(-1) if array.dtype.kind == "f" and array.size == max(array.shape, default=0) else None
+
+
+def _json(data: bytes | None) -> dict[str, Any]:
+    try:
+        value = json.loads(data or b"{}")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {"json": value}
+
+
+def _column(values: list[Any]) -> list[Any]:
+    """The values, or as JSON where they are of several types."""
+    try:
+        pa.array(values)
+    except (pa.ArrowException, OverflowError):
+        return [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
+    return values
