@@ -37,7 +37,7 @@ def load(folder):
     vectors = np.concatenate([shards.open_array(folder, s) for s in parts])
     table = pa.concat_tables([shards.read_metadata(folder, s) for s in parts], promote_options="permissive")
     skipped = [one for s in manifest.shards for one in shards.read_skipped(folder, s)]
-    assert sum(s.source.read for s in manifest.shards) == len(vectors) + len(skipped)
+    assert sum(source.read for source in manifest.sources) == len(vectors) + len(skipped)
     return manifest, vectors, table, skipped
 
 
