@@ -1,16 +1,18 @@
 """What sources made of several files have in common."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import TypeVar
 
 from clipsieve.inference.paths import Place, readable
 from clipsieve.types import ImageItem, Skipped
 
+T = TypeVar("T")
 Items = Generator[ImageItem | Skipped, None, int]
 
 
 def read_parts(
-    parts: Sequence[tuple[str, Place]], read: Callable[[str, Place, int], Items], start: int
-) -> Iterator[ImageItem | Skipped]:
+    parts: Sequence[tuple[str, Place]], read: Callable[[str, Place, int], Generator[T | Skipped, None, int]], start: int
+) -> Iterator[T | Skipped]:
     """The items of each (name, file) in turn, from number `start` on.
 
     read(name, place, start) yields a file's items from its own number `start` on and returns how many it has in all.

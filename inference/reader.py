@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Literal, Protocol, get_args
 
 from clipsieve.errors import InputError
+from clipsieve.inference import lists
 from clipsieve.inference.decode import image_extensions
+from clipsieve.inference.fetch import FetchOptions
 from clipsieve.inference.files import FileSource
 from clipsieve.inference.paths import Place, expand
 from clipsieve.inference.tables import TableSource
 from clipsieve.inference.tars import TarSource
+from clipsieve.inference.urls import UrlSource, find_url_column
 from clipsieve.types import ImageItem, Skipped
 
-Format = Literal["auto", "files", "webdataset", "parquet"]
+Format = Literal["auto", "files", "webdataset", "parquet", "urls"]
 Input = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -30,7 +33,7 @@ class Source(Protocol):
 
     name                   the input and every option that changes which items come and in which order; two sources of
                            one name are one input, so that a run can be resumed
-    partition, partitions  which of how many parts this is: every partitions-th file, tar or table
+    partition, partitions  which of how many parts this is: every partitions-th file, tar, table or row of a list
     """
 
     name: str
@@ -64,17 +67,23 @@ def open_source(
     wds_caption_key: str = "txt",
     image_column: str | None = None,
     caption_column: str | None = None,
+    url_column: str | None = None,
+    fetching: FetchOptions | None = None,
     partition: int = 0,
     partitions: int = 1,
 ) -> Source:
-    """The images of `input`: a folder, files, webdataset tars or Parquet tables, here or behind any fsspec address.
+    """The images of `input`, here or behind any fsspec address.
 
-    input            a path, an address, a pattern with `{000..012}`, `{a,b}` or `*`, or a list of those
-    format           "auto" goes by the names; a folder of tars or of tables alone counts as such
+    input            a folder, image files, webdataset tars, Parquet tables of images, or lists of their URLs: a path,
+                     an address, a pattern with `{000..012}`, `{a,b}` or `*`, or several of those
+    format           "auto" goes by the names; a folder of tars, tables or lists alone counts as such. A table with a
+                     column of URLs and none of bytes is a list of URLs
     wds_image_key    extension of the image in a sample ("jpg", or "jpg;png"); any image by default
     wds_caption_key  extension of the caption
     image_column     column of a table that holds the images' bytes; found by its name or type by default
     caption_column   column of the captions; "caption" or "text" by default
+    url_column       column of a list that holds the URLs; found by its name by default
+    fetching         limits within which URLs are fetched
 
     A file that cannot be read, now or later, is a Skipped among the items. InputError: the input is not there, or its
     format cannot be told.
@@ -84,7 +93,7 @@ def open_source(
     if not 0 <= partition < partitions:
         raise InputError(f"There is no partition {partition} of {partitions}; count them from 0.")
     places = expand(input)
-    kind = _format_of(places) if format == "auto" else format
+    kind = _format_of(places, url_column) if format == "auto" else format
     options: dict[str, str | None]
     if kind == "files":
         return FileSource(_name(input, kind, {}), places, partition, partitions)
@@ -92,12 +101,16 @@ def open_source(
         options = {"wds_image_key": wds_image_key, "wds_caption_key": wds_caption_key}
         tars = _files_in(places, TAR_SUFFIXES)
         return TarSource(_name(input, kind, options), tars, wds_image_key, wds_caption_key, partition, partitions)
+    if kind == "urls":
+        options = {"url_column": url_column, "caption_column": caption_column}
+        found, name = _files_in(places, lists.LIST_SUFFIXES), _name(input, kind, options)
+        return UrlSource(name, found, url_column, caption_column, fetching, partition, partitions)
     options = {"image_column": image_column, "caption_column": caption_column}
     tables = _files_in(places, TABLE_SUFFIXES)
     return TableSource(_name(input, kind, options), tables, image_column, caption_column, partition, partitions)
 
 
-def _format_of(places: Sequence[Place]) -> str:
+def _format_of(places: Sequence[Place], url_column: str | None) -> str:
     first = places[0]
     names = first.names() if first.is_folder() else [first.path]
     images = image_extensions()
@@ -105,14 +118,30 @@ def _format_of(places: Sequence[Place]) -> str:
         return "files"
     if any(name.lower().endswith(TAR_SUFFIXES) for name in names):
         return "webdataset"
-    if any(name.lower().endswith(TABLE_SUFFIXES) for name in names):
-        return "parquet"
+    for suffixes in (TABLE_SUFFIXES, lists.LIST_SUFFIXES):
+        found = next((name for name in names if name.lower().endswith(suffixes)), None)
+        if found is not None:
+            place = first.child(found) if first.is_folder() else first
+            if url_column is not None or _is_url_list(place):
+                return "urls"
+            if suffixes is TABLE_SUFFIXES:
+                return "parquet"
     if first.is_folder() or Path(first.path).suffix.lower() in images:
         return "files"
     raise InputError(
-        f"The input {first.url!r} is no folder, image, tar or Parquet file by its name; give a format: files, "
-        "webdataset or parquet."
+        f"The input {first.url!r} is no folder, image, tar, Parquet file or list of URLs by its name and columns; give "
+        "a format: files, webdataset, parquet or urls."
     )
+
+
+def _is_url_list(place: Place) -> bool:
+    """True for a table with a column of URLs and none of images, and for a text file that begins with a URL."""
+    try:
+        if place.path.lower().removesuffix(".gz").endswith(".txt"):
+            return lists.first_line(place).lower().startswith(("http://", "https://"))
+        return not lists.holds_images(place) and find_url_column(lists.columns_of(place)) is not None
+    except Exception:  # what Arrow and fsspec raise is open-ended; whoever reads it says what is wrong
+        return False
 
 
 def _files_in(places: Sequence[Place], suffixes: tuple[str, ...]) -> list[Place]:

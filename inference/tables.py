@@ -17,7 +17,8 @@ ROWS = 64
 """Rows read at a time: what is held in memory beyond one row group's column pages."""
 
 _IMAGE_NAMES = ("image", "img", "jpg", "png", "webp", "bytes")
-_CAPTION_NAMES = ("caption", "text", "TEXT")
+CAPTION_NAMES = ("caption", "text", "TEXT")
+"""Columns that hold captions unless another is named, the first that there is."""
 
 
 class TableSource:
@@ -65,7 +66,7 @@ class TableSource:
         with place.open() as opened, pq.ParquetFile(opened) as file:
             schema = file.schema_arrow
             image, caption = self._columns(name, schema)
-            others = [f.name for f in schema if f.name not in (image, caption) and not _is_binary(f.type)]
+            others = [f.name for f in schema if f.name not in (image, caption) and not is_binary(f.type)]
             row = 0
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
@@ -91,12 +92,12 @@ class TableSource:
         for asked in (self._image_column, self._caption_column):
             if asked is not None and asked not in schema.names:
                 raise InputError(f"it has no column {asked!r}, its columns are {', '.join(schema.names)}")
-        candidates = [field.name for field in schema if _is_image(field.type)]
+        candidates = [field.name for field in schema if is_image(field.type)]
         named = [name for name in _IMAGE_NAMES if name in candidates]
         image = self._image_column or next(iter(named or candidates), None)
         if image is None:
             raise InputError(f"no column of {', '.join(schema.names)} holds bytes; name one with image_column")
-        texts = [n for n in _CAPTION_NAMES if n in schema.names and _is_text(schema.field(n).type)]
+        texts = [n for n in CAPTION_NAMES if n in schema.names and _is_text(schema.field(n).type)]
         return image, self._caption_column or next(iter(texts), None)
 
 
@@ -118,11 +119,13 @@ def _count(place: Place) -> int:
         return int(file.metadata.num_rows)
 
 
-def _is_image(kind: pa.DataType) -> bool:
-    return _is_binary(kind) or (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
+def is_image(kind: pa.DataType) -> bool:
+    """True for a column that may hold encoded images: bytes, or a struct with bytes."""
+    return is_binary(kind) or (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
 
 
-def _is_binary(kind: pa.DataType) -> bool:
+def is_binary(kind: pa.DataType) -> bool:
+    """True for a column of bytes."""
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
 
 

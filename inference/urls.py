@@ -1,0 +1,199 @@
+"""Lists of image URLs, with captions and whatever else their columns hold. See docs/decisions/url-lists.md."""
+
+import contextlib
+import itertools
+import threading
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from clipsieve.errors import InputError
+from clipsieve.inference import lists
+from clipsieve.inference.fetch import Fetcher, FetchOptions
+from clipsieve.inference.parts import read_parts
+from clipsieve.inference.paths import Place, readable, relative_names
+from clipsieve.inference.sidecar import clean_caption, flatten
+from clipsieve.inference.tables import CAPTION_NAMES
+from clipsieve.ordered import ordered_map
+from clipsieve.types import ImageItem, Skipped
+
+AHEAD = 1024
+"""Rows worked on before their turn: while one server lets us wait, the others are not idle."""
+
+HELD_BYTES = 256 * 2**20
+"""Bytes of images that wait for their turn, from which on no further one is begun."""
+
+URL_NAMES = ("url", "image_url", "img_url", "image_link", "link", "src")
+"""Columns that hold the URLs unless another is named, the first that there is; in lower or upper case."""
+
+_Wanted = tuple[str, str, str | None, Mapping[str, Any]]
+"""Key, URL, caption, metadata."""
+
+
+class UrlSource:
+    """See `reader.Source`. The key of an image is its `key` field, else its URL; partitions take turns row by row.
+
+    The other columns, except bytes, are metadata, and so is the URL, as `url`. A key that came up before in the list
+    is a Skipped, which is not fetched, and so is whatever could not be fetched.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        places: Sequence[Place],
+        url_column: str | None = None,
+        caption_column: str | None = None,
+        options: FetchOptions | None = None,
+        partition: int = 0,
+        partitions: int = 1,
+    ) -> None:
+        self.name = name
+        self.partition = partition
+        self.partitions = partitions
+        self._lists = list(zip(relative_names(places), places, strict=True))
+        self._url_column = url_column
+        self._caption_column = caption_column
+        self._options = options or FetchOptions()
+        with contextlib.suppress(*lists.DAMAGE):  # which is listed when its rows are read
+            self._columns(self._lists[0][1])  # a list of something else is said at once
+
+    @property
+    def total(self) -> int | None:
+        """Rows of this partition; None if a list lies behind an address, or is damaged."""
+        if any(place.fs is not None for _, place in self._lists):
+            return None
+        try:
+            rows = sum(lists.count_rows(place) for _, place in self._lists)
+        except Exception:  # it is met, and listed, again when its rows are read
+            return None
+        return len(range(self.partition, rows, self.partitions))
+
+    @property
+    def ignored(self) -> Mapping[str, int]:
+        """None are: every row is an item or a Skipped."""
+        return {}
+
+    def items(self, start: int = 0) -> Iterator[ImageItem | Skipped]:
+        """See `reader.Source.items`. Rows before `start` are not fetched."""
+        rows = read_parts(self._lists, self._read, self.partition + start * self.partitions)
+        wanted = _once(itertools.islice(rows, 0, None, self.partitions))
+        fetcher = Fetcher(self._options)
+        room = _Room(HELD_BYTES)
+
+        def work(numbered: tuple[int, _Wanted | Skipped]) -> ImageItem | Skipped:
+            number, one = numbered
+            if isinstance(one, Skipped):
+                return one
+            room.enter(number)
+            item = _fetched(fetcher, one)
+            room.hold(_size(item))
+            return item
+
+        with ThreadPoolExecutor(self._options.connections, "clipsieve-fetch") as pool:
+            fetched = ordered_map(pool, work, enumerate(wanted), max(AHEAD, 2 * self._options.connections))
+            try:
+                for number, item in enumerate(fetched):
+                    room.release(_size(item), number + 1)
+                    yield item
+            finally:  # cancels what is queued and lets go of what waits, or leaving the pool would take long
+                fetcher.stop()
+                room.close()
+                fetched.close()
+
+    def _read(self, name: str, place: Place, start: int) -> Generator[_Wanted | Skipped, None, int]:
+        url, caption = self._columns(place)
+        return lists.read_rows(name, place, start, partial(_wanted, url_column=url, caption_column=caption))
+
+    def _columns(self, place: Place) -> tuple[str, str | None]:
+        """Names of the columns of URLs and captions. InputError if there is none of URLs, or not one asked for."""
+        names = lists.columns_of(place)
+        there = f"its columns are {', '.join(map(readable, names))}" if names else "it is empty"
+        for asked in (self._url_column, self._caption_column):
+            if asked is not None and asked not in names:
+                raise InputError(f"The list {readable(place.url)!r} has no column {asked!r}; {there}.")
+        url = self._url_column or find_url_column(names)
+        if url is None:
+            raise InputError(
+                f"The list {readable(place.url)!r} has no column that is named as URLs are; {there}. Name it with "
+                "--url-column."
+            )
+        return url, self._caption_column or next((name for name in CAPTION_NAMES if name in names), None)
+
+
+def find_url_column(names: Iterable[str]) -> str | None:
+    """The column that is taken for that of the URLs; None if there is none by its name."""
+    known: dict[str, str] = {}
+    for name in names:
+        known.setdefault(name.lower(), name)
+    return next((known[name] for name in URL_NAMES if name in known), None)
+
+
+def _wanted(called: str, fields: lists.Fields, url_column: str, caption_column: str | None) -> _Wanted | Skipped:
+    others = {name: value for name, value in fields.items() if name not in (url_column, caption_column, "key")}
+    url, key = fields.get(url_column), fields.get("key") if url_column != "key" else None
+    if not isinstance(url, str) or not url.strip():
+        return Skipped(called, f"The row has no URL in its column {url_column!r}; write one, or leave the row out.")
+    url = readable(url.strip())
+    meta = {f"meta.{name}" if name == "url" else name: value for name, value in flatten(others).items()}
+    caption = clean_caption(fields.get(caption_column)) if caption_column else None
+    return readable(str(key)) if key not in (None, "") else url, url, caption, {**meta, "url": url}
+
+
+def _once(rows: Iterable[_Wanted | Skipped]) -> Iterator[_Wanted | Skipped]:
+    seen: set[str] = set()
+    for row in rows:
+        if not isinstance(row, Skipped):
+            if row[0] in seen:
+                yield Skipped(row[0], "The list names it a second time; give each row a key of its own to keep both.")
+                continue
+            seen.add(row[0])
+        yield row
+
+
+def _fetched(fetcher: Fetcher, wanted: _Wanted) -> ImageItem | Skipped:
+    key, url, caption, meta = wanted
+    try:
+        return ImageItem(key, fetcher.fetch(url), caption, meta)
+    except InputError as error:
+        return Skipped(key, str(error))
+    except Exception as error:  # one odd server must not end a run over millions
+        return Skipped(key, f"It cannot be fetched ({readable(str(error)).strip() or type(error).__name__}).")
+
+
+def _size(item: ImageItem | Skipped) -> int:
+    return len(item.data) if isinstance(item, ImageItem) else 0
+
+
+class _Room:
+    """Holds those back who would fetch beyond `limit` bytes, but never the one whose turn it is."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+        self._turn = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def enter(self, number: int) -> None:
+        """Wait until there is room, or it is the turn of `number`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or number <= self._turn or self._held < self._limit)
+
+    def hold(self, size: int) -> None:
+        """So many bytes wait for their turn now."""
+        with self._changed:
+            self._held += size
+
+    def release(self, size: int, turn: int) -> None:
+        """So many bytes had their turn, and it is that of number `turn` now."""
+        with self._changed:
+            self._held -= size
+            self._turn = turn
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Hold nobody back any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

@@ -1,0 +1,135 @@
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from clipsieve.errors import InputError
+from clipsieve.inference.lists import columns_of, count_rows, read_rows
+from clipsieve.inference.paths import expand
+from clipsieve.types import Skipped
+
+ROWS = [
+    {"url": "http://x/0.jpg", "caption": "a, b", "width": 7, "ratio": 0.5},
+    {"url": "http://x/1.jpg", "caption": 'two\nlines, "quoted"', "width": -8, "ratio": None},
+    {"url": "http://x/2.jpg", "caption": None, "width": 10**12, "ratio": 1.25},
+]
+CSV = (
+    "url,caption,width,ratio\n"
+    'http://x/0.jpg,"a, b",7,0.5\n\n'
+    'http://x/1.jpg,"two\nlines, ""quoted""",-8,\n'
+    f"http://x/2.jpg,,{10**12},1.25\n"
+)
+
+
+def rows(path, start=0):
+    """The rows as (name, fields) or Skipped, and how many there are in all."""
+    (place,) = expand(path)
+    reading = read_rows("l", place, start, lambda name, fields: (name, dict(fields)))
+    found = []
+    while True:
+        try:
+            found.append(next(reading))
+        except StopIteration as end:
+            return found, end.value
+
+
+@pytest.fixture(params=["parquet", "csv", "csv.gz", "tsv", "json", "jsonl", "jsonl.gz"])
+def path(request, tmp_path):
+    path, kind = tmp_path / f"list.{request.param}", request.param.removesuffix(".gz")
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(ROWS), path, row_group_size=2)
+        return path
+    text = {
+        "csv": "\ufeff" + CSV,
+        "tsv": CSV.replace(",", "\t").replace("a\t b", "a, b").replace("lines\t", "lines,"),
+        "json": json.dumps(ROWS, indent=1),
+        "jsonl": "\n".join(map(json.dumps, ROWS)) + "\n\n",
+    }[kind]
+    with gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb") as file:
+        file.write(text.encode())
+    return path
+
+
+def test_every_format_says_the_same(path):
+    (place,) = expand(path)
+    assert columns_of(place) == list(ROWS[0])
+    assert count_rows(place) == 3
+    for start in range(5):
+        assert rows(path, start) == ([(f"l#{i}", row) for i, row in enumerate(ROWS)][start:], 3)
+
+
+def test_a_text_file_holds_a_url_on_each_line(tmp_path):
+    path = tmp_path / "l.txt"
+    path.write_bytes(b"http://x/0\r\n\r\n  http://x/1  \nhttp://x/\xff")
+    assert rows(path)[0] == [
+        ("l#0", {"url": "http://x/0"}),
+        ("l#1", {"url": "http://x/1"}),
+        ("l#2", {"url": "http://x/�"}),
+    ]
+    assert count_rows(expand(path)[0]) == 3
+
+
+@pytest.mark.parametrize("text", ["007", "1e5", "+1", "0x10", "1_000", "nan", "inf", "1.", "--1", "9" * 30])
+def test_what_may_be_a_code_stays_text(tmp_path, text):
+    path = tmp_path / "l.csv"
+    path.write_text(f"url,code\nhttp://x/0,{text}\n")
+    assert rows(path)[0][0][1]["code"] == text
+
+
+def test_rows_that_say_nothing_are_skipped_and_counted(tmp_path):
+    path = tmp_path / "l.jsonl"
+    path.write_text('{"url": "a"}\n[1]\n{"url": \n"b"\n{"url": "c"}\n')
+    found, count = rows(path)
+    assert count == count_rows(expand(path)[0]) == 5
+    assert [type(row) is Skipped for row in found] == [False, True, True, True, False]
+    path = tmp_path / "l.csv"
+    path.write_text("url,caption\na,one, two\nb\nc,three\n")
+    found, count = rows(path)
+    assert found[0].key == "l#0"
+    assert "3 fields for 2 columns" in found[0].reason
+    assert found[1:] == [("l#1", {"url": "b"}), ("l#2", {"url": "c", "caption": "three"})]
+
+
+def test_damage_costs_what_comes_after_it_and_the_numbers_stay_right(tmp_path):
+    whole = gzip.compress("\n".join(["url", *(f"http://x/{i * 7919}" for i in range(5000))]).encode())
+    path = tmp_path / "l.csv.gz"
+    path.write_bytes(whole[: len(whole) // 2])
+    found, count = rows(path)
+    assert 100 < len(found) == count < 5000
+    assert isinstance(found[-1], Skipped)
+    assert f"past its row {count - 1}" in found[-1].reason
+    assert rows(path, count - 1) == (found[-1:], count)
+    assert rows(path, count) == ([], count)
+
+
+def test_a_damaged_row_group_costs_its_rows_alone(tmp_path):
+    path = tmp_path / "l.parquet"
+    table = pa.table({"url": [f"http://x/{i}" for i in range(30)]})
+    pq.write_table(table, path, row_group_size=10, compression="none", use_dictionary=False)
+    data = bytearray(path.read_bytes())
+    column = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    data[column.data_page_offset : column.data_page_offset + 40] = b"\xff" * 40
+    path.write_bytes(data)
+    found, count = rows(path)
+    assert (len(found), count) == (30, 30)
+    assert [type(row) is Skipped for row in found] == [False] * 10 + [True] * 10 + [False] * 10
+
+
+def test_columns_of_bytes_are_left_out(tmp_path):
+    path = tmp_path / "l.parquet"
+    pq.write_table(pa.table({"url": ["a"], "hash": [b"x"]}), path)
+    assert rows(path)[0] == [("l#0", {"url": "a"})]
+
+
+def test_what_is_no_list_is_said(tmp_path):
+    (tmp_path / "l.json").write_text("[{")
+    with pytest.raises(InputError, match=r"l\.json' is no JSON .*mend it"):
+        rows(tmp_path / "l.json")
+    (tmp_path / "l.docx").write_text("")
+    with pytest.raises(InputError, match="no list by its name"):
+        rows(tmp_path / "l.docx")
+    (tmp_path / "l.csv").write_text("")
+    assert columns_of(expand(tmp_path / "l.csv")[0]) == []
+    assert rows(tmp_path / "l.csv") == ([], 0)
