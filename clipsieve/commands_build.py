@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,19 +16,18 @@ from clipsieve.errors import InputError
 from clipsieve.parts import Parts, print_json, progress, stages
 from clipsieve.progress import duration
 
+if TYPE_CHECKING:
+    from clipsieve.inference.fetch import FetchOptions
+    from clipsieve.inference.reader import Source
+
 DEFAULT_MODEL = "open_clip:ViT-B-32/laion2b_s34b_b79k"
 
 
 def inference(
     ctx: typer.Context,
     input: options.Input,
-    out: Annotated[Path, typer.Argument(help="The collection to make, or to go on with.")],
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model", help="mini (the demo model), open_clip:NAME/TAG, hf:ORG/NAME, local-dir:PATH or ViT-B/32."
-        ),
-    ] = DEFAULT_MODEL,
+    out: options.Out,
+    model: options.ImageModel = DEFAULT_MODEL,
     format: options.InputFormat = "auto",
     text: options.CaptionTexts = True,
     thumbs: options.Thumbs = False,
@@ -41,6 +40,12 @@ def inference(
     caption_key: options.CaptionKey = "txt",
     image_column: options.ImageColumn = None,
     caption_column: options.CaptionColumn = None,
+    url_column: options.UrlColumn = None,
+    allow_private_addresses: options.AllowPrivate = False,
+    timeout: options.Timeout = 20,
+    retries: options.Retries = 2,
+    max_bytes: options.MaxBytes = "20M",
+    connections: options.Connections = 32,
     json: options.Json = False,
 ) -> None:
     """Embed the images of INPUT into the collection OUT. Stopped, it goes on where it was.
@@ -48,11 +53,11 @@ def inference(
     Example: clipsieve inference photos photos.clip
 
     Example: clipsieve inference "tars/{000..012}.tar" big.clip --model open_clip:ViT-L-14/datacomp_xl_s13b_b90k
+
+    Example: clipsieve inference urls.parquet web.clip --thumbs
     """
     from clipsieve.inference.reader import open_source
-    from clipsieve.inference.run import embed_collection
 
-    parts: Parts = ctx.obj
     source = open_source(
         input,
         format=format,  # type: ignore[arg-type]  # it says itself which it knows
@@ -60,29 +65,48 @@ def inference(
         wds_caption_key=caption_key,
         image_column=image_column,
         caption_column=caption_column,
+        url_column=url_column,
+        fetching=fetch_options(allow_private_addresses, timeout, retries, max_bytes, connections),
     )
-    say(f"Loading {'the demo model' if model == 'mini' else model}.")  # fetching its weights may take minutes
-    embedder = parts.load(model, device=device, precision=precision)
-    with progress("embedding", "images") as shown:
-        summary = embed_collection(
-            source,
-            embedder,
-            out,
-            text=text,
-            batch_size=batch_size,
-            workers=workers,
-            shard_size=shard_size,
-            thumbs=thumbs,
-            progress=shown.update,
-        )
+    embedder = load(ctx.obj, model, device, precision)
+    done = embed(
+        source,
+        embedder,
+        out,
+        text=text,
+        batch_size=batch_size,
+        workers=workers,
+        shard_size=shard_size,
+        thumbs=thumbs,
+    )
     if json:
-        print_json({**asdict(summary), "folder": str(out), "model": embedder.model.name})
-        return
-    typer.echo(
-        f"{summary.embedded:,} images embedded into {out} in {duration(summary.seconds)}"
-        + (f", after {summary.before:,} of an earlier run" if summary.before else "")
-        + (f"; {summary.skipped:,} skipped, for reasons listed in {out / 'skipped'}" if summary.skipped else "")
-        + "."
+        print_json(done)
+    else:
+        typer.echo(tell_embedded(done))
+
+
+def load(parts: Parts, model: str, device: str, precision: str) -> Any:
+    """The embedder of that name, announced."""
+    say(f"Loading {'the demo model' if model == 'mini' else model}.")  # fetching its weights may take minutes
+    return parts.load(model, device=device, precision=precision)
+
+
+def embed(source: "Source", embedder: Any, out: Path, **how: Any) -> dict[str, Any]:
+    """Embed with progress; what was done, as --json says it. `how` is of `run.embed_collection`."""
+    from clipsieve.inference.run import embed_collection
+
+    with progress("embedding", "images") as shown:
+        summary = embed_collection(source, embedder, out, progress=shown.update, **how)
+    return {**asdict(summary), "folder": str(out), "model": embedder.model.name}
+
+
+def tell_embedded(done: Mapping[str, Any]) -> str:
+    """What `embed` did, in a sentence."""
+    before = f", after {done['before']:,} of an earlier run" if done["before"] else ""
+    reasons = Path(done["folder"]) / "skipped"
+    skipped = f"; {done['skipped']:,} skipped, for reasons listed in {reasons}" if done["skipped"] else ""
+    return (
+        f"{done['embedded']:,} images embedded into {done['folder']} in {duration(done['seconds'])}{before}{skipped}."
     )
 
 
@@ -92,12 +116,8 @@ def index(
     into: Annotated[
         Path | None, typer.Option("--into", metavar="DIR", help="Index there, in a collection that shares the vectors.")
     ] = None,
-    recall: Annotated[
-        float, typer.Option("--recall", help="Share of the right answers that an approximate index is tuned to find.")
-    ] = 0.95,
-    memory: Annotated[
-        str, typer.Option("--memory", metavar="SIZE", help="What a search may hold in memory: 512M, 4G.")
-    ] = "4G",
+    recall: options.Recall = 0.95,
+    memory: options.Memory = "4G",
     device: Annotated[
         str, typer.Option("--device", metavar="cpu|cuda", help="Where to build; cuda needs faiss-gpu.")
     ] = "cpu",
@@ -113,34 +133,39 @@ def index(
     if threads is not None:
         # Read once, when numpy and faiss are imported, which nothing has done yet.
         os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
-    from clipsieve.index.build import build_indices
-
     if into is not None:
         from clipsieve.twin import make_twin
 
         make_twin(folder, into)
     began = time.monotonic()
-    with stages("rows") as update:
-        built = build_indices(
-            folder if into is None else into,
-            recall=recall,
-            memory_bytes=size,
-            device=device,
-            rebuild=rebuild,
-            progress=update,
-        )
+    done = build(folder if into is None else into, recall=recall, memory_bytes=size, device=device, rebuild=rebuild)
     if json:
-        rows = [
-            {"name": b.entry.name, "kind": b.entry.kind, "rows": b.entry.rows, "recall": b.entry.recall}
-            | {"action": b.action, "why": b.why}
-            for b in built
-        ]
-        print_json({"folder": str(folder if into is None else into), "indices": rows})
+        print_json(done)
         return
-    for b in built:
-        found = "exact" if b.entry.recall is None else f"measured recall {b.entry.recall:.3f}"
-        typer.echo(f"{b.entry.name}: {b.action}, {b.entry.kind}, {found}. {b.why}")
+    for line in tell_built(done):
+        typer.echo(line)
     typer.echo(f"Done in {duration(time.monotonic() - began)}.")
+
+
+def build(folder: Path, **how: Any) -> dict[str, Any]:
+    """Index with progress; what was done, as --json says it. `how` is of `build.build_indices`."""
+    from clipsieve.index.build import build_indices
+
+    with stages("rows") as update:
+        built = build_indices(folder, progress=update, **how)
+    rows = [
+        {"name": b.entry.name, "kind": b.entry.kind, "rows": b.entry.rows, "recall": b.entry.recall}
+        | {"action": b.action, "why": b.why}
+        for b in built
+    ]
+    return {"folder": str(folder), "indices": rows}
+
+
+def tell_built(done: Mapping[str, Any]) -> Iterator[str]:
+    """What `build` did, a line for each index."""
+    for index in done["indices"]:
+        found = "exact" if index["recall"] is None else f"measured recall {index['recall']:.3f}"
+        yield f"{index['name']}: {index['action']}, {index['kind']}, {found}. {index['why']}"
 
 
 def info(ctx: typer.Context, folder: options.Folder, json: options.Json = False) -> None:
@@ -180,6 +205,21 @@ def describe(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "input", source
     if info["advice"]:
         yield "advice", info["advice"]
+
+
+def fetch_options(
+    allow_private_addresses: bool, timeout: float, retries: int, max_bytes: str, connections: int
+) -> "FetchOptions":
+    """The limits of the command line, as the reader wants them."""
+    from clipsieve.inference.fetch import FetchOptions
+
+    return FetchOptions(
+        connections=connections,
+        timeout=timeout,
+        retries=retries,
+        max_bytes=parse_size(max_bytes),
+        allow_private=allow_private_addresses,
+    )
 
 
 def parse_size(text: str) -> int:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from clipsieve import options
+from clipsieve.commands_build import fetch_options
 from clipsieve.errors import InputError
 from clipsieve.parts import Parts, print_json, progress, stages
 from clipsieve.progress import duration
@@ -30,6 +31,12 @@ def add(
     caption_key: options.CaptionKey = "txt",
     image_column: options.ImageColumn = None,
     caption_column: options.CaptionColumn = None,
+    url_column: options.UrlColumn = None,
+    allow_private_addresses: options.AllowPrivate = False,
+    timeout: options.Timeout = 20,
+    retries: options.Retries = 2,
+    max_bytes: options.MaxBytes = "20M",
+    connections: options.Connections = 32,
     json: options.Json = False,
 ) -> None:
     """Embed what is new or changed in INPUT; the rest is passed over. Images of other inputs stay.
@@ -47,6 +54,8 @@ def add(
         wds_caption_key=caption_key,
         image_column=image_column,
         caption_column=caption_column,
+        url_column=url_column,
+        fetching=fetch_options(allow_private_addresses, timeout, retries, max_bytes, connections),
     )
     with progress("adding", "images") as shown:
         added = add_to_collection(

@@ -9,9 +9,19 @@ Folder = Annotated[Path, typer.Argument(help="The collection: the folder that `c
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 Input = Annotated[
-    str, typer.Argument(help="A folder, webdataset tars or Parquet tables; here or behind an fsspec address.")
+    str,
+    typer.Argument(
+        help="A folder, webdataset tars, Parquet tables or lists of URLs; here or behind an fsspec address."
+    ),
 ]
-InputFormat = Annotated[str, typer.Option("--format", metavar="auto|files|webdataset|parquet", help="What INPUT is.")]
+Out = Annotated[Path, typer.Argument(help="The collection to make, or to go on with.")]
+ImageModel = Annotated[
+    str,
+    typer.Option("--model", help="mini (the demo model), open_clip:NAME/TAG, hf:ORG/NAME, local-dir:PATH or ViT-B/32."),
+]
+InputFormat = Annotated[
+    str, typer.Option("--format", metavar="auto|files|webdataset|parquet|urls", help="What INPUT is.")
+]
 CaptionTexts = Annotated[bool, typer.Option("--text/--no-text", help="Embed captions too, where there are some.")]
 Thumbs = Annotated[bool, typer.Option("--thumbs/--no-thumbs", help="Keep a small WebP of each image.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Images in one pass through the model.")]
@@ -30,8 +40,18 @@ ImageColumn = Annotated[
     str | None, typer.Option("--image-column", metavar="NAME", help="Of a table: where the images' bytes are.")
 ]
 CaptionColumn = Annotated[
-    str | None, typer.Option("--caption-column", metavar="NAME", help="Of a table: where the captions are.")
+    str | None, typer.Option("--caption-column", metavar="NAME", help="Of a table or list: where the captions are.")
 ]
+UrlColumn = Annotated[
+    str | None, typer.Option("--url-column", metavar="NAME", help="Of a list: where the images' URLs are.")
+]
+AllowPrivate = Annotated[
+    bool, typer.Option("--allow-private-addresses", help="Fetch from this machine and private networks too.")
+]
+Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="For one attempt at a URL, in all.")]
+Retries = Annotated[int, typer.Option("--retries", help="Further attempts after a failure that may pass.")]
+MaxBytes = Annotated[str, typer.Option("--max-bytes", metavar="SIZE", help="Larger images are not fetched.")]
+Connections = Annotated[int, typer.Option("--connections", help="URLs fetched at a time.")]
 
 Text = Annotated[list[str] | None, typer.Argument(help="What it looks like; several texts are alternatives.")]
 Not = Annotated[list[str] | None, typer.Option("--not", metavar="TEXT", help="What it must not be taken for.")]
@@ -69,6 +89,10 @@ QuestionModel = Annotated[
     str | None,
     typer.Option("--model", help="Embed the question with it, where the collection does not say (a peer's)."),
 ]
+Recall = Annotated[
+    float, typer.Option("--recall", help="Share of the right answers that an approximate index is tuned to find.")
+]
+Memory = Annotated[str, typer.Option("--memory", metavar="SIZE", help="What a search may hold in memory: 512M, 4G.")]
 Device = Annotated[
     str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where the model runs; on a GPU if there is one.")
 ]

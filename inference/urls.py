@@ -74,7 +74,7 @@ class UrlSource:
         """None are: every row is an item or a Skipped."""
         return {}
 
-    def items(self, start: int = 0) -> Iterator[ImageItem | Skipped]:
+    def items(self, start: int = 0, pass_over: object = None) -> Iterator[ImageItem | Skipped]:
         """See `reader.Source.items`. Rows before `start` are not fetched."""
         rows = read_parts(self._lists, self._read, self.partition + start * self.partitions)
         wanted = _once(itertools.islice(rows, 0, None, self.partitions))

@@ -45,7 +45,7 @@ def path(request, tmp_path):
         "csv": "\ufeff" + CSV,
         "tsv": CSV.replace(",", "\t").replace("a\t b", "a, b").replace("lines\t", "lines,"),
         "json": json.dumps(ROWS, indent=1),
-        "jsonl": "\n".join(map(json.dumps, ROWS)) + "\n\n",
+        "jsonl": "".join(json.dumps(row) + "\n" for row in ROWS) + "\n",
     }[kind]
     with gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb") as file:
         file.write(text.encode())

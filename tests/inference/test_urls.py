@@ -208,7 +208,7 @@ def test_leaving_early_ends_the_fetching(tmp_path):
         (tmp_path / "l.txt").write_text("\n".join(f"{site.url}/{i}" for i in range(900)))
         items = open_source(tmp_path / "l.txt", fetching=HERE).items()
         next(items)
-        items.close()
+        items.close()  # type: ignore[attr-defined]  # it is a generator
         asked = len(site.asked)
         assert asked < 900
         assert not [t for t in threading.enumerate() if t.name.startswith("clipsieve-fetch")]
