@@ -16,6 +16,7 @@ from clipsieve.parts import Parts, print_json, progress
 
 if TYPE_CHECKING:
     from clipsieve.index.collection import Collection
+    from clipsieve.output import Known
     from clipsieve.question import Asked
     from clipsieve.types import Hit, QueryResult
 
@@ -73,7 +74,7 @@ def search(
         if json and out is None:
             from clipsieve.output import to_json
 
-            print_json(to_json(result, asked.names))
+            print_json(to_json(result, asked.names, _known(collection, result)))
             return
         _deliver(collection, asked, result, chosen, out)
     if json:
@@ -218,7 +219,7 @@ def _deliver(collection: "Collection", asked: "Asked", result: "QueryResult", fo
 
     if format == "parquet":
         assert out is not None
-        output.write_parquet(out, result, asked.names)
+        output.write_parquet(out, result, asked.names, _known(collection, result))
         return
     if format == "table" and out is None:
         from rich.console import Console
@@ -228,9 +229,9 @@ def _deliver(collection: "Collection", asked: "Asked", result: "QueryResult", fo
         return
     match format:
         case "jsonl":
-            text = output.to_jsonl(result, asked.names)
+            text = output.to_jsonl(result, asked.names, _known(collection, result))
         case "csv":
-            text = output.to_csv(result, asked.names)
+            text = output.to_csv(result, asked.names, _known(collection, result))
         case "html":
             text = _sheet(collection, asked, result)
         case _:
@@ -239,6 +240,11 @@ def _deliver(collection: "Collection", asked: "Asked", result: "QueryResult", fo
         typer.echo(text, nl=False)
     else:
         out.write_text(text, encoding="utf-8")
+
+
+def _known(collection: "Collection", result: "QueryResult") -> "Known":
+    """The metadata of the hits, where the collection knows URLs."""
+    return collection.items([hit.id for hit in result.hits]) if "url" in collection.columns else ()
 
 
 def _sheet(collection: "Collection", asked: "Asked", result: "QueryResult") -> str:

@@ -1,15 +1,16 @@
 """An answer as rows: for people (a table), for programs (JSON, JSON lines, CSV, Parquet).
 
-The columns are the same everywhere: rank, id, key, score, margin, positive, negative. A margin without negatives is
-infinite inside and absent here, because JSON knows no infinity. In JSON an id is a string: JavaScript rounds
-above 2**53.
+The columns are the same everywhere: rank, id, key, score, margin, positive, negative. For programs, hits of a
+collection that knows URLs have url and caption besides: such a list is what img2dataset reads. A margin without
+negatives is infinite inside and absent here, because JSON knows no infinity. In JSON an id is a string: JavaScript
+rounds above 2**53.
 """
 
 import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -24,6 +25,10 @@ from clipsieve.types import QueryResult
 Format = Literal["table", "jsonl", "csv", "parquet", "html"]
 
 COLUMNS = ("rank", "id", "key", "score", "margin", "positive", "negative")
+WEB_COLUMNS = ("url", "caption")
+
+Known = Sequence[Mapping[str, object]]
+"""The metadata row of each hit, where the collection knows URLs; else nothing."""
 
 _SUFFIXES: Mapping[str, Format] = {
     ".txt": "table",
@@ -48,12 +53,12 @@ def choose_format(given: str | None, out: Path | None) -> Format:
     return cast(Format, given or "table")
 
 
-def rows(result: QueryResult, names: Mapping[int | str, str]) -> list[dict[str, Any]]:
-    """One dict of COLUMNS per hit, best first; ids as int, what is absent as None.
+def rows(result: QueryResult, names: Mapping[int | str, str], known: Known = ()) -> list[dict[str, Any]]:
+    """One dict of COLUMNS per hit, and of WEB_COLUMNS with `known`, best first; ids as int, what is absent as None.
 
     names  image example -> what to call it
     """
-    return [
+    made = [
         {
             "rank": rank,
             "id": hit.id,
@@ -65,44 +70,47 @@ def rows(result: QueryResult, names: Mapping[int | str, str]) -> list[dict[str, 
         }
         for rank, hit in enumerate(result.hits, start=1)
     ]
+    for row, fields in zip(made, known, strict=bool(known)):
+        row |= {name: fields.get(name) for name in WEB_COLUMNS}
+    return made
 
 
-def to_json(result: QueryResult, names: Mapping[int | str, str]) -> dict[str, Any]:
+def to_json(result: QueryResult, names: Mapping[int | str, str], known: Known = ()) -> dict[str, Any]:
     """The answer as one JSON object."""
     return {
-        "hits": [{**row, "id": str(row["id"])} for row in rows(result, names)],
+        "hits": [{**row, "id": str(row["id"])} for row in rows(result, names, known)],
         "claim": result.claim,
         "recall": result.recall,
         "timings_ms": dict(result.timings_ms),
     }
 
 
-def to_jsonl(result: QueryResult, names: Mapping[int | str, str]) -> str:
+def to_jsonl(result: QueryResult, names: Mapping[int | str, str], known: Known = ()) -> str:
     """One JSON object per hit and line."""
-    lines = (json.dumps({**row, "id": str(row["id"])}, ensure_ascii=False) for row in rows(result, names))
+    lines = (json.dumps({**row, "id": str(row["id"])}, ensure_ascii=False) for row in rows(result, names, known))
     return "".join(line + "\n" for line in lines)
 
 
-def to_csv(result: QueryResult, names: Mapping[int | str, str]) -> str:
+def to_csv(result: QueryResult, names: Mapping[int | str, str], known: Known = ()) -> str:
     """A header and one line per hit, quoted where a value needs it."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, (*COLUMNS, *WEB_COLUMNS) if known else COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows(result, names))
+    writer.writerows(rows(result, names, known))
     return text.getvalue()
 
 
-def write_parquet(path: Path, result: QueryResult, names: Mapping[int | str, str]) -> None:
+def write_parquet(path: Path, result: QueryResult, names: Mapping[int | str, str], known: Known = ()) -> None:
     """The rows as a Parquet file, with the claim in its metadata."""
     import pyarrow as pa  # slow to import, and only this format needs it
     import pyarrow.parquet as pq
 
     text, number = pa.string(), pa.float32()
-    schema = pa.schema(
-        dict(zip(COLUMNS, (pa.int64(), pa.int64(), text, number, number, text, text), strict=True)),
-        metadata={"claim": result.claim},
-    )
-    pq.write_table(pa.Table.from_pylist(rows(result, names), schema=schema), path)
+    types = dict(zip(COLUMNS, (pa.int64(), pa.int64(), text, number, number, text, text), strict=True))
+    if known:
+        types |= dict.fromkeys(WEB_COLUMNS, text)
+    schema = pa.schema(types, metadata={"claim": result.claim})
+    pq.write_table(pa.Table.from_pylist(rows(result, names, known), schema=schema), path)
 
 
 def to_text(result: QueryResult, names: Mapping[int | str, str]) -> str:

@@ -22,7 +22,7 @@ from clipsieve.types import Skipped
 
 As = Literal["copy", "link", "list", "webdataset", "datasets", "folders", "coco"]
 """copy, link   the image files under their keys            folders     copies, in one folder per label
-list         .csv, .txt (places alone) or .parquet         coco        one JSON file, image-level categories
+list         .csv, .txt (places alone) or .parquet;        coco        one JSON file, image-level categories
 webdataset   tars of image, caption and JSON               datasets    Parquet that Hugging Face `datasets` loads"""
 
 BATCH = 256
@@ -162,7 +162,12 @@ def _write_list(path: Path, rows: Iterable[tuple[Record, Row]], tally: Tally, no
                 file.write(place(row).replace("\n", " ") + "\n")
                 tally.written += 1
         return
-    lines = ({"id": r.id, "key": r.key, "image": place(row), **r.found} for r, row in rows)
+
+    def web(row: Row) -> Row:
+        """What img2dataset reads, where the collection knows URLs."""
+        return {"url": row["url"], "caption": row.get("caption")} if "url" in row else {}
+
+    lines = ({"id": r.id, "key": r.key, "image": place(row), **web(row), **r.found} for r, row in rows)
     if path.suffix.lower() == ".parquet":
         _write_parquet(path, lines, tally, note)
         return

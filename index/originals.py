@@ -84,7 +84,9 @@ class Originals:
         raise NotFound(f"{self._folder} has no item {id}.")
 
     def _candidates(self, shard: Shard, row: Mapping[str, Any], tried: list[str]) -> Iterator[bytes]:
-        for what, place, read in self._ways(shard, str(row["key"]), row.get("image_path")):
+        url = row.get("url")
+        here = () if url and url == row["key"] else self._ways(shard, str(row["key"]), row.get("image_path"))
+        for what, place, read in here:
             if place is None:
                 tried.append(f"there is no {what}")
                 continue
@@ -92,7 +94,9 @@ class Originals:
                 yield read(place)
             except Exception as error:  # each file system behind fsspec raises its own, and so does a damaged tar
                 tried.append(f"{place} cannot be read ({error})")
-        if not tried:
+        if url:
+            tried.append(f"it was fetched from {url}, and is not a second time (export a list to have it fetched)")
+        elif not tried:
             tried.append("its metadata names no file")
 
     def _ways(

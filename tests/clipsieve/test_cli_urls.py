@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.clipsieve.test_cli import COLOURS, keys
@@ -80,6 +81,58 @@ def test_what_cannot_be_meant_is_one_sentence(run, listed, tmp_path, words, said
     assert said in result.stderr
     assert result.stderr.startswith("Error: ")
     assert not (tmp_path / "c").exists()
+
+
+@pytest.fixture(scope="module")
+def web(run, listed, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("web") / "web.clip"
+    run("inference", listed, folder, *MODEL, HERE, "--retries", 0)
+    return folder
+
+
+def read(path):
+    if path.suffix == ".parquet":
+        return pq.read_table(path).to_pylist()
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_what_search_finds_goes_out_with_url_and_caption(run, site, web, tmp_path, suffix):
+    out = tmp_path / f"hits.{suffix}"
+    run("search", web, "green", "-k", 4, "--out", out)
+    found = {row["url"]: row["caption"] for row in read(out)}
+    assert found == {f"{site.url}/green/{i}.png": f"a green/{i}.png, found" for i in range(4)}
+    run("search", web, "green", "--threshold", "2", "--out", out)
+    assert read(out) == []
+    shown = json.loads(run("search", web, "green", "-k", 1, "--json").stdout)["hits"][0]
+    assert shown["caption"] == found[shown["url"]]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_an_exported_list_has_url_and_caption_and_becomes_a_collection_again(run, site, web, tmp_path, suffix):
+    out = tmp_path / f"list.{suffix}"
+    run("filter", web, "green", "-k", 4, "--as", "list", "--out", out)
+    rows = read(out)
+    assert {row["url"] for row in rows} == {f"{site.url}/green/{i}.png" for i in range(4)}
+    assert all(row["caption"].startswith("a green/") for row in rows)
+    again = json.loads(run("inference", out, tmp_path / "c", *MODEL, HERE, "--json").stdout)
+    assert again["embedded"] == 4
+
+
+def test_a_list_in_text_holds_the_urls(run, site, web, tmp_path):
+    run("filter", web, "green", "-k", 1, "--as", "list", "--out", tmp_path / "l.txt")
+    assert (tmp_path / "l.txt").read_text().startswith(f"{site.url}/green/")
+
+
+def test_images_from_the_web_are_not_copied_and_it_is_said_why(run, web, tmp_path):
+    said = json.loads(run("filter", web, "green", "-k", 2, "--out", tmp_path / "o", "--json").stdout)
+    assert said["written"] == 0
+    assert "it was fetched from http" in said["skipped"][0]["reason"]
+    assert "export a list" in said["skipped"][0]["reason"]
+    assert json.loads(run("remove", web, "--missing", "--dry-run", "--json").stdout)["removed"] == 0
 
 
 @pytest.mark.slow

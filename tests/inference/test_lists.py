@@ -1,5 +1,6 @@
 import gzip
 import json
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,7 +11,7 @@ from clipsieve.inference.lists import columns_of, count_rows, read_rows
 from clipsieve.inference.paths import expand
 from clipsieve.types import Skipped
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"url": "http://x/0.jpg", "caption": "a, b", "width": 7, "ratio": 0.5},
     {"url": "http://x/1.jpg", "caption": 'two\nlines, "quoted"', "width": -8, "ratio": None},
     {"url": "http://x/2.jpg", "caption": None, "width": 10**12, "ratio": 1.25},
