@@ -58,7 +58,7 @@ def rows(result: QueryResult, names: Mapping[int | str, str], known: Known = ())
 
     names  image example -> what to call it
     """
-    made = [
+    made: list[dict[str, Any]] = [
         {
             "rank": rank,
             "id": hit.id,
