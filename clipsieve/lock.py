@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -50,6 +51,16 @@ def writer_lock(folder: Path) -> Iterator[None]:
         with _exclusively(path) as file:
             if _read(file) == mine:
                 _write(file, {})
+
+
+def wait_until_free(folder: Path, poll_s: float = 1.0) -> None:
+    """Return once nobody holds the folder's lock. Somebody else may take it before the caller does."""
+    while True:
+        try:
+            with writer_lock(folder):
+                return
+        except CollectionLocked:
+            time.sleep(poll_s)
 
 
 def _lives(holder: dict[str, Any]) -> bool:

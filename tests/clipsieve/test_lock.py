@@ -3,11 +3,12 @@ import os
 import re
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from clipsieve.errors import CollectionLocked
-from clipsieve.lock import NAME, writer_lock
+from clipsieve.lock import NAME, wait_until_free, writer_lock
 
 
 def hold(folder, **changed):
@@ -59,5 +60,28 @@ def test_another_hosts_lock_is_never_taken(tmp_path):
 @pytest.mark.parametrize("content", ["", '{"pid": 1', "[]"])
 def test_half_a_record_is_nobodys(tmp_path, content):
     (tmp_path / NAME).write_text(content)
+    with writer_lock(tmp_path):
+        pass
+
+
+def test_waiting_ends_when_the_writer_does(tmp_path):
+    held, end = threading.Event(), threading.Event()
+
+    def write():
+        with writer_lock(tmp_path):
+            held.set()
+            assert end.wait(30)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert held.wait(30)
+    waiting = threading.Thread(target=wait_until_free, args=(tmp_path, 0.01))
+    waiting.start()
+    waiting.join(0.1)
+    assert waiting.is_alive()
+    end.set()
+    waiting.join(30)
+    writer.join()
+    assert not waiting.is_alive()
     with writer_lock(tmp_path):
         pass
