@@ -16,6 +16,7 @@ import typer
 import clipsieve
 from clipsieve.command import Command
 from clipsieve.commands_ask import filter_, search
+from clipsieve.commands_batch import end2end, inference_worker
 from clipsieve.commands_build import index, inference, info
 from clipsieve.commands_change import add, check, compact, remove
 from clipsieve.commands_demo import demo
@@ -35,7 +36,9 @@ app = typer.Typer(
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "inference": inference,
+    "inference.worker": inference_worker,
     "index": index,
+    "end2end": end2end,
     "search": search,
     "filter": filter_,
     "label": label,

@@ -15,6 +15,8 @@ from clipsieve.peer_flags import Grammar, rewrite
 
 STOPPED = {
     "inference": "What was embedded is kept; the same command goes on from there.",
+    "inference.worker": "What was embedded is kept; the same command goes on from there.",
+    "end2end": "What was embedded is kept; the same command goes on from there.",
     "add": "What was embedded is kept; the same command goes on from there.",
     "import": "What was imported is kept; the same command goes on from there.",
     "label": "What was labelled is kept; the same command goes on from there.",

@@ -111,6 +111,17 @@ INFERENCE: Mapping[str, _Meaning] = {
     "slurm-verbose-wait": _Switch(usual=False, note="jobs are not sent to Slurm from here"),
 }  # fmt: skip
 
+WORKER: Mapping[str, _Meaning] = {
+    **{name: meaning for name, meaning in INFERENCE.items() if not name.startswith("slurm")},
+    "output-partition-count": _To("--partitions"),
+}
+
+END2END: Mapping[str, _Meaning] = {
+    "url-list": _Argument("input"),
+    "output-folder": _Argument("out"),
+    **{name: INFERENCE[name] for name in ("url-col", "caption-col", "thread-count", "clip-model")},
+}
+
 INDEX: Mapping[str, _Meaning] = {
     "embeddings-folder": _Argument("folder"),
     "index-folder": _To("--into"),
@@ -141,6 +152,8 @@ LABEL: Mapping[str, _Meaning] = {
 
 PEERS: Mapping[str, Mapping[str, _Meaning]] = {
     "inference": INFERENCE,
+    "inference.worker": WORKER,
+    "end2end": END2END,
     "index": INDEX,
     "filter": FILTER,
     "label": LABEL,

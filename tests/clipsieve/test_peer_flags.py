@@ -14,6 +14,8 @@ GRAMMARS = {
         ),
         ("input", "out"),
     ),
+    "inference.worker": Grammar("inference.worker", {"--tasks": True, "--partitions": True}, ("input", "out")),
+    "end2end": Grammar("end2end", {"--run-back": False, "--no-run-back": False, "--model": True}, ("input", "out")),
     "index": Grammar(
         "index",
         {"--rebuild": False} | dict.fromkeys(["--into", "--memory", "--recall", "--threads"], True),
@@ -177,6 +179,20 @@ def test_it_answers_or_raises_input_error_and_is_stable(command, words):
     except InputError:
         return
     assert rewrite(argv, GRAMMARS[command], lambda name: False)[0] == argv
+
+
+def test_the_workers_partitions_are_its_own_and_inferences_are_not():
+    words = "--tasks [0,1] --output_partition_count 4 --input_dataset a --output_folder b"
+    assert spell("inference.worker", words) == (["--tasks", "[0,1]", "--partitions", "4", "a", "b"], [])
+    assert "shards are cut by" in spell("inference", "--output_partition_count 4 a b")[1][0]
+
+
+def test_end2end_is_spelt_as_the_peer_does_and_img2dataset():
+    words = "--url_list a --output_folder b --run_back False --url_col link --thread_count 4"
+    assert spell("end2end", words) == (
+        ["--no-run-back", "--url-column", "link", "--connections", "4", "a", "b"],
+        [],
+    )
 
 
 @pytest.mark.parametrize("command", sorted(PEERS))

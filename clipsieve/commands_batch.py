@@ -1,0 +1,175 @@
+"""`end2end` and `inference.worker`: the same work in one command, or shared out among several."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clipsieve import options
+from clipsieve.command import say
+from clipsieve.commands_build import (
+    DEFAULT_MODEL,
+    build,
+    embed,
+    fetch_options,
+    load,
+    parse_size,
+    tell_built,
+    tell_embedded,
+)
+from clipsieve.errors import CollectionError, CollectionLocked, InputError
+from clipsieve.parts import print_json
+
+
+def end2end(
+    ctx: typer.Context,
+    input: options.Input,
+    out: options.Out,
+    model: options.ImageModel = DEFAULT_MODEL,
+    format: options.InputFormat = "auto",
+    text: options.CaptionTexts = True,
+    thumbs: options.Thumbs = False,
+    batch_size: options.BatchSize = 256,
+    workers: options.Workers = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    image_column: options.ImageColumn = None,
+    caption_column: options.CaptionColumn = None,
+    url_column: options.UrlColumn = None,
+    allow_private_addresses: options.AllowPrivate = False,
+    timeout: options.Timeout = 20,
+    retries: options.Retries = 2,
+    max_bytes: options.MaxBytes = "20M",
+    connections: options.Connections = 32,
+    recall: options.Recall = 0.95,
+    memory: options.Memory = "4G",
+    run_back: Annotated[
+        bool, typer.Option("--run-back/--no-run-back", help="Serve the collection afterwards; not there yet.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Embed INPUT into the collection OUT, and index it: `inference` and `index` in one. Stopped, it goes on.
+
+    Example: clipsieve end2end urls.parquet web.clip --thumbs
+    """
+    if run_back:
+        raise InputError("This version serves nothing yet; leave --run-back out, and ask with `clipsieve search`.")
+    size = parse_size(memory)
+    from clipsieve.inference.reader import open_source
+
+    source = open_source(
+        input,
+        format=format,  # type: ignore[arg-type]  # it says itself which it knows
+        image_column=image_column,
+        caption_column=caption_column,
+        url_column=url_column,
+        fetching=fetch_options(allow_private_addresses, timeout, retries, max_bytes, connections),
+    )
+    embedder = load(ctx.obj, model, device, precision)
+    embedded = embed(source, embedder, out, text=text, batch_size=batch_size, workers=workers, thumbs=thumbs)
+    if not json:
+        typer.echo(tell_embedded(embedded))
+    if not _holds_images(out):
+        raise CollectionError(f"Nothing of {input} could be embedded; {out / 'skipped'} lists the reasons.")
+    built = build(out, recall=recall, memory_bytes=size)
+    if json:
+        print_json({"folder": str(out), "inference": embedded, "index": built})
+        return
+    for line in tell_built(built):
+        typer.echo(line)
+    typer.echo(f'Ask it: clipsieve search {out} "red bus" --not "red truck"')
+
+
+def inference_worker(
+    ctx: typer.Context,
+    input: options.Input,
+    out: options.Out,
+    tasks: Annotated[
+        str, typer.Option("--tasks", metavar="LIST", help="Which parts, counted from 0: [0,1,2], 0,1,2 or 0-2.")
+    ],
+    partitions: Annotated[int, typer.Option("--partitions", min=1, help="How many parts INPUT is cut into.")],
+    model: options.ImageModel = DEFAULT_MODEL,
+    format: options.InputFormat = "auto",
+    text: options.CaptionTexts = True,
+    thumbs: options.Thumbs = False,
+    batch_size: options.BatchSize = 256,
+    workers: options.Workers = None,
+    shard_size: options.ShardSize = 100_000,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    image_key: options.ImageKey = None,
+    caption_key: options.CaptionKey = "txt",
+    image_column: options.ImageColumn = None,
+    caption_column: options.CaptionColumn = None,
+    url_column: options.UrlColumn = None,
+    allow_private_addresses: options.AllowPrivate = False,
+    timeout: options.Timeout = 20,
+    retries: options.Retries = 2,
+    max_bytes: options.MaxBytes = "20M",
+    connections: options.Connections = 32,
+    json: options.Json = False,
+) -> None:
+    """Embed some parts of INPUT, for a scheduler that hands out the parts. Where another worker writes, it waits.
+
+    Example: clipsieve inference.worker "tars/{000..063}.tar" big.clip --partitions 8 --tasks "[0,1]"
+    """
+    numbers = parse_tasks(tasks, partitions)
+    from clipsieve.inference.reader import open_source
+
+    sources = [
+        open_source(
+            input,
+            format=format,  # type: ignore[arg-type]  # it says itself which it knows
+            wds_image_key=image_key,
+            wds_caption_key=caption_key,
+            image_column=image_column,
+            caption_column=caption_column,
+            url_column=url_column,
+            fetching=fetch_options(allow_private_addresses, timeout, retries, max_bytes, connections),
+            partition=number,
+            partitions=partitions,
+        )
+        for number in numbers
+    ]
+    embedder = load(ctx.obj, model, device, precision)
+    how = {"text": text, "batch_size": batch_size, "workers": workers, "shard_size": shard_size, "thumbs": thumbs}
+    everything = []
+    for number, source in zip(numbers, sources, strict=True):
+        done = {"task": number, **_embed_in_turn(source, embedder, out, how)}
+        everything.append(done)
+        if not json:
+            typer.echo(f"Part {number} of {partitions}: {tell_embedded(done)}")
+    if json:
+        print_json({"folder": str(out), "tasks": everything})
+
+
+def parse_tasks(text: str, partitions: int) -> list[int]:
+    """The numbers in "[0,1,2]", "0,1,2" or "0-2,5", ascending. InputError for anything else, or for no such part."""
+    numbers: set[int] = set()
+    for part in text.strip().removeprefix("[").removesuffix("]").split(","):
+        found = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part.strip())
+        if found is None:
+            raise InputError(f"--tasks {text!r} is not understood; write for instance [0,1,2] or 0-2.")
+        first, last = int(found[1]), int(found[2] or found[1])
+        if last < first or last >= partitions:
+            raise InputError(f"--tasks {text!r}: there is no part {part.strip()} of {partitions}; count them from 0.")
+        numbers.update(range(first, last + 1))
+    return sorted(numbers)
+
+
+def _embed_in_turn(source: Any, embedder: Any, out: Path, how: dict[str, Any]) -> dict[str, Any]:
+    from clipsieve.lock import wait_until_free
+
+    while True:
+        try:
+            return embed(source, embedder, out, **how)
+        except CollectionLocked as error:
+            say(f"Waiting: {error}")
+            wait_until_free(out)
+
+
+def _holds_images(folder: Path) -> bool:
+    from clipsieve.manifest import read_manifest
+
+    return any(shard.rows for shard in read_manifest(folder).shards)
