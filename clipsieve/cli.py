@@ -21,7 +21,7 @@ from clipsieve.commands_build import index, inference, info
 from clipsieve.commands_change import add, check, compact, remove
 from clipsieve.commands_demo import demo
 from clipsieve.commands_label import label
-from clipsieve.commands_move import import_
+from clipsieve.commands_move import export, import_
 from clipsieve.opening import load_model
 from clipsieve.parts import Parts
 
@@ -48,6 +48,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "check": check,
     "info": info,
     "import": import_,
+    "export": export,
 }
 for name, command in COMMANDS.items():
     app.command(name, cls=Command)(command)

@@ -84,3 +84,29 @@ def import_(
         + (f"; {done.skipped:,} skipped, for reasons listed in {out / 'skipped'}" if done.skipped else "")
         + "."
     )
+
+
+def export(
+    folder: options.Folder,
+    clip_retrieval: Annotated[
+        Path | None, typer.Option("--clip-retrieval", metavar="DIR", help="A folder that clip-retrieval opens.")
+    ] = None,
+    arrow: Annotated[
+        Path | None, typer.Option("--arrow", metavar="DIR", help="The metadata alone, as Arrow files.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Write a collection, without what was removed from it, for other programs.
+
+    Example: clipsieve export photos.clip --clip-retrieval photos.index
+    """
+    if (out := clip_retrieval or arrow) is None or (clip_retrieval and arrow):
+        raise InputError("Give one of --clip-retrieval DIR and --arrow DIR: where to write, and what.")
+    from clipsieve.index.peer_export import export_arrow, export_peer
+
+    with progress("exporting", "rows") as shown:
+        rows = (export_arrow if arrow else export_peer)(folder, out, shown.update)
+    if json:
+        print_json({"out": str(out), "rows": rows})
+    else:
+        typer.echo(f"{rows:,} rows written to {out}.")

@@ -89,19 +89,17 @@ class TableSource:
         passed = 0
         for path in self._paths:
             name, row = path.relative_to(self._base).as_posix(), 0
-            for batch in _lance(path, size) if self._lance else _batches(path, size):
-                for at in range(0, batch.num_rows, size):
-                    part = batch.slice(at, size)
-                    skip = min(max(0, start - passed), part.num_rows)
-                    if skip < part.num_rows:
-                        yield self._block(part.slice(skip), name, row + skip)
-                    row, passed = row + part.num_rows, passed + part.num_rows
+            for table in _gathered(_lance(path, size) if self._lance else _batches(path, size), size):
+                skip = min(max(0, start - passed), table.num_rows)
+                if skip < table.num_rows:
+                    yield self._block(table.slice(skip), name, row + skip)
+                row, passed = row + table.num_rows, passed + table.num_rows
 
-    def _block(self, batch: pa.RecordBatch, name: str, row: int) -> Block:
+    def _block(self, batch: pa.Table, name: str, row: int) -> Block:
         column = self._column or _vector_column(batch.schema, name)
         if column not in batch.schema.names:
             raise InputError(f"{name} has no column {column!r}; its columns are {', '.join(batch.schema.names)}.")
-        vectors = batch.column(column)
+        vectors = pa.concat_arrays(batch.column(column).chunks)
         lengths = pc.fill_null(pc.list_value_length(vectors), 0).to_numpy(zero_copy_only=False)
         if self._dim is None and lengths.max(initial=0) > 0:
             self._dim = int(lengths[lengths > 0][0])
@@ -216,6 +214,21 @@ def _batches(path: Path, size: int) -> Iterator[pa.RecordBatch]:
                 yield from pa.ipc.open_stream(source)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} cannot be read ({error}); check or restore it.") from error
+
+
+def _gathered(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
+    """The batches as tables of `size` rows, the last one shorter: files are often cut finer than shards should be."""
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        while rows + batch.num_rows >= size:
+            yield pa.Table.from_batches([*waiting, batch.slice(0, size - rows)])
+            batch, waiting, rows = batch.slice(size - rows), [], 0
+        if batch.num_rows:
+            waiting.append(batch)
+            rows += batch.num_rows
+    if waiting:
+        yield pa.Table.from_batches(waiting)
 
 
 def _lance(path: Path, size: int) -> Iterator[pa.RecordBatch]:

@@ -100,7 +100,8 @@ def test_tables(tmp_path, form):
         with (pa.ipc.new_file if form == "file" else pa.ipc.new_stream)(str(folder / "x.arrow"), table.schema) as file:
             file.write_table(table, max_chunksize=5)
     run("import", folder, tmp_path / "c", "--shard-size", 4)
-    _, vectors, rows, skipped = load(tmp_path / "c")
+    manifest, vectors, rows, skipped = load(tmp_path / "c")
+    assert [s.source.read for s in manifest.shards] == [4, 4, 4]  # whatever the table's own batches are
     np.testing.assert_allclose(vectors, VECTORS[:-2], atol=1e-3)
     assert rows["caption"].to_pylist() == [f"c{i}" for i in range(N - 2)]
     assert len(set(rows["key"].to_pylist())) == N - 2  # the urls are all one
@@ -166,3 +167,13 @@ def test_what_cannot_be_imported(tmp_path):
     with pytest.raises(InputError, match="8 dimensions and the model 9"):
         import_vectors(NpySource(tmp_path / "v.npy"), tmp_path / "c", dim=9)
     assert not (tmp_path / "c").exists()
+
+
+def test_lance(tmp_path):
+    lance = pytest.importorskip("lance")
+    lance.write_dataset(vector_table(pa.list_(pa.float32())), str(tmp_path / "x.lance"), max_rows_per_file=5)
+    run("import", tmp_path / "x.lance", tmp_path / "c", "--shard-size", 4)
+    _, vectors, rows, skipped = load(tmp_path / "c")
+    np.testing.assert_allclose(vectors, VECTORS[:-2], atol=1e-3)
+    assert rows["caption"].to_pylist() == [f"c{i}" for i in range(N - 2)]
+    assert len(skipped) == 2
