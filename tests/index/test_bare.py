@@ -8,9 +8,11 @@ import pytest
 from faiss.contrib.ondisk import merge_ondisk
 
 from clipsieve.errors import CollectionDamaged
+from clipsieve.importing import import_vectors
 from clipsieve.index import bare
 from clipsieve.index.collection import open_collection
 from clipsieve.index.flat import FlatIndex
+from clipsieve.index.peer_source import PeerSource
 from clipsieve.index.renumbered import Renumbered
 from clipsieve.index.scan import Rows
 from clipsieve.types import Example, MetaClass
@@ -198,3 +200,13 @@ def test_renumbered_rows_tie_by_their_new_ids():
             index.range_search(queries, 0.1, **limits), truth.range_search(queries, 0.1, **limits), strict=True
         ):
             np.testing.assert_array_equal(one.ids, other.ids)
+
+
+def test_an_index_in_parts_is_imported(tmp_path):
+    write_parts(tmp_path / "peer" / "image.index", absolute=True)
+    write_parquet(tmp_path / "peer")
+    done = import_vectors(PeerSource(tmp_path / "peer"), tmp_path / "own", shard_size=120)
+    assert (done.written, done.skipped) == (N, 0)
+    with open_collection(tmp_path / "own") as own:
+        assert own.keys([0, 399]) == ["0.jpg", "399.jpg"]
+        np.testing.assert_allclose(own.vectors(np.arange(N)), VECTORS, atol=2e-3)
