@@ -9,7 +9,9 @@ They open for reading; ids are rows of the metadata. Vectors are what the index 
 quantised comes back as near as it can, so answers are exact only about that.
 """
 
+import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,13 +180,8 @@ class Stored:
         faiss = faiss_index.load_faiss()
         if (lists := faiss.try_extract_index_ivf(part.index)) is not None:
             kind = faiss.DirectMap.Hashtable if part.label else faiss.DirectMap.Array
-            try:
+            with _ids_expected(self.shape[0]):
                 lists.set_direct_map_type(kind)
-            except RuntimeError as error:
-                raise CollectionDamaged(
-                    f"The ids in an index of {self.shape[0]:,} rows are not those of its rows ({error}); combine its "
-                    "parts again, with ids that follow each other."
-                ) from error
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -193,8 +190,21 @@ class Stored:
         rows = np.arange(*which.indices(len(self)), dtype=np.int64) if isinstance(which, slice) else which
         if not len(rows):
             return np.zeros((0, self.shape[1]), np.float16)
-        found: npt.NDArray[np.float32] = self._index.reconstruct_batch(rows + self._label)
+        with _ids_expected(len(self)):
+            found: npt.NDArray[np.float32] = self._index.reconstruct_batch(rows + self._label)
         return found.astype(np.float16)
+
+
+@contextlib.contextmanager
+def _ids_expected(rows: int) -> Iterator[None]:
+    """Where faiss looks rows up by their ids: parts that were combined with the same ids have some twice."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise CollectionDamaged(
+            f"The ids in an index of {rows:,} rows are not those of its rows ({error}); combine its parts again, with "
+            "ids that follow each other."
+        ) from error
 
 
 def _vectors(part: Part) -> Any:

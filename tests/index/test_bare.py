@@ -170,6 +170,17 @@ def test_combined_on_disk(tmp_path):
         open_collection(tmp_path / "peer")
 
 
+def test_parts_that_were_combined_under_the_same_ids(tmp_path):
+    write_parts(tmp_path / "parts", absolute=False)
+    out = tmp_path / "peer" / "image.index"
+    out.mkdir(parents=True)
+    whole = trained()
+    merge_ondisk(whole, sorted(str(p) for p in (tmp_path / "parts").iterdir()), str(out / "merged_index.ivfdata"))
+    faiss.write_index(whole, str(out / "populated.index"))
+    with open_collection(tmp_path / "peer") as peer, pytest.raises(CollectionDamaged, match="combine its parts again"):
+        peer.vectors([N - 1])
+
+
 def test_a_large_file_stays_on_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(bare, "MAPPED_BYTES", 0)
     write_index(tmp_path / "image.index", "OPQ8,IVF4,SQ8")
