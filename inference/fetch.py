@@ -27,7 +27,7 @@ from clipsieve.inference.paths import readable
 
 MAX_REDIRECTS = 5
 MAX_WAIT = 60.0
-"""Seconds that a server may ask to be left alone for. One that asks for more is not asked again."""
+"""Seconds that a server may ask to be left alone for. Where it asks for more, the image is given up."""
 
 _PASSING = frozenset({408, 425, 429})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -75,6 +75,7 @@ class Fetcher:
         self._resolve = resolve or _resolve
         self._tls = httpcore2.default_ssl_context()
         self._stopped = threading.Event()
+        self._back_at: dict[str, float] = {}  # host -> when, by the monotonic clock, it may be asked again
 
     def stop(self) -> None:
         """Begin no further attempt; those that wait for their turn give up."""
@@ -101,10 +102,11 @@ class Fetcher:
         raise AssertionError("unreachable")
 
     def _attempt(self, url: str) -> bytes:
+        target = _parsed(url)
+        self._stopped.wait(max(0.0, self._back_at.get(target.host, 0.0) - time.monotonic()))
         network = _Network(self._resolve, self._options.allow_private, self._options.timeout)
         try:
             with httpcore2.ConnectionPool(self._tls, max_connections=1, network_backend=network) as pool:
-                target = _parsed(url)
                 for _ in range(MAX_REDIRECTS + 1):
                     found = self._ask(pool, target)
                     if isinstance(found, bytes):
@@ -148,6 +150,8 @@ class Fetcher:
             if response.status not in (200, 203):
                 wait = next((_seconds(v) for v in all_of(b"retry-after")), None)
                 passing = response.status in _PASSING or response.status >= 500
+                if passing and wait is not None and wait <= MAX_WAIT:
+                    self._back_at[target.host] = time.monotonic() + wait  # its other images wait as well
                 raise _Failed(f"The server answered {response.status}, not with the image.", passing, wait)
             packed = [v for v in all_of(b"content-encoding") if v.strip().lower() not in ("", "identity")]
             if packed:

@@ -23,6 +23,8 @@ AT_HOME = {
     "open_clip": {"inference"},
     "transformers": {"inference"},
     "timm": {"inference"},
+    "httpcore2": {"inference"},
+    "httpx2": {"inference"},
     "faiss": {"index"},
     "flask": {"back"},
 }

@@ -215,6 +215,16 @@ def test_a_server_that_names_a_time_is_left_alone_for_it():
         assert time.monotonic() - began >= 1
 
 
+def test_and_so_are_its_other_images():
+    with serving({"/a": answer(503, Retry_After="1"), "/b": JPEG}) as site:
+        one = fetcher(retries=0)
+        with pytest.raises(InputError, match="503"):
+            one.fetch(f"{site.url}/a")
+        began = time.monotonic()
+        assert one.fetch(f"{site.url}/b") == JPEG
+        assert time.monotonic() - began > 0.5
+
+
 @pytest.mark.parametrize("wait", ["3600", formatdate(time.time() + 3600, usegmt=True)])
 def test_one_that_names_a_long_time_is_not_asked_again(wait):
     with serving({"/a": answer(429, Retry_After=wait)}) as site:

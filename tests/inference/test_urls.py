@@ -203,6 +203,21 @@ def test_a_slow_server_holds_up_neither_the_others_nor_the_memory(tmp_path, monk
         assert [item.key.rpartition("/")[2] for item in items] == [str(i) for i in range(1, 20)]
 
 
+@pytest.mark.parametrize("held", [1, 3000, 10**9])
+def test_however_little_may_be_held_everything_comes_in_order(tmp_path, monkeypatch, held):
+    monkeypatch.setattr(urls, "HELD_BYTES", held)
+    monkeypatch.setattr(urls, "AHEAD", 16)
+    rng = np.random.default_rng(held)
+    sizes = [int(size) for size in rng.integers(1, 2000, 150)]
+    gone = set(rng.choice(150, 30, replace=False).tolist())
+    with serving({f"/{i}": bytes(size) for i, size in enumerate(sizes) if i not in gone}) as site:
+        (tmp_path / "l.txt").write_text("\n".join(f"{site.url}/{i}" for i in range(150)))
+        items = list(open_source(tmp_path / "l.txt", fetching=HERE).items())
+    assert [item.key.rpartition("/")[2] for item in items] == [str(i) for i in range(150)]
+    assert [isinstance(item, Skipped) for item in items] == [i in gone for i in range(150)]
+    assert [len(i.data) for i in items if isinstance(i, ImageItem)] == [s for i, s in enumerate(sizes) if i not in gone]
+
+
 def test_leaving_early_ends_the_fetching(tmp_path):
     with serving({f"/{i}": bytes(10) for i in range(900)}) as site:
         (tmp_path / "l.txt").write_text("\n".join(f"{site.url}/{i}" for i in range(900)))
@@ -250,16 +265,22 @@ def test_a_run_that_was_stopped_goes_on_and_asks_for_nothing_twice(site, tmp_pat
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     embed_collection(open_source(path, fetching=HERE), FakeEmbedder(), whole)
 
-    def stop(read, total, skipped):
-        if read >= 6:
-            raise KeyboardInterrupt
+    class Stopping(FakeEmbedder):
+        batches = 0
+
+        def embed_tensors(self, batch):
+            if len(batch) == 4:  # not the probe's three
+                self.batches += 1
+                if self.batches == 3:
+                    raise KeyboardInterrupt
+            return super().embed_tensors(batch)
 
     with pytest.raises(KeyboardInterrupt):
-        embed_collection(open_source(path, fetching=HERE), FakeEmbedder(), parts, batch_size=3, progress=stop)
+        embed_collection(open_source(path, fetching=HERE), Stopping(), parts, batch_size=4)
     site.asked.clear()
-    summary = embed_collection(open_source(path, fetching=HERE), FakeEmbedder(), parts, batch_size=3)
-    assert (summary.before, summary.read) == (6, 6)
-    assert sorted(site.asked) == sorted(f"/{i}.jpg" for i in range(5, COUNT))  # the last one of before, to compare keys
+    summary = embed_collection(open_source(path, fetching=HERE), FakeEmbedder(), parts, batch_size=4)
+    assert (summary.before, summary.read) == (8, 4)
+    assert sorted(site.asked) == sorted(f"/{i}.jpg" for i in range(7, COUNT))  # the last one of before, to compare keys
     assert [row["key"] for row in collected(parts)[0]] == [row["key"] for row in collected(whole)[0]]
     vectors = [
         np.concatenate([np.load(path) for path in sorted((folder / "img_emb").glob("*.npy"))])
