@@ -13,7 +13,7 @@ import numpy as np
 
 from clipsieve import manifest as manifests
 from clipsieve import shards
-from clipsieve.errors import CollectionMissing, NotFound
+from clipsieve.errors import CollectionDamaged, CollectionMissing, NotFound
 from clipsieve.index import bare
 from clipsieve.index.calibrate import SAMPLE, Background
 from clipsieve.index.duplicates import Groups
@@ -24,9 +24,10 @@ from clipsieve.index.stored import entry_of, open_groups, open_index, rows_of, s
 from clipsieve.manifest import Manifest
 from clipsieve.protocols import VectorIndex
 from clipsieve.types import Int64
+from clipsieve.whole import require_whole
 
 _T = TypeVar("_T")
-_Signature = tuple[tuple[int, int, int] | None, ...]
+_Signature = tuple[int, int, int] | None
 
 DUPLICATE_COSINE = 0.98
 """From which an item counts as an example's near-duplicate where no index has measured it."""
@@ -55,13 +56,29 @@ class Opened:
         progress: Callable[[int, int], None] | None = None,
     ) -> "Opened":
         """The folder's last commit; arguments as `open_collection` has them."""
-        signature = _signature(folder)  # before reading: what is committed meanwhile shows as stale
+        while True:
+            signature = _signature(folder)  # before reading: what is committed meanwhile shows as stale
+            try:
+                return cls._at(folder, signature, state, progress)
+            except CollectionDamaged:
+                if _signature(folder) == signature:
+                    raise  # else files went because of a commit made meanwhile
+
+    @classmethod
+    def _at(
+        cls,
+        folder: Path,
+        signature: _Signature,
+        state: str | os.PathLike[str] | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> "Opened":
         try:
             manifest = shards.open_manifest(folder)
         except CollectionMissing:
             if not bare.is_bare(folder):
                 raise
             manifest = bare.make_manifest(folder)
+        require_whole(folder, manifest)
         metadata = SqliteMetadata(folder, manifest, state=state, progress=progress)
         try:
             opened = cls(folder, manifest, shards.read_removed(folder, manifest), metadata, signature)
@@ -74,15 +91,22 @@ class Opened:
         return opened
 
     def stale(self) -> bool:
-        """Whether the folder has a newer manifest or list of removed items."""
+        """Whether the folder has a newer manifest."""
         return _signature(self.folder) != self._signature
 
     def again(self) -> "Opened":
         """The folder's last commit, with the same metadata store brought up to it."""
-        signature = _signature(self.folder)
-        manifest = shards.open_manifest(self.folder)
-        self.metadata.update(manifest)
-        return Opened(self.folder, manifest, shards.read_removed(self.folder, manifest), self.metadata, signature)
+        while True:
+            signature = _signature(self.folder)
+            try:
+                manifest = shards.open_manifest(self.folder)
+                require_whole(self.folder, manifest)
+                self.metadata.update(manifest)
+                removed = shards.read_removed(self.folder, manifest)
+                return Opened(self.folder, manifest, removed, self.metadata, signature)
+            except CollectionDamaged:
+                if _signature(self.folder) == signature:
+                    raise
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -222,12 +246,9 @@ def _advice(folder: Path, manifest: Manifest, indices: list[dict[str, Any]]) -> 
 
 
 def _signature(folder: Path) -> _Signature:
-    """Changes whenever a manifest is committed or an item removed."""
-    found: list[tuple[int, int, int] | None] = []
-    for name in (manifests.NAME, "removed.jsonl"):
-        try:
-            status = (folder / name).stat()
-            found.append((status.st_mtime_ns, status.st_size, status.st_ino))
-        except OSError:
-            found.append(None)
-    return tuple(found)
+    """Changes whenever a manifest is committed."""
+    try:
+        status = (folder / manifests.NAME).stat()
+    except OSError:
+        return None
+    return (status.st_mtime_ns, status.st_size, status.st_ino)
