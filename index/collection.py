@@ -134,7 +134,7 @@ class Collection:
         if dedup:
             asked = dataclasses.replace(asked, groups=opened.groups)
         index, recall = opened.index(modality)
-        answer = query.search(asked, opened.rows(modality), index, recall, budget_ms)
+        answer = query.search(asked, opened.rows(modality), index, recall, budget_ms, opened.scan(modality))
         keys = opened.metadata.keys(answer.ranked.ids)
         hits = query.make_hits(asked, meta, answer.ranked, keys)
         return QueryResult(hits, answer.claim, answer.recall, answer.timings_ms)

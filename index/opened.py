@@ -17,6 +17,7 @@ from clipsieve.errors import CollectionDamaged, CollectionMissing, NotFound
 from clipsieve.index import bare
 from clipsieve.index.calibrate import SAMPLE, Background
 from clipsieve.index.duplicates import Groups
+from clipsieve.index.gather import GatheredScan
 from clipsieve.index.metadata import SqliteMetadata
 from clipsieve.index.originals import Originals
 from clipsieve.index.scan import Rows
@@ -136,6 +137,10 @@ class Opened:
     def index(self, modality: str) -> tuple[VectorIndex | None, float | None]:
         """The index of a modality and its measured recall; None where rows are read in order instead."""
         return self._once("index", modality, lambda: self._open_index(modality))
+
+    def scan(self, modality: str) -> GatheredScan:
+        """Answers questions by reading all rows, those of several threads in one pass."""
+        return self._once("scan", modality, lambda: GatheredScan(self.rows(modality)))
 
     @property
     def groups(self) -> Groups:
