@@ -47,13 +47,15 @@ def fill(
     with contextlib.closing(sqlite3.connect(path, timeout=600, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous = NORMAL")
         with _transaction(connection, path):
-            ours = _is_ours(connection, path)
-            if not ours:
+            anew = not _is_ours(connection, path)
+            if anew:
                 _make_tables(connection)
-            lacking = _forget_stale(folder, connection, manifest)
-            for shard in () if ours else lacking:  # all at once: nobody sees a part of it
+            lacking, forgot = _forget_stale(folder, connection, manifest)
+            # What takes the place of rows comes in one transaction with their going: ids are looked up meanwhile.
+            together = lacking if anew or forgot else []
+            for shard in together:
                 read_in(lacking, shard)
-        for shard in lacking if ours else ():  # one by one: those who read wait for one at most
+        for shard in () if together else lacking:  # one by one: those who read wait for one at most
             with _transaction(connection, path):
                 # Another process may have read it in while this one waited for the file.
                 if not connection.execute("SELECT 1 FROM shards WHERE number = ?", [shard.number]).fetchone():
@@ -83,16 +85,18 @@ def _make_tables(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA user_version = {SCHEMA}")
 
 
-def _forget_stale(folder: Path, connection: sqlite3.Connection, manifest: Manifest) -> list[Shard]:
-    """Drop the rows of shards that are gone or changed; the shards that must be read in."""
+def _forget_stale(folder: Path, connection: sqlite3.Connection, manifest: Manifest) -> tuple[list[Shard], bool]:
+    """Drop the rows of shards that are gone or changed; the shards that must be read in, and whether any were dropped."""
     wanted = {shard.number: _made_from(folder, shard) for shard in manifest.shards if shard.rows}
+    forgot = False
     for number, made_from, first, last in connection.execute("SELECT * FROM shards").fetchall():
         if wanted.get(number) == made_from:
             del wanted[number]
         else:
             connection.execute("DELETE FROM items WHERE id BETWEEN ? AND ?", [first, last])
             connection.execute("DELETE FROM shards WHERE number = ?", [number])
-    return [shard for shard in manifest.shards if shard.number in wanted]
+            forgot = True
+    return [shard for shard in manifest.shards if shard.number in wanted], forgot
 
 
 def _made_from(folder: Path, shard: Shard) -> str:

@@ -11,10 +11,11 @@ import numpy as np
 
 from clipsieve.errors import CollectionReadOnly, InputError, NotFound
 from clipsieve.index import labels_out, query
+from clipsieve.index.duplicates import first_of_near
 from clipsieve.index.examples import Embedding, Templates, unit_rows
 from clipsieve.index.label import Labelling
 from clipsieve.index.missing import missing_files
-from clipsieve.index.opened import Opened
+from clipsieve.index.opened import DUPLICATE_COSINE, Opened
 from clipsieve.index.rule import Question, first_of_group
 from clipsieve.index.scan import scan_threshold
 from clipsieve.index.stored import Modality
@@ -34,6 +35,9 @@ from clipsieve.types import (
 from clipsieve.writer import open_writer
 
 Own = Literal["own"]
+
+NEAR_DUPLICATES = 10_000
+"""Items of an answer that are compared with each other where no groups are known: a second's work."""
 
 
 def open_collection(
@@ -138,6 +142,53 @@ class Collection:
         keys = opened.metadata.keys(answer.ranked.ids)
         hits = query.make_hits(asked, meta, answer.ranked, keys)
         return QueryResult(hits, answer.claim, answer.recall, answer.timings_ms)
+
+    def nearest(
+        self,
+        vector: Float32,
+        k: int = 40,
+        *,
+        modality: Modality = "image",
+        dedup: bool = False,
+        without: Int64 | None = None,
+    ) -> tuple[Int64, Float32]:
+        """The items with the greatest inner product with a vector: ids int64 (r,), products float32 (r,), best first.
+
+        vector   float (d,), of any length but 0
+        dedup    one item per group of duplicates; where the folder has no groups, what is near-duplicate among the
+                 first few thousand is found on the way
+        without  ids that must not be found
+
+        InputError for a vector of another dimension, of length 0, or with what is no number.
+        """
+        given = np.asarray(vector, dtype=np.float64)
+        length = float(np.linalg.norm(given)) if given.ndim == 1 else 0.0
+        if given.shape != (self.dim,) or not 0 < length < np.inf:
+            raise InputError(
+                f"The vector has shape {given.shape} and length {length:g}; it is one of {self.dim} finite numbers "
+                "that are not all 0."
+            )
+        opened = self._opened
+        unit = (given / length).astype(np.float32)[None]
+        model = self.model or ModelId("not known", "", "")
+        question = Question(ClassVectors("nearest", unit, unit[:0], model), k, without=without)
+        groups = opened.groups if dedup and opened.has_groups else None
+        wanted = k
+        while True:
+            asked = dataclasses.replace(question, k=wanted, groups=groups)
+            index, recall = opened.index(modality)
+            rows = opened.rows(modality)
+            found = query.search(asked, rows, index, recall, scan=opened.scan(modality)).ranked
+            if not dedup or groups is not None:
+                break
+            near = min(len(found.ids), NEAR_DUPLICATES)
+            first = first_of_near(rows.take(found.ids[:near]), DUPLICATE_COSINE)
+            kept = np.concatenate([first, np.arange(near, len(found.ids))])
+            if len(kept) >= k or len(found.ids) < wanted:
+                found = found.pick(kept[:k])
+                break
+            wanted = k + 2 * (wanted - len(kept))
+        return found.ids, (found.best.astype(np.float64) * length).astype(np.float32)
 
     def filter(
         self,

@@ -147,6 +147,12 @@ class Opened:
         """Duplicate groups. NotFound where none were looked for."""
         return self._once("groups", "", lambda: open_groups(self.folder, self.manifest))
 
+    @property
+    def has_groups(self) -> bool:
+        """Whether duplicate groups were looked for."""
+        entry = entry_of(self.manifest, "image")
+        return entry is not None and "groups" in entry.files
+
     def background(self, modality: str) -> Background:
         """The sample that calibration is measured on. InputError for a collection too small to have one."""
         return self._once("background", modality, lambda: self._open_background(modality))
