@@ -86,7 +86,7 @@ def _make_tables(connection: sqlite3.Connection) -> None:
 
 
 def _forget_stale(folder: Path, connection: sqlite3.Connection, manifest: Manifest) -> tuple[list[Shard], bool]:
-    """Drop the rows of shards that are gone or changed; the shards that must be read in, and whether any were dropped."""
+    """Drop the rows of shards that are gone or changed; the shards to read in, and whether any were dropped."""
     wanted = {shard.number: _made_from(folder, shard) for shard in manifest.shards if shard.rows}
     forgot = False
     for number, made_from, first, last in connection.execute("SELECT * FROM shards").fetchall():

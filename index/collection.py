@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ from clipsieve.types import (
     ClassSet,
     ClassVectors,
     Distribution,
+    Example,
     Float32,
     Hit,
     Int64,
@@ -81,6 +83,7 @@ class Collection:
         self.folder = folder
         self._opened = opened
         self._embedding = embedding
+        self._refreshing = threading.Lock()
 
     @property
     def manifest(self) -> Manifest:
@@ -96,6 +99,11 @@ class Collection:
     def dim(self) -> int:
         """d, the dimensions of a vector."""
         return self.manifest.dim
+
+    @property
+    def version(self) -> int:
+        """Another number after each commit that `refresh` brings."""
+        return self._opened.version
 
     @property
     def model(self) -> ModelId | None:
@@ -276,6 +284,14 @@ class Collection:
             classes.classes, classes.templates if templates == "own" else templates, self._item_vector
         )
 
+    def embed_examples(self, examples: Sequence[Example]) -> Float32:
+        """Examples as vectors, float32 (n, d), unit rows, in order; texts as they are, without templates.
+
+        The errors are those of `embed`.
+        """
+        (vectors,) = self._embedding.classes([MetaClass("examples", examples)], None, self._item_vector)
+        return vectors.positive
+
     def add_example_image(self, data: bytes) -> str:
         """Embed an uploaded image so that it may be an example; its content hash, which Example takes."""
         return self._embedding.upload(data)
@@ -331,10 +347,13 @@ class Collection:
         self.refresh()
 
     def refresh(self) -> bool:
-        """Read a newer manifest or list of removed items, if there is one; whether there was."""
-        if not self._opened.stale():
-            return False
-        self._opened = self._opened.again()
+        """Read a newer manifest, if there is one; whether there was."""
+        if not self._opened.stale() or not self._refreshing.acquire(blocking=False):
+            return False  # where another thread is at it, this one goes on with what was read before
+        try:
+            self._opened = self._opened.again()
+        finally:
+            self._refreshing.release()
         return True
 
     def info(self) -> dict[str, Any]:

@@ -91,6 +91,11 @@ class Opened:
             raise
         return opened
 
+    @property
+    def version(self) -> int:
+        """Another number for each commit."""
+        return hash(self._signature)
+
     def stale(self) -> bool:
         """Whether the folder has a newer manifest."""
         return _signature(self.folder) != self._signature
