@@ -18,6 +18,7 @@ STOPPED = {
     "inference.worker": "What was embedded is kept; the same command goes on from there.",
     "end2end": "What was embedded is kept; the same command goes on from there.",
     "add": "What was embedded is kept; the same command goes on from there.",
+    "watch": "What was embedded is kept; the same command goes on from there.",
     "import": "What was imported is kept; the same command goes on from there.",
     "label": "What was labelled is kept; the same command goes on from there.",
     "demo": "What was made is kept; the same command goes on from there.",

@@ -26,7 +26,7 @@ from clipsieve.protocols import VectorIndex
 from clipsieve.types import Int64
 
 _T = TypeVar("_T")
-_Signature = tuple[tuple[int, int, int] | None, ...]
+Signature = tuple[tuple[int, int, int] | None, ...]
 
 DUPLICATE_COSINE = 0.98
 """From which an item counts as an example's near-duplicate where no index has measured it."""
@@ -36,7 +36,7 @@ class Opened:
     """One commit of a collection. Safe to use from several threads at once; parts are made when first asked for."""
 
     def __init__(
-        self, folder: Path, manifest: Manifest, removed: Int64, metadata: SqliteMetadata, signature: _Signature
+        self, folder: Path, manifest: Manifest, removed: Int64, metadata: SqliteMetadata, signature: Signature
     ) -> None:
         self.folder = folder
         self.manifest = manifest
@@ -55,7 +55,7 @@ class Opened:
         progress: Callable[[int, int], None] | None = None,
     ) -> "Opened":
         """The folder's last commit; arguments as `open_collection` has them."""
-        signature = _signature(folder)  # before reading: what is committed meanwhile shows as stale
+        signature = signature_of(folder)  # before reading: what is committed meanwhile shows as stale
         try:
             manifest = shards.open_manifest(folder)
         except CollectionMissing:
@@ -75,11 +75,11 @@ class Opened:
 
     def stale(self) -> bool:
         """Whether the folder has a newer manifest or list of removed items."""
-        return _signature(self.folder) != self._signature
+        return signature_of(self.folder) != self._signature
 
     def again(self) -> "Opened":
         """The folder's last commit, with the same metadata store brought up to it."""
-        signature = _signature(self.folder)
+        signature = signature_of(self.folder)
         manifest = shards.open_manifest(self.folder)
         self.metadata.update(manifest)
         return Opened(self.folder, manifest, shards.read_removed(self.folder, manifest), self.metadata, signature)
@@ -221,7 +221,7 @@ def _advice(folder: Path, manifest: Manifest, indices: list[dict[str, Any]]) -> 
     return None
 
 
-def _signature(folder: Path) -> _Signature:
+def signature_of(folder: Path) -> Signature:
     """Changes whenever a manifest is committed or an item removed."""
     found: list[tuple[int, int, int] | None] = []
     for name in (manifests.NAME, "removed.jsonl"):

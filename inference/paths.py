@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import fsspec
 
 from clipsieve.errors import InputError
+from clipsieve.types import FileState
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
@@ -48,6 +49,18 @@ class Place:
     def child(self, relative: str) -> "Place":
         """What lies at `relative`, with forward slashes, below it."""
         return Place(self.fs, _join(self.path, relative), _join(self.url, relative))
+
+    def state(self) -> FileState | None:
+        """Changes whenever somebody writes to the file; None if there is none."""
+        try:
+            if self.fs is not None:
+                return repr(sorted(self.fs.info(self.path).items()))
+            status = os.stat(self.path)  # noqa: PTH116
+            return status.st_size, status.st_mtime
+        except FileNotFoundError:
+            return "a link to nothing" if self.fs is None and os.path.islink(self.path) else None  # noqa: PTH114
+        except Exception as error:  # each file system behind fsspec raises its own; reading it will say what is wrong
+            return type(error).__name__
 
     def names(self) -> list[str]:
         """Names directly in this folder, sorted."""
@@ -92,6 +105,17 @@ def expand_braces(pattern: str) -> Iterator[str]:
                 yield pattern[: found.start()] + choice + rest
         return
     yield pattern
+
+
+def base_folder(pattern: str | os.PathLike[str]) -> str | None:
+    """The folder of this machine below which all lies that `pattern` may ever name; None for an address."""
+    fs, path = _file_system(os.fspath(pattern))
+    if fs is not None:
+        return None
+    if os.path.isdir(path):  # noqa: PTH112
+        return path
+    plain = path if os.path.lexists(path) else re.split(r"[*?\[{]", path)[0]
+    return os.path.dirname(plain)  # noqa: PTH120
 
 
 def relative_names(places: Sequence[Place]) -> list[str]:
@@ -143,6 +167,7 @@ def _file_system(address: str) -> tuple[Any, str]:
         raise InputError(
             f"The input {address!r} cannot be reached: {error}. Install what it names, or copy it here."
         ) from error
+    fs.invalidate_cache()  # of listings; who opens an input again wants to know what is there now
     return (None, os.path.abspath(path)) if "file" in _protocols(fs) else (fs, path)  # noqa: PTH100
 
 
