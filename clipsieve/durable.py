@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +17,7 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Put at `path` what `write` writes to the open binary file it is given, at once or not at all."""
     beside = path.with_name(f".{path.name}{TEMPORARY}")
     try:
-        with beside.open("wb") as file:
+        with naming(path), beside.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -26,6 +26,17 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
         beside.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the operating system inside, of which few say which file they are about, say that it is `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), os.fspath(path)) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -45,7 +56,7 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
     A last line without its newline was torn by a crash before anybody was told that it is there; it is cut off first.
     """
     new = not path.exists()
-    with path.open("ab+") as file:
+    with naming(path), path.open("ab+") as file:
         whole = _whole_lines(path)
         if whole < file.seek(0, os.SEEK_END):
             file.truncate(whole)
