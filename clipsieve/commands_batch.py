@@ -57,6 +57,7 @@ def end2end(
         raise InputError("This version serves nothing yet; leave --run-back out, and ask with `clipsieve search`.")
     size = parse_size(memory)
     from clipsieve.inference.reader import open_source
+    from clipsieve.lock import require_free
 
     source = open_source(
         input,
@@ -66,6 +67,7 @@ def end2end(
         url_column=url_column,
         fetching=fetch_options(allow_private_addresses, timeout, retries, max_bytes, connections),
     )
+    require_free(out)
     embedder = load(ctx.obj, model, device, precision)
     embedded = embed(source, embedder, out, text=text, batch_size=batch_size, workers=workers, thumbs=thumbs)
     if not json:

@@ -58,6 +58,13 @@ def writer_lock(folder: Path) -> Iterator[None]:
                 _write(file, {})
 
 
+def require_free(folder: Path) -> None:
+    """CollectionLocked if somebody holds the folder's lock; asked before long work that would be in vain."""
+    if (folder / NAME).exists():
+        with writer_lock(folder):
+            pass
+
+
 def wait_until_free(folder: Path, poll_s: float = 1.0) -> None:
     """Return once nobody holds the folder's lock. Somebody else may take it before the caller does."""
     while True:
