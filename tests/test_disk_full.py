@@ -98,6 +98,7 @@ def until_done(disk, out, words):
     raise AssertionError(result.stderr)
 
 
+@pytest.mark.slow
 def test_making_a_collection_and_adding_to_it(disk, images, tmp_path):
     out = disk.folder / "c"
     half = write_tree(tmp_path / "in", {f"{i:02}.jpg": jpeg(i) for i in range(9)})
@@ -138,6 +139,7 @@ def test_lists_on_disk_which_faiss_maps(disk, monkeypatch):
     assert built.action == "built"
 
 
+@pytest.mark.slow
 def test_what_goes_elsewhere(disk, images, tmp_path):
     call("inference", images, tmp_path / "c", *NEW)
     call("search", tmp_path / "c", "red")  # makes the cache
