@@ -16,6 +16,7 @@ import typer
 import clipsieve
 from clipsieve.command import Command
 from clipsieve.commands_ask import filter_, search
+from clipsieve.commands_back import back
 from clipsieve.commands_batch import end2end, inference_worker
 from clipsieve.commands_build import index, inference, info
 from clipsieve.commands_change import add, check, compact, remove
@@ -43,6 +44,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "search": search,
     "filter": filter_,
     "label": label,
+    "back": back,
     "add": add,
     "remove": remove,
     "watch": watch,

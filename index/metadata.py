@@ -2,7 +2,7 @@
 
 The cache is derived from the metadata shards, row for row. It remembers which shard files it was made from (path, size,
 checksum), reads in what it lacks when it is opened, and may be deleted at any time: nothing but the time to read the
-shards again is lost. One that is damaged is deleted and made again.
+shards again is lost. One that is damaged, or that anybody else has written to, is made again.
 """
 
 import contextlib
@@ -169,8 +169,8 @@ class SqliteMetadata:
             with _explained(self.path):
                 try:
                     self._fill(manifest, progress)
-                except sqlite3.DatabaseError as error:
-                    if not _is_damage(error):
+                except (sqlite3.DatabaseError, PermissionError) as error:
+                    if isinstance(error, sqlite3.DatabaseError) and not _is_damage(error):
                         raise
                     self._discard()
                     self._fill(manifest, progress)

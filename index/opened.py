@@ -13,10 +13,11 @@ import numpy as np
 
 from clipsieve import manifest as manifests
 from clipsieve import shards
-from clipsieve.errors import CollectionMissing, NotFound
+from clipsieve.errors import CollectionDamaged, CollectionMissing, NotFound
 from clipsieve.index import bare
 from clipsieve.index.calibrate import SAMPLE, Background
 from clipsieve.index.duplicates import Groups
+from clipsieve.index.gather import GatheredScan
 from clipsieve.index.metadata import SqliteMetadata
 from clipsieve.index.originals import Originals
 from clipsieve.index.scan import Rows
@@ -24,9 +25,10 @@ from clipsieve.index.stored import entry_of, open_groups, open_index, rows_of, s
 from clipsieve.manifest import Manifest
 from clipsieve.protocols import VectorIndex
 from clipsieve.types import Int64
+from clipsieve.whole import require_whole
 
 _T = TypeVar("_T")
-Signature = tuple[tuple[int, int, int] | None, ...]
+Signature = tuple[int, int, int] | None
 
 DUPLICATE_COSINE = 0.98
 """From which an item counts as an example's near-duplicate where no index has measured it."""
@@ -55,13 +57,29 @@ class Opened:
         progress: Callable[[int, int], None] | None = None,
     ) -> "Opened":
         """The folder's last commit; arguments as `open_collection` has them."""
-        signature = signature_of(folder)  # before reading: what is committed meanwhile shows as stale
+        while True:
+            signature = signature_of(folder)  # before reading: what is committed meanwhile shows as stale
+            try:
+                return cls._at(folder, signature, state, progress)
+            except CollectionDamaged:
+                if signature_of(folder) == signature:
+                    raise  # else files went because of a commit made meanwhile
+
+    @classmethod
+    def _at(
+        cls,
+        folder: Path,
+        signature: Signature,
+        state: str | os.PathLike[str] | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> "Opened":
         try:
             manifest = shards.open_manifest(folder)
         except CollectionMissing:
             if not bare.is_bare(folder):
                 raise
             manifest = bare.make_manifest(folder)
+        require_whole(folder, manifest)
         metadata = SqliteMetadata(folder, manifest, state=state, progress=progress)
         try:
             opened = cls(folder, manifest, shards.read_removed(folder, manifest), metadata, signature)
@@ -73,16 +91,28 @@ class Opened:
             raise
         return opened
 
+    @property
+    def version(self) -> int:
+        """Another number for each commit."""
+        return hash(self._signature)
+
     def stale(self) -> bool:
-        """Whether the folder has a newer manifest or list of removed items."""
+        """Whether the folder has a newer manifest."""
         return signature_of(self.folder) != self._signature
 
     def again(self) -> "Opened":
         """The folder's last commit, with the same metadata store brought up to it."""
-        signature = signature_of(self.folder)
-        manifest = shards.open_manifest(self.folder)
-        self.metadata.update(manifest)
-        return Opened(self.folder, manifest, shards.read_removed(self.folder, manifest), self.metadata, signature)
+        while True:
+            signature = signature_of(self.folder)
+            try:
+                manifest = shards.open_manifest(self.folder)
+                require_whole(self.folder, manifest)
+                self.metadata.update(manifest)
+                removed = shards.read_removed(self.folder, manifest)
+                return Opened(self.folder, manifest, removed, self.metadata, signature)
+            except CollectionDamaged:
+                if signature_of(self.folder) == signature:
+                    raise
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -113,10 +143,20 @@ class Opened:
         """The index of a modality and its measured recall; None where rows are read in order instead."""
         return self._once("index", modality, lambda: self._open_index(modality))
 
+    def scan(self, modality: str) -> GatheredScan:
+        """Answers questions by reading all rows, those of several threads in one pass."""
+        return self._once("scan", modality, lambda: GatheredScan(self.rows(modality)))
+
     @property
     def groups(self) -> Groups:
         """Duplicate groups. NotFound where none were looked for."""
         return self._once("groups", "", lambda: open_groups(self.folder, self.manifest))
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether duplicate groups were looked for."""
+        entry = entry_of(self.manifest, "image")
+        return entry is not None and "groups" in entry.files
 
     def background(self, modality: str) -> Background:
         """The sample that calibration is measured on. InputError for a collection too small to have one."""
@@ -222,12 +262,9 @@ def _advice(folder: Path, manifest: Manifest, indices: list[dict[str, Any]]) -> 
 
 
 def signature_of(folder: Path) -> Signature:
-    """Changes whenever a manifest is committed or an item removed."""
-    found: list[tuple[int, int, int] | None] = []
-    for name in (manifests.NAME, "removed.jsonl"):
-        try:
-            status = (folder / name).stat()
-            found.append((status.st_mtime_ns, status.st_size, status.st_ino))
-        except OSError:
-            found.append(None)
-    return tuple(found)
+    """Changes whenever a manifest is committed."""
+    try:
+        status = (folder / manifests.NAME).stat()
+    except OSError:
+        return None
+    return (status.st_mtime_ns, status.st_size, status.st_ino)

@@ -27,7 +27,7 @@ class Known:
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         removed = set(read_removed(folder, manifest).tolist())
-        gone = removed - read_dismissed(folder)  # vanished, or replaced
+        gone = removed - read_dismissed(folder, manifest)  # vanished, or replaced
         self._rows: dict[str, _Row] = {}
         self._skipped: set[Skipped] = set()
         for shard in manifest.shards:

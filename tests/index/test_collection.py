@@ -392,3 +392,33 @@ def test_the_template_lists_are_open_clips() -> None:
 def test_it_is_what_the_package_opens(folder: Path) -> None:
     with clipsieve.open(folder, embedder=FAKE) as photos:
         assert isinstance(photos, Collection)
+
+
+def test_nearest_to_a_vector(photos: Collection) -> None:
+    vector = 3 * FAKE.embed_texts(["bus"])[0]
+    ids, products = photos.nearest(vector, 20)
+    assert ids.tolist() == [hit.id for hit in photos.search(MetaClass("bus", ["bus"]), k=20).hits]
+    np.testing.assert_allclose(products, photos.vectors(ids) @ vector, rtol=1e-5)
+    rest, _ = photos.nearest(vector, 20, without=ids[:5])
+    assert rest.tolist()[:15] == ids.tolist()[5:]
+    assert len(photos.nearest(vector, 10**4)[0]) == photos.count
+    for bad in (np.zeros(DIM), np.ones(DIM + 1), np.full(DIM, np.nan), np.ones((1, DIM))):
+        with pytest.raises(InputError, match="The vector has shape"):
+            photos.nearest(bad.astype(np.float32))
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_nearest_fills_up_what_duplicates_took(folder: Path, indexed: bool) -> None:
+    with open_collection(folder, embedder=FAKE) as photos:
+        vector = FAKE.embed_texts(["bus"])[0]
+        copies = photos.vectors(photos.nearest(vector, 3)[0])
+    fill(folder, np.repeat(copies, 20, axis=0))
+    if indexed:
+        build_indices(folder, factory="flat")
+    with open_collection(folder, embedder=FAKE) as photos:
+        plain, _ = photos.nearest(vector, 30)
+        once, scores = photos.nearest(vector, 30, dedup=True)
+        assert len(plain) == len(once) == 30
+        assert (plain >= 300).sum() > 20
+        assert (once >= 300).sum() == 0
+        assert (np.diff(scores) <= 0).all()
