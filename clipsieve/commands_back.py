@@ -67,7 +67,7 @@ def back(
     if folders and indices_paths is not None:
         raise InputError("Give folders or --indices-paths, not both.")
     if folders:
-        entries, notes = entries_of(folders, model), []
+        entries, notes = entries_of(folders, model), list[str]()
     else:
         entries, notes = read_indices_paths(indices_paths or INDICES_PATHS, model)
     for note in notes:
