@@ -56,6 +56,7 @@ def end2end(
     """
     size = parse_size(memory)
     from clipsieve.inference.reader import open_source
+    from clipsieve.lock import require_free
 
     source = open_source(
         input,
@@ -65,6 +66,7 @@ def end2end(
         url_column=url_column,
         fetching=fetch_options(allow_private_addresses, timeout, retries, max_bytes, connections),
     )
+    require_free(out)
     embedder = load(ctx.obj, model, device, precision)
     embedded = embed(source, embedder, out, text=text, batch_size=batch_size, workers=workers, thumbs=thumbs)
     if not json:

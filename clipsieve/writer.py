@@ -197,7 +197,7 @@ class Writer:
 
     def _write_array(self, role: str, number: int, vectors: npt.NDArray[Any]) -> File:
         stored = vectors.astype(self.manifest.dtype)
-        return self._write(role, number, lambda file: np.lib.format.write_array(file, stored, allow_pickle=False))
+        return self._write(role, number, lambda file: write_array(file, stored))
 
     def _write_table(self, role: str, number: int, table: pa.Table, group: int | None = None) -> File:
         def write(file: BinaryIO) -> None:
@@ -249,6 +249,13 @@ class Draft(Writer):
         self.commit(dataclasses.replace(self.manifest, next_shard=number + 1))
         ids = metadata["id"].to_numpy()
         return Shard(number, n, int(ids[0]) if n else -1, int(ids[-1]) if n else -1, files)
+
+
+def write_array(file: BinaryIO, array: npt.NDArray[Any]) -> None:
+    """Write an array in numpy's format. On a full disk numpy itself would say only how much was written."""
+    array = np.ascontiguousarray(array)
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+    file.write(array.data)
 
 
 def _metadata_table(

@@ -28,7 +28,7 @@ from clipsieve.types import Int64
 from clipsieve.whole import require_whole
 
 _T = TypeVar("_T")
-_Signature = tuple[int, int, int] | None
+Signature = tuple[int, int, int] | None
 
 DUPLICATE_COSINE = 0.98
 """From which an item counts as an example's near-duplicate where no index has measured it."""
@@ -38,7 +38,7 @@ class Opened:
     """One commit of a collection. Safe to use from several threads at once; parts are made when first asked for."""
 
     def __init__(
-        self, folder: Path, manifest: Manifest, removed: Int64, metadata: SqliteMetadata, signature: _Signature
+        self, folder: Path, manifest: Manifest, removed: Int64, metadata: SqliteMetadata, signature: Signature
     ) -> None:
         self.folder = folder
         self.manifest = manifest
@@ -58,18 +58,18 @@ class Opened:
     ) -> "Opened":
         """The folder's last commit; arguments as `open_collection` has them."""
         while True:
-            signature = _signature(folder)  # before reading: what is committed meanwhile shows as stale
+            signature = signature_of(folder)  # before reading: what is committed meanwhile shows as stale
             try:
                 return cls._at(folder, signature, state, progress)
             except CollectionDamaged:
-                if _signature(folder) == signature:
+                if signature_of(folder) == signature:
                     raise  # else files went because of a commit made meanwhile
 
     @classmethod
     def _at(
         cls,
         folder: Path,
-        signature: _Signature,
+        signature: Signature,
         state: str | os.PathLike[str] | None,
         progress: Callable[[int, int], None] | None,
     ) -> "Opened":
@@ -98,12 +98,12 @@ class Opened:
 
     def stale(self) -> bool:
         """Whether the folder has a newer manifest."""
-        return _signature(self.folder) != self._signature
+        return signature_of(self.folder) != self._signature
 
     def again(self) -> "Opened":
         """The folder's last commit, with the same metadata store brought up to it."""
         while True:
-            signature = _signature(self.folder)
+            signature = signature_of(self.folder)
             try:
                 manifest = shards.open_manifest(self.folder)
                 require_whole(self.folder, manifest)
@@ -111,7 +111,7 @@ class Opened:
                 removed = shards.read_removed(self.folder, manifest)
                 return Opened(self.folder, manifest, removed, self.metadata, signature)
             except CollectionDamaged:
-                if _signature(self.folder) == signature:
+                if signature_of(self.folder) == signature:
                     raise
 
     @property
@@ -261,7 +261,7 @@ def _advice(folder: Path, manifest: Manifest, indices: list[dict[str, Any]]) -> 
     return None
 
 
-def _signature(folder: Path) -> _Signature:
+def signature_of(folder: Path) -> Signature:
     """Changes whenever a manifest is committed."""
     try:
         status = (folder / manifests.NAME).stat()
