@@ -1,6 +1,10 @@
 """`back`: collections served over HTTP."""
 
+import ipaddress
+import os
 import re
+import socket
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,12 +14,14 @@ import typer
 
 from clipsieve import options
 from clipsieve.command import say
+from clipsieve.commands_build import parse_size
 from clipsieve.errors import InputError
 from clipsieve.parts import Parts
 
 if TYPE_CHECKING:
     from clipsieve.back.config import Entry
-    from clipsieve.back.shelf import Fetch, Shelf
+    from clipsieve.back.guard import Policy
+    from clipsieve.back.shelf import Fetch, Served
     from clipsieve.index.collection import Collection
 
 INDICES_PATHS = Path("indices_paths.json")
@@ -48,8 +54,40 @@ def back(
         Path | None,
         typer.Option("--flags", metavar="FILE", help="Classes safety and violence, in JSON: left out if asked."),
     ] = None,
-    threads: Annotated[int, typer.Option("--threads", help="Requests answered at once.")] = 32,
+    preload: Annotated[
+        bool, typer.Option("--preload", help="Load the models at the start, not with the first question.")
+    ] = False,
+    allowed_hosts: Annotated[
+        str, typer.Option("--allowed-hosts", metavar="NAMES", help="Names that the service may be asked by: a,b.")
+    ] = "",
+    cors_origins: Annotated[
+        str, typer.Option("--cors-origins", metavar="ORIGINS", help="Sites whose pages may ask: https://a.example,...")
+    ] = "",
+    read_token_file: Annotated[
+        Path | None, typer.Option("--read-token-file", metavar="FILE", help="Holds the token without which none reads.")
+    ] = None,
+    write_token_file: Annotated[
+        Path | None, typer.Option("--write-token-file", metavar="FILE", help="Likewise for what changes something.")
+    ] = None,
+    max_request_bytes: Annotated[
+        str, typer.Option("--max-request-bytes", metavar="SIZE", help="Larger requests are not read.")
+    ] = "32M",
     max_results: Annotated[int, typer.Option("--max-results", help="Most that one request may ask for.")] = 1_000_000,
+    rate_limit: Annotated[
+        str | None, typer.Option("--rate-limit", metavar="N/s", help="Of each client's address: 10/s, 600/m, 1000/h.")
+    ] = None,
+    threads: Annotated[int, typer.Option("--threads", help="Requests answered at once.")] = 32,
+    queue: Annotated[int, typer.Option("--queue", help="Requests that may wait beyond those.")] = 64,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", help="For a request to come in full, and for its turn.")
+    ] = 30,
+    log_level: Annotated[
+        str,
+        typer.Option("--log-level", envvar="CLIPSIEVE_LOG_LEVEL", metavar="LEVEL", help="debug, info, warning, error."),
+    ] = "info",
+    log_format: Annotated[
+        str | None, typer.Option("--log-format", metavar="json|text", help="By itself, text on a terminal, else JSON.")
+    ] = None,
     allow_private_addresses: options.AllowPrivate = False,
     device: options.Device = "auto",
     state: options.State = None,
@@ -60,9 +98,12 @@ def back(
 
     Example: clipsieve back --indices-paths indices_paths.json --port 1234
     """
+    from clipsieve.back import logs
     from clipsieve.back.config import entries_of, read_indices_paths
+    from clipsieve.back.gate import parse_rate
     from clipsieve.back.knn import Limits
-    from clipsieve.back.serve import Binding, serve
+    from clipsieve.back.serve import Binding, protection_of, serve
+    from clipsieve.back.shelf import Shelf
 
     if folders and indices_paths is not None:
         raise InputError("Give folders or --indices-paths, not both.")
@@ -70,22 +111,70 @@ def back(
         entries, notes = entries_of(folders, model), list[str]()
     else:
         entries, notes = read_indices_paths(indices_paths or INDICES_PATHS, model)
+    tokens = read_token("READ", read_token_file), read_token("WRITE", write_token_file)
+    policy = make_policy(host, allowed_hosts, cors_origins, tokens, parse_size(max_request_bytes))
+    binding = Binding(host, port, threads, queue, timeout)
+    protection = protection_of(binding, policy, None if rate_limit is None else parse_rate(rate_limit))
+    if not (is_loopback(host) or tokens[0]):
+        notes.append(
+            "Whoever reaches this machine may ask; --read-token-file asks for a token, which a proxy encrypts."
+        )
     for note in notes:
         say(f"Note: {note}")
+    logs.set_up(log_level, log_format, sys.stderr)
+    shelf = Shelf()
 
     def make_app() -> Any:
         from clipsieve.back.app import create_app
 
-        shelf = fill_shelf(ctx.obj, entries, device, state, multilingual, columns, ratings, flags)
-        return create_app(shelf, fetch=make_fetch(allow_private_addresses), limits=Limits(max_results))
+        fetch = make_fetch(allow_private_addresses)
+        return create_app(shelf, fetch=fetch, limits=Limits(max_results), protection=protection)
+
+    def open_all() -> None:
+        shelf.fill(open_entries(ctx.obj, entries, device, state, multilingual, columns, ratings, flags))
+        if preload:
+            shelf.load_models()
 
     def ready(address: str) -> None:
-        say(f"Serving {', '.join(entry.name for entry in entries)} at {address}")
+        logs.log.info("Serving %s at %s", ", ".join(shelf.names), address)
 
-    raise typer.Exit(serve(make_app, Binding(host, port, threads), ready))
+    raise typer.Exit(serve(make_app, open_all, binding, protection, ready))
 
 
-def fill_shelf(
+def make_policy(
+    host: str, allowed_hosts: str, cors_origins: str, tokens: tuple[str | None, str | None], max_bytes: int
+) -> "Policy":
+    """What requests are held to: this machine's names, and what is allowed besides."""
+    from clipsieve.back.guard import Policy, parse_hosts, parse_origins
+
+    own = {name.lower() for name in (host, socket.gethostname()) if name}
+    return Policy(parse_hosts(allowed_hosts) | own, parse_origins(cors_origins), *tokens, max_bytes)
+
+
+def read_token(kind: str, file: Path | None) -> str | None:
+    """The token in the file or in CLIPSIEVE_READ_TOKEN or CLIPSIEVE_WRITE_TOKEN; None without either.
+
+    Arguments of a process are there for all users of the machine to read, so that a token is none.
+    """
+    name = f"CLIPSIEVE_{kind}_TOKEN"
+    if file is None:
+        source, token = name, os.environ.get(name)
+    else:
+        source, token = str(file), file.read_text().strip()
+    if token is not None and not re.fullmatch(r"[\x21-\x7e]{8,}", token):
+        raise InputError(f"{source} holds no token; a token has 8 characters or more, without spaces.")
+    return token
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what listens there is reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def open_entries(
     parts: Parts,
     entries: Sequence["Entry"],
     device: str,
@@ -94,9 +183,9 @@ def fill_shelf(
     columns: str | None,
     ratings: Path | None,
     flags: Path | None,
-) -> "Shelf":
+) -> "list[Served]":
     """The collections opened, each model once."""
-    from clipsieve.back.shelf import COLUMNS, Options, Served, Shelf
+    from clipsieve.back.shelf import COLUMNS, Options, Served
     from clipsieve.question import read_set
 
     load = _once(lambda name: parts.load(name, device=device))
@@ -110,7 +199,7 @@ def fill_shelf(
         collection = _open(entry, load, state, len(entries) > 1)
         options = Options(entry.columns or own, texts, read_ratings(ratings, collection.dim), flagged)
         served.append(Served(entry.name, collection, options))
-    return Shelf(served)
+    return served
 
 
 def read_ratings(folder: Path | None, dim: int) -> dict[int, Any]:
