@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flask import Flask, Response, current_app, g, request
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.wsgi import ClosingIterator
 
 from clipsieve.back import guard
@@ -67,7 +66,7 @@ class Protection:
 def protect(app: Flask, protection: Protection, answer: Answer) -> None:
     """Install the protection. What the application does before each request comes first, if it was installed first."""
     policy, gate, deadlines = protection.policy, protection.gate, protection.deadlines
-    app.config["MAX_CONTENT_LENGTH"] = policy.max_bytes
+    app.config["MAX_CONTENT_LENGTH"] = policy.max_bytes + 1  # a body in chunks is cut there without a word
     if gate is not None:
         app.wsgi_app = _with_places(app.wsgi_app, gate)  # type: ignore[method-assign]
 
@@ -139,17 +138,16 @@ def _refusal(protection: Protection) -> Refusal | None:
 
 def _read(protection: Protection, length: int | None) -> Refusal | None:
     deadlines = protection.deadlines
+    late = "" if deadlines is None else f" It has {deadlines.arriving:g} s for that (--timeout)."
+    incomplete = Refusal(408, f"The request did not come in full.{late}")
     try:
         data = request.get_data()
-    except RequestEntityTooLarge:
-        return guard.too_large(protection.policy)
-    except HTTPException:
-        raise
-    except Exception:  # a body in chunks that are none, or that end before their end; each server has its own errors
-        data, length = b"", 1
+    except Exception:  # chunks that are none, or a connection that ended; each server has errors of its own
+        return incomplete
     if length is not None and len(data) < length:
-        late = "" if deadlines is None else f" It has {deadlines.arriving:g} s for that (--timeout)."
-        return Refusal(408, f"The request did not come in full.{late}")
+        return incomplete
+    if len(data) > protection.policy.max_bytes:
+        return guard.too_large(protection.policy)
     if deadlines is not None:
         deadlines.clear(request.environ["gunicorn.socket"])
     return None if request.mimetype.startswith(("image/", "multipart/")) else guard.check_json(data)
