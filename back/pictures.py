@@ -13,8 +13,8 @@ SIDE = 512
 """Pixels of the longer side."""
 
 MOST_BYTES = 64 * 2**20
-MOST_PIXELS = 100_000_000
-"""Of an image that is decoded here: 300 MB of RGB, and each thread may have one."""
+MOST_PIXELS = 89_478_485
+"""Of an image that is decoded here, where Pillow begins to warn: 270 MB of RGB, and each thread may have one."""
 
 _PROGRAMS = frozenset({"EPS", "WMF"})
 """Formats that Pillow has another program draw."""

@@ -127,7 +127,7 @@ def back(
     def make_app() -> Any:
         from clipsieve.back.app import create_app
 
-        fetch = make_fetch(allow_private_addresses)
+        fetch = make_fetch(allow_private_addresses, timeout)
         return create_app(shelf, fetch=fetch, limits=Limits(max_results), protection=protection)
 
     def open_all() -> None:
@@ -219,11 +219,12 @@ def read_ratings(folder: Path | None, dim: int) -> dict[int, Any]:
     return found
 
 
-def make_fetch(allow_private: bool) -> "Fetch":
+def make_fetch(allow_private: bool, timeout: float) -> "Fetch":
     """Gets the image behind a URL that a client names: one attempt, within limits, from public addresses only."""
     from clipsieve.inference.fetch import Fetcher, FetchOptions
 
-    return Fetcher(FetchOptions(timeout=10, retries=0, allow_private=allow_private), opt_out=False).fetch
+    limits = FetchOptions(timeout=min(10.0, timeout), retries=0, allow_private=allow_private, options_given=False)
+    return Fetcher(limits, opt_out=False).fetch
 
 
 def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None, several: bool) -> "Collection":

@@ -159,7 +159,7 @@ def test_pages_of_other_sites_are_refused(server, origin, method, path):
 
 
 def test_the_services_own_page_is_not(server):
-    assert server.ask(Host="photos.example", Origin="http://photos.example")[0] == 200
+    assert server.ask(Host="Photos.Example:443", Origin="https://photos.example")[0] == 200
 
 
 def test_a_listed_page_reads_what_it_is_answered(server):
