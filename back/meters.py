@@ -41,7 +41,9 @@ class Meters:
         self.in_flight = Gauge(
             "clipsieve_requests_in_flight", "Requests being answered or waiting", registry=self.registry
         )
-        self.waiting = Gauge("clipsieve_requests_waiting", "Requests that wait to be answered", registry=self.registry)
+        self.waiting = Gauge(
+            "clipsieve_requests_waiting", "Requests on their way in or out, or waiting", registry=self.registry
+        )
 
     @contextlib.contextmanager
     def time(self, stage: str) -> Iterator[None]:
