@@ -16,7 +16,7 @@ import numpy as np
 from clipsieve import shards
 from clipsieve.durable import TEMPORARY, write_file
 from clipsieve.errors import InputError, MissingExtra
-from clipsieve.index import duplicates, faiss_index
+from clipsieve.index import costs, duplicates, faiss_index
 from clipsieve.index.calibrate import SAMPLE
 from clipsieve.index.faiss_index import FaissIndex
 from clipsieve.index.flat import FlatIndex
@@ -203,6 +203,8 @@ class _Job:
             if plan.on_disk:
                 files["lists"] = writer.file(self.folder / self._free("ivfdata"))
             parameters |= {"effort": index.effort, "score_error": index.score_error, "recall_at": RECALL_AT}
+            queries = self.rows.take(self.rows.sample(costs.POSITIVES))
+            parameters["search_ms"] = round(costs.question_ms(index, queries), 3)
         if self.modality == "image":
             threshold, groups = self._groups(index, before)
             path = self.folder / self._free("groups.npy")
