@@ -190,6 +190,15 @@ def test_unknown_and_removed_ids_are_not_found() -> None:
     assert rows.has(np.array([3, 4, 5])).tolist() == [True, False, False]
 
 
+def test_every_float16_is_widened_as_numpy_does_it() -> None:
+    numbers = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(64, 1024)
+    finite = numbers[np.isfinite(numbers)].reshape(62, 1024)
+    for block in (finite, finite[::2], numbers, np.zeros((0, 8), np.float16)):  # the second with gaps between its rows
+        wide = np.empty(block.shape, np.float32)
+        scan.widen(block, wide)
+        assert np.array_equal(wide.view(np.int32), block.astype(np.float32).view(np.int32))
+
+
 def test_wrong_blocks() -> None:
     eye = np.eye(4, dtype=np.float32)
     for blocks in (
