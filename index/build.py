@@ -168,9 +168,10 @@ class _Job:
         covered = [s for s in self.parts if s.number in entry.shards]
         index = open_faiss(self.folder, entry, indexed_ids(self.folder, covered, self.modality)).index
         index = fill(index, rows_of(self.folder, self.dim, new, self.modality), self.device, self.progress)
-        return self._tuned(index), {"trained_rows": entry.parameters.get("trained_rows", entry.rows)}
+        trained = entry.parameters.get("trained_rows", entry.rows)
+        return self._tuned(index, entry.parameters.get("effort")), {"trained_rows": trained}
 
-    def _tuned(self, index: Any) -> FaissIndex:
+    def _tuned(self, index: Any, known: int | None = None) -> FaissIndex:
         ids = indexed_ids(self.folder, self.parts, self.modality)
         made = FaissIndex(index, positions(ids), score_error=0.0)
         if not made.lossless and not keeps_half(index, self.rows):
@@ -178,7 +179,7 @@ class _Job:
         if made.exhaustive:
             return made
         self.progress("tuning", 0, 1)
-        tuned = tune_and_measure(made, self.rows, self._other_rows(), self.recall)
+        tuned = tune_and_measure(made, self.rows, self._other_rows(), self.recall, known)
         self.progress("tuning", 1, 1)
         return tuned
 
