@@ -106,6 +106,8 @@ def relative_names(places: Sequence[Place]) -> list[str]:
 
 def readable(name: str) -> str:
     r"""`name` as text that any file can hold: bytes that are not UTF-8 become \xe9, lone surrogates likewise."""
+    if name.isascii():  # nearly all are
+        return name
     return name.encode("utf-8", "surrogateescape" if _escaped(name) else "backslashreplace").decode(
         "utf-8", "backslashreplace"
     )
