@@ -14,14 +14,14 @@ import numpy as np
 from clipsieve import manifest as manifests
 from clipsieve import shards
 from clipsieve.errors import CollectionDamaged, CollectionMissing, NotFound
-from clipsieve.index import bare
+from clipsieve.index import bare, costs
 from clipsieve.index.calibrate import SAMPLE, Background
 from clipsieve.index.duplicates import Groups
 from clipsieve.index.gather import GatheredScan
 from clipsieve.index.metadata import SqliteMetadata
 from clipsieve.index.originals import Originals
 from clipsieve.index.scan import Rows
-from clipsieve.index.stored import entry_of, open_groups, open_index, rows_of, shards_of
+from clipsieve.index.stored import FLAT, entry_of, open_groups, open_index, rows_of, shards_of
 from clipsieve.manifest import Manifest
 from clipsieve.protocols import VectorIndex
 from clipsieve.types import Int64
@@ -179,25 +179,11 @@ class Opened:
                 return int(found[0])
         raise NotFound(f"No image of content hash {image[:12]}... was uploaded, and no item has it; upload it again.")
 
-    def info(self) -> dict[str, Any]:
-        """What the commit holds, as JSON values."""
+    def info(self, *, timed: bool = False) -> dict[str, Any]:
+        """What the commit holds, as JSON values; see `Collection.info`."""
         manifest = self.manifest
-        indices = []
-        for modality in self.modalities:
-            entry = entry_of(manifest, modality)
-            total = manifest.rows if bare.is_manifest(manifest) else sum(s.rows for s in shards_of(manifest, modality))
-            covered = sum(s.rows for s in manifest.shards if entry is not None and s.number in entry.shards)
-            indices.append(
-                {
-                    "name": modality,
-                    "kind": None if entry is None else entry.kind,
-                    "recall": None if entry is None else entry.recall,
-                    "rows": 0 if entry is None else entry.rows,
-                    "not_covered": total - covered,
-                }
-            )
         sources = manifest.sources
-        return {
+        known = {
             "folder": str(self.folder),
             "count": self.count,
             "removed": manifest.rows - self.count,
@@ -205,12 +191,30 @@ class Opened:
             "dim": manifest.dim,
             "shards": len(manifest.shards),
             "licence": manifest.licence,
-            "indices": indices,
+            "bytes": costs.sizes(manifest, self.metadata.path),
+            "indices": [self._index_info(modality, timed) for modality in self.modalities],
             "columns": list(self.metadata.columns),
             "inputs": sorted({source.input for source in sources}),
             "read_only": manifest.read_only,
-            "advice": _advice(self.folder, manifest, indices),
         }
+        return known | ({"advice": costs.advice(known)} if timed else {})
+
+    def _index_info(self, modality: str, timed: bool) -> dict[str, Any]:
+        manifest, entry = self.manifest, entry_of(self.manifest, modality)
+        parts = [] if bare.is_manifest(manifest) else shards_of(manifest, modality)
+        rest = [s for s in parts if entry is None or s.number not in entry.shards]
+        read = parts if entry is None or entry.kind == FLAT else rest  # by every question
+        known = {
+            "name": modality,
+            "kind": None if entry is None else entry.kind,
+            "recall": None if entry is None else entry.recall,
+            "rows": 0 if entry is None else entry.rows,
+            "search_ms": None if entry is None else entry.parameters.get("search_ms"),
+            "not_covered": sum(s.rows for s in rest),
+        }
+        if timed:
+            known["scan_ms"] = costs.scan_ms(self.folder, manifest.dim, read, modality, self.removed)
+        return known
 
     def close(self) -> None:
         """Let go of the files."""
@@ -245,20 +249,6 @@ class Opened:
                 self._made[what, modality] = make()
             made: _T = self._made[what, modality]
             return made
-
-
-def _advice(folder: Path, manifest: Manifest, indices: list[dict[str, Any]]) -> str | None:
-    """When making or extending an index is worth it: once a tenth of the rows, and many, are scanned beside it."""
-    if manifest.read_only:
-        return None
-    image = next((i for i in indices if i["name"] == "image"), None)
-    if image is None:
-        return None
-    if image["kind"] is None:
-        return f"Run `clipsieve index {folder}`: it finds duplicates, and makes an index where one is worth it."
-    if image["not_covered"] > max(10_000, image["rows"] // 10) or (image["kind"] == "flat" and image["not_covered"]):
-        return f"{image['not_covered']:,} rows are not in the index yet; run `clipsieve index {folder}`."
-    return None
 
 
 def signature_of(folder: Path) -> Signature:

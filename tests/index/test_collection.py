@@ -295,10 +295,13 @@ def test_info(folder: Path) -> None:
     build_indices(folder)
     with open_collection(folder) as photos:
         photos.remove([3])
-        known = photos.info()
+        known = photos.info(timed=True)
         assert (known["count"], known["removed"], known["model"], known["dim"]) == (299, 1, "fake", DIM)
-        assert known["indices"] == [{"name": "image", "kind": "flat", "recall": None, "rows": 300, "not_covered": 0}]
-        assert known["advice"] is None
+        (index,) = known["indices"]
+        assert index["scan_ms"] > 0  # every question reads a flat index
+        facts = {"name": "image", "kind": "flat", "recall": None, "rows": 300, "search_ms": None, "not_covered": 0}
+        assert index == facts | {"scan_ms": index["scan_ms"]}
+        assert known["advice"] == []
 
 
 def test_no_collection(tmp_path: Path) -> None:
@@ -315,7 +318,7 @@ def test_an_empty_collection(tmp_path: Path) -> None:
         assert empty.count == 0
         assert empty.search(MetaClass("bus", ["bus"])).hits == ()
         assert list(empty.filter(MetaClass("bus", ["bus"]))) == []
-        assert empty.info()["advice"] is None
+        assert empty.info(timed=True)["advice"] == []
 
 
 def peers_embeddings(folder: Path, vectors: Float32) -> None:
