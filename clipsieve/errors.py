@@ -9,6 +9,7 @@
     └── CollectionError (OSError)                     something about the folder
         ├── CollectionMissing (FileNotFoundError)     there is no collection there
         ├── CollectionDamaged (ValueError)            files and manifest disagree
+        ├── CollectionChanged                         it was rewritten since it was opened
         ├── CollectionLocked (BlockingIOError)        another writer is at work
         └── CollectionReadOnly (PermissionError)      it may be read, not written
 
@@ -57,6 +58,10 @@ class CollectionMissing(CollectionError, FileNotFoundError):
 
 class CollectionDamaged(CollectionError, ValueError):
     """A file of the collection is missing, cut short, or not what the manifest says. It is never answered from."""
+
+
+class CollectionChanged(CollectionError):
+    """What was asked for went in a later commit than the one that was opened. Opened again, it can be asked again."""
 
 
 class CollectionLocked(CollectionError, BlockingIOError):

@@ -147,7 +147,7 @@ class Collection:
             asked = dataclasses.replace(asked, groups=opened.groups)
         index, recall = opened.index(modality)
         answer = query.search(asked, opened.rows(modality), index, recall, budget_ms, opened.scan(modality))
-        keys = opened.metadata.keys(answer.ranked.ids)
+        keys = opened.keys(answer.ranked.ids)
         hits = query.make_hits(asked, meta, answer.ranked, keys)
         return QueryResult(hits, answer.claim, answer.recall, answer.timings_ms)
 
@@ -228,7 +228,7 @@ class Collection:
                 first = [i for i in first_of_group(of).tolist() if int(of[i]) not in seen]
                 seen.update(of.tolist())
                 ranked = ranked.pick(np.array(first, dtype=np.intp))
-            yield from query.make_hits(asked, meta, ranked, opened.metadata.keys(ranked.ids))
+            yield from query.make_hits(asked, meta, ranked, opened.keys(ranked.ids))
 
     def distribution(
         self,
@@ -271,7 +271,7 @@ class Collection:
         """
         vectors = self.embed(classes)
         work = Labelling(vectors, classes.classes, self._scales(classes, vectors, "image"), reject)
-        rows, keys = self._opened.rows("image"), self._opened.metadata.keys
+        rows, keys = self._opened.rows("image"), self._opened.keys
         return labels_out.label_to(rows, work, Path(out), keys, progress=progress)
 
     def embed(self, classes: ClassSet, templates: Templates | Own = "own") -> tuple[ClassVectors, ...]:
@@ -299,11 +299,11 @@ class Collection:
     def items(self, ids: Sequence[int] | Int64) -> list[Mapping[str, object]]:
         """The metadata rows of these items, in order. NotFound names an id that was never given, or was removed."""
         self._opened.require(ids)
-        return self._opened.metadata.get(ids)
+        return self._opened.items(ids)
 
     def keys(self, ids: Sequence[int] | Int64) -> list[str]:
         """The keys of these ids, in order."""
-        return self._opened.metadata.keys(ids)
+        return self._opened.keys(ids)
 
     def ids_of_keys(self, keys: Sequence[str]) -> Int64:
         """The ids of these keys, int64 (n,), in order. NotFound names an unknown key."""
