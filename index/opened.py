@@ -20,7 +20,7 @@ from clipsieve.index.duplicates import Groups
 from clipsieve.index.metadata import SqliteMetadata
 from clipsieve.index.originals import Originals
 from clipsieve.index.scan import Rows
-from clipsieve.index.stored import FLAT, entry_of, open_groups, open_index, rows_of, shards_of
+from clipsieve.index.stored import FLAT, ROLES, entry_of, open_covered, open_groups, open_index, rows_of, shards_of
 from clipsieve.manifest import Manifest
 from clipsieve.protocols import VectorIndex
 from clipsieve.types import Int64
@@ -78,11 +78,17 @@ class Opened:
         return _signature(self.folder) != self._signature
 
     def again(self) -> "Opened":
-        """The folder's last commit, with the same metadata store brought up to it."""
+        """The folder's last commit; the metadata store is brought up to it, and an index that it still has is kept."""
         signature = _signature(self.folder)
         manifest = shards.open_manifest(self.folder)
         self.metadata.update(manifest)
-        return Opened(self.folder, manifest, shards.read_removed(self.folder, manifest), self.metadata, signature)
+        new = Opened(self.folder, manifest, shards.read_removed(self.folder, manifest), self.metadata, signature)
+        with self._lock:
+            for modality in ROLES:
+                same = entry_of(manifest, modality) == entry_of(self.manifest, modality)
+                if same and ("covered", modality) in self._made:
+                    new._made["covered", modality] = self._made["covered", modality]
+        return new
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -188,7 +194,8 @@ class Opened:
     def _open_index(self, modality: str) -> tuple[VectorIndex | None, float | None]:
         if bare.is_manifest(self.manifest):
             return bare.make_index(self.folder, self._parts(modality), self.rows(modality))
-        return open_index(self.folder, self.manifest, modality, self.removed)
+        covered = self._once("covered", modality, lambda: open_covered(self.folder, self.manifest, modality))
+        return open_index(self.folder, self.manifest, modality, self.removed, covered)
 
     def _parts(self, modality: str) -> list[bare.Part]:
         return self._once("parts", modality, lambda: bare.open_parts(self.folder, modality))

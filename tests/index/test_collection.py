@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import clipsieve
-from clipsieve.errors import CollectionMissing, CollectionReadOnly, InputError, ModelMismatch, NotFound
+from clipsieve.errors import (
+    CollectionDamaged,
+    CollectionMissing,
+    CollectionReadOnly,
+    InputError,
+    ModelMismatch,
+    NotFound,
+)
 from clipsieve.index.build import build_indices
 from clipsieve.index.collection import Collection, open_collection
 from clipsieve.index.examples import unit_rows
@@ -289,6 +296,27 @@ def test_refresh_sees_what_others_commit(folder: Path) -> None:
         assert photos.count == 310
         assert photos.keys([309]) == ["309.jpg"]
         assert [first.id, *(hit.id for hit in stream)][-1] < 300  # what was begun goes on as it began
+
+
+def test_an_index_that_stayed_is_not_read_again(folder: Path) -> None:
+    build_indices(folder, factory="IVF4,Flat")
+    with open_collection(folder, embedder=FAKE) as photos:
+        first = photos.search(MetaClass("bus", ["bus"]), k=1).hits[0]
+        (folder / "image.index").rename(folder / "elsewhere")
+        fill(folder, FAKE.embed_texts(["bus"]))
+        assert photos.refresh()
+        assert photos.search(MetaClass("bus", ["bus"]), k=1).hits[0].id == 300
+        photos.remove([300])
+        assert photos.search(MetaClass("bus", ["bus"]), k=1).hits == (first,)
+        photos.remove([first.id])
+        assert photos.search(MetaClass("bus", ["bus"]), k=1).hits[0].id not in (first.id, 300)
+        (folder / "elsewhere").rename(folder / "image.index")
+        build_indices(folder)  # another index: this one is read
+        assert photos.refresh()
+        assert photos.info()["indices"][0]["rows"] == 301
+        (folder / "image_2.index").unlink()
+        with pytest.raises(CollectionDamaged):
+            photos.search(MetaClass("bus", ["bus"]), k=1)
 
 
 def test_info(folder: Path) -> None:
