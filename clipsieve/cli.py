@@ -16,12 +16,14 @@ import typer
 import clipsieve
 from clipsieve.command import Command
 from clipsieve.commands_ask import filter_, search
+from clipsieve.commands_back import back
 from clipsieve.commands_batch import end2end, inference_worker
 from clipsieve.commands_build import index, inference, info
 from clipsieve.commands_change import add, check, compact, remove
 from clipsieve.commands_demo import demo
 from clipsieve.commands_label import label
 from clipsieve.commands_move import export, import_
+from clipsieve.commands_watch import watch
 from clipsieve.opening import load_model
 from clipsieve.parts import Parts
 
@@ -42,8 +44,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "search": search,
     "filter": filter_,
     "label": label,
+    "back": back,
     "add": add,
     "remove": remove,
+    "watch": watch,
     "compact": compact,
     "check": check,
     "info": info,

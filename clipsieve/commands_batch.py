@@ -1,6 +1,8 @@
 """`end2end` and `inference.worker`: the same work in one command, or shared out among several."""
 
+import os
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,19 +46,17 @@ def end2end(
     connections: options.Connections = 32,
     recall: options.Recall = 0.95,
     memory: options.Memory = "4G",
-    run_back: Annotated[
-        bool, typer.Option("--run-back/--no-run-back", help="Serve the collection afterwards; not there yet.")
-    ] = False,
+    run_back: Annotated[bool, typer.Option("--run-back/--no-run-back", help="Serve the collection afterwards.")] = True,
+    port: Annotated[int, typer.Option("--port", help="Where to serve it; 0 takes a free port.")] = 1234,
     json: options.Json = False,
 ) -> None:
-    """Embed INPUT into the collection OUT, and index it: `inference` and `index` in one. Stopped, it goes on.
+    """Embed INPUT into the collection OUT, index it and serve it. Stopped, it goes on where it was.
 
     Example: clipsieve end2end urls.parquet web.clip --thumbs
     """
-    if run_back:
-        raise InputError("This version serves nothing yet; leave --run-back out, and ask with `clipsieve search`.")
     size = parse_size(memory)
     from clipsieve.inference.reader import open_source
+    from clipsieve.lock import require_free
 
     source = open_source(
         input,
@@ -66,6 +66,7 @@ def end2end(
         url_column=url_column,
         fetching=fetch_options(allow_private_addresses, timeout, retries, max_bytes, connections),
     )
+    require_free(out)
     embedder = load(ctx.obj, model, device, precision)
     embedded = embed(source, embedder, out, text=text, batch_size=batch_size, workers=workers, thumbs=thumbs)
     if not json:
@@ -75,10 +76,13 @@ def end2end(
     built = build(out, recall=recall, memory_bytes=size)
     if json:
         print_json({"folder": str(out), "inference": embedded, "index": built})
-        return
-    for line in tell_built(built):
-        typer.echo(line)
-    typer.echo(f'Ask it: clipsieve search {out} "red bus" --not "red truck"')
+    else:
+        for line in tell_built(built):
+            typer.echo(line)
+        typer.echo(f'Ask it: clipsieve search {out} "red bus" --not "red truck"')
+    if run_back:  # in this process's place, without the model: what serves makes processes of its own
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, "-m", "clipsieve", "back", str(out), "--port", str(port)])
 
 
 def inference_worker(

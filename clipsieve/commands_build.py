@@ -57,6 +57,7 @@ def inference(
     Example: clipsieve inference urls.parquet web.clip --thumbs
     """
     from clipsieve.inference.reader import open_source
+    from clipsieve.lock import require_free
 
     source = open_source(
         input,
@@ -68,6 +69,7 @@ def inference(
         url_column=url_column,
         fetching=fetch_options(allow_private_addresses, timeout, retries, max_bytes, connections),
     )
+    require_free(out)
     embedder = load(ctx.obj, model, device, precision)
     done = embed(
         source,

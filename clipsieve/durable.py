@@ -3,7 +3,8 @@
 import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +18,7 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Put at `path` what `write` writes to the open binary file it is given, at once or not at all."""
     beside = path.with_name(f".{path.name}{TEMPORARY}")
     try:
-        with beside.open("wb") as file:
+        with naming(path), beside.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -26,6 +27,17 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
         beside.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the operating system inside, of which few say which file they are about, say that it is `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), os.fspath(path)) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -39,41 +51,67 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def append_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Append one JSON line and sync it. Only the folder's writer may call this.
+def append_line(path: Path, value: Mapping[str, Any], size: int | None = None) -> None:
+    """Append one JSON line, with a checksum of its own, and sync it. Only the folder's writer may call this.
 
-    A last line without its newline was torn by a crash before anybody was told that it is there; it is cut off first.
+    size  bytes of the file that count; what follows is cut off. By default all whole lines: a last one without its
+          newline was torn by a crash before anybody was told that it is there
     """
     new = not path.exists()
-    with path.open("ab+") as file:
-        whole = _whole_lines(path)
-        if whole < file.seek(0, os.SEEK_END):
-            file.truncate(whole)
-        file.write(json.dumps(value, separators=(",", ":")).encode() + b"\n")
+    with naming(path), path.open("ab+") as file:
+        kept = _whole_lines(path) if size is None else size
+        if kept < file.seek(0, os.SEEK_END):
+            file.truncate(kept)
+        file.write(_line(value))
         file.flush()
         os.fsync(file.fileno())
     if new:
         sync_folder(path.parent)
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of the file, one per line; none if there is no file. A torn last line is left out.
+def write_lines(path: Path, values: Sequence[Mapping[str, Any]]) -> None:
+    """Put at `path` what appending each of the values to an empty file would."""
+    write_file(path, lambda file: file.write(b"".join(_line(value) for value in values)))
 
-    CollectionDamaged names the first other line that is not a JSON object.
+
+def read_lines(path: Path, size: int | None = None) -> list[dict[str, Any]]:
+    """What was appended, in order; nothing if there is no file. A torn last line is left out.
+
+    size  bytes of the file that count; all by default
+
+    CollectionDamaged names the first line that is not as it was written.
     """
+    good, bad = sift_lines(path, size)
+    if bad:
+        raise CollectionDamaged(
+            f"{path} line {bad[0]} is not as it was written: its checksum disagrees; restore the file from a copy, or "
+            "run `clipsieve check --repair`."
+        )
+    return good
+
+
+def sift_lines(path: Path, size: int | None = None) -> tuple[list[dict[str, Any]], list[int]]:
+    """What the whole lines of the file say, and the numbers, from 1, of those that are not as they were written."""
     data = b""
     with contextlib.suppress(FileNotFoundError):
-        data = path.read_bytes()
-    values = []
+        data = path.read_bytes()[:size]
+    good, bad = [], []
     for number, line in enumerate(data.split(b"\n")[:-1], start=1):
         try:
             value = json.loads(line)
-        except ValueError:
+            del value["crc"]
+        except (ValueError, TypeError, KeyError):
             value = None
-        if not isinstance(value, dict):
-            raise CollectionDamaged(f"{path} line {number} is not a JSON object; mend or remove that line.")
-        values.append(value)
-    return values
+        if isinstance(value, dict) and _line(value) == line + b"\n":
+            good.append(value)
+        else:
+            bad.append(number)
+    return good, bad
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    text = json.dumps(value, separators=(",", ":"))
+    return json.dumps({**value, "crc": f"{zlib.crc32(text.encode()):08x}"}, separators=(",", ":")).encode() + b"\n"
 
 
 def _whole_lines(path: Path) -> int:

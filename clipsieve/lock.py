@@ -7,6 +7,7 @@ outlive a killed writer with it; whether the writer lives is asked of its proces
 """
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -17,7 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from clipsieve.errors import CollectionLocked
+from clipsieve.durable import naming
+from clipsieve.errors import CollectionLocked, CollectionReadOnly
 
 NAME = "clipsieve.lock"
 
@@ -25,6 +27,8 @@ NAME = "clipsieve.lock"
 @contextlib.contextmanager
 def writer_lock(folder: Path) -> Iterator[None]:
     """Hold the folder's lock for the block. CollectionLocked says who has it, and since when.
+
+    CollectionReadOnly where nothing may be written.
 
     The lock of a process that died on this host is taken over. That of another host is not: whether its writer lives
     cannot be known from here.
@@ -44,13 +48,21 @@ def writer_lock(folder: Path) -> Iterator[None]:
                 f"{folder} is being written by process {holder.get('pid')} on {holder.get('host')} since "
                 f"{holder.get('since')}; wait for it, or, if that process is gone, delete {path}."
             )
-        _write(file, mine)
+        with naming(path):
+            _write(file, mine)
     try:
         yield
     finally:
         with _exclusively(path) as file:
             if _read(file) == mine:
                 _write(file, {})
+
+
+def require_free(folder: Path) -> None:
+    """CollectionLocked if somebody holds the folder's lock; asked before long work that would be in vain."""
+    if (folder / NAME).exists():
+        with writer_lock(folder):
+            pass
 
 
 def wait_until_free(folder: Path, poll_s: float = 1.0) -> None:
@@ -88,7 +100,15 @@ def _started(pid: int) -> str:
 def _exclusively(path: Path) -> Iterator[BinaryIO]:
     import fcntl  # POSIX only; imported here so that reading a collection works anywhere
 
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise CollectionReadOnly(
+            f"{path.parent} may be read, not written ({error.strerror}); change its permissions, or copy it."
+        ) from error
+    with os.fdopen(descriptor, "r+b", buffering=0) as file:  # so that closing it has nothing left to write
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file  # closing the file lets go
 

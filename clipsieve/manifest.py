@@ -25,14 +25,18 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file: path relative to the folder, with forward slashes; size in bytes; SHA-256 in hex.
+    """One file, as it was when it was written.
 
-    `sha256` is "" exactly for files that another program wrote.
+    path      relative to the folder, with forward slashes
+    size      in bytes
+    sha256    in hex; "" exactly for files that another program wrote
+    mtime_ns  when it was last changed; a file with another time is read and compared before it is believed
     """
 
     path: str
     size: int
     sha256: str
+    mtime_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +166,8 @@ class Manifest:
     next_shard  the number that the next shard gets
     background  ids of the fixed random sample that calibration is measured on
     retired     sources of shards that were compacted away: what they read stays read
+    removed     removed.jsonl as far as it counts: what follows was appended by a writer that died before committing;
+                None if nothing was ever removed
     read_only   True for a folder that clipsieve did not write; such a manifest is never written to disk
     """
 
@@ -176,6 +182,7 @@ class Manifest:
     probe: Probe | None = None
     background: tuple[int, ...] = ()
     retired: tuple[Source, ...] = ()
+    removed: File | None = None
     read_only: bool = False
     format_version: int = field(default=FORMAT_VERSION, kw_only=True)
 
@@ -253,6 +260,7 @@ def _to_json(manifest: Manifest) -> dict[str, Any]:
     value["shards"] = [dataclasses.asdict(s) for s in manifest.shards]
     value["indices"] = [dataclasses.asdict(i) for i in manifest.indices]
     value["retired"] = [dataclasses.asdict(s) for s in manifest.retired]
+    value["removed"] = None if manifest.removed is None else dataclasses.asdict(manifest.removed)
     if manifest.probe is not None:
         value["probe"] = {"images": _floats(manifest.probe.images), "texts": _floats(manifest.probe.texts)}
     return value
@@ -268,6 +276,8 @@ def _from_json(value: Mapping[str, Any]) -> Manifest:
     )
     fields["retired"] = tuple(Source(**s) for s in fields["retired"])
     fields["background"] = tuple(fields["background"])
+    if fields["removed"] is not None:
+        fields["removed"] = File(**fields["removed"])
     if fields["probe"] is not None:
         fields["probe"] = Probe(_array(fields["probe"]["images"]), _array(fields["probe"]["texts"]))
     return Manifest(**fields)

@@ -133,6 +133,22 @@ INDEX: Mapping[str, _Meaning] = {
     "nb-cores": _To("--threads"),
 }
 
+_FOUND_OUT = "it is found out from the collection's folder"
+
+BACK: Mapping[str, _Meaning] = {
+    "clip-model": _To("--model"),
+    "columns-to-return": _To("--columns"),
+    "enable-hdf5": _Switch(usual=True, note=_FOUND_OUT),
+    "use-arrow": _Switch(usual=True, note=_FOUND_OUT),
+    "enable-faiss-memory-mapping": _Switch(usual=True, note="indices are mapped where they were made for it"),
+    "reorder-metadata-by-ivf-index": _Switch(usual=False, note=_FOUND_OUT),
+    "use-jit": _Switch(usual=True, note="models run without it"),
+    "enable-mclip-option": _Switch(usual=True, note="name the multilingual model with --mclip"),
+    "provide-safety-model": _Switch(usual=False, note="give the class as --flags"),
+    "provide-violence-detector": _Switch(usual=False, note="give the class as --flags"),
+    "provide-aesthetic-embeddings": _Switch(usual=True, note="give their folder as --ratings"),
+}
+
 FILTER: Mapping[str, _Meaning] = {
     "query": _Argument("text"),
     "indice-folder": _Argument("folder"),
@@ -155,6 +171,7 @@ PEERS: Mapping[str, Mapping[str, _Meaning]] = {
     "inference.worker": WORKER,
     "end2end": END2END,
     "index": INDEX,
+    "back": BACK,
     "filter": FILTER,
     "label": LABEL,
 }

@@ -7,12 +7,11 @@ that knows the format:
     text_emb/text_emb_000000.npy          the same for captions; rows without one are masked by has_caption
     metadata/metadata_000000.parquet      id int64, key, image_path, caption, has_caption, and the caller's columns
     skipped/skipped_000000.parquet        key, reason, content_hash: inputs that could not be read
-    removed.jsonl                         {"ids": [...], "since": "..."} per line
+    removed.jsonl                         {"ids": [...], "since": "...", "gone": bool, "crc": "..."} per line
 
 A reader takes no lock. It holds one Manifest, and all it opens belongs to that commit.
 """
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +26,9 @@ from clipsieve import foreign, peer_tables
 from clipsieve import manifest as manifests
 from clipsieve.durable import read_lines
 from clipsieve.errors import CollectionDamaged, CollectionMissing, NotFound
-from clipsieve.manifest import File, Manifest, Shard, read_manifest
+from clipsieve.manifest import Manifest, Shard, read_manifest
 from clipsieve.types import Int64, Skipped
+from clipsieve.whole import problem_of
 
 ROLES = {
     "img_emb": ".npy",
@@ -40,6 +40,8 @@ ROLES = {
     "thumbs": ".parquet",
 }
 """Role of a shard's file -> its suffix. The role is also the name of the folder it lies in."""
+
+REMOVED = "removed.jsonl"
 
 OWN_COLUMNS = ("id", "key", "image_path", "caption", "has_caption")
 """Columns that `writer.Writer.append` fills itself."""
@@ -115,14 +117,13 @@ def read_skipped(folder: str | os.PathLike[str], shard: Shard) -> list[Skipped]:
 def read_removed(folder: str | os.PathLike[str], manifest: Manifest) -> Int64:
     """Ids that were removed or replaced: int64 (r,), ascending, each once. Their rows are still in the shards."""
     ids = [i for shard in manifest.shards for i in shard.replaces]
-    ids += [i for line in read_lines(Path(folder) / "removed.jsonl") for i in line.get("ids", [])]
+    ids += [i for line in _removals(folder, manifest) for i in line["ids"]]
     return np.unique(np.array(ids, dtype=np.int64))
 
 
-def read_dismissed(folder: str | os.PathLike[str]) -> set[int]:
+def read_dismissed(folder: str | os.PathLike[str], manifest: Manifest) -> set[int]:
     """Ids that somebody removed on purpose, and not because their files had gone."""
-    lines = read_lines(Path(folder) / "removed.jsonl")
-    return {i for line in lines if not line.get("gone") for i in line.get("ids", [])}
+    return {i for line in _removals(folder, manifest) if not line["gone"] for i in line["ids"]}
 
 
 def read_thumbs(folder: str | os.PathLike[str], shard: Shard) -> pa.Table:
@@ -130,26 +131,18 @@ def read_thumbs(folder: str | os.PathLike[str], shard: Shard) -> pa.Table:
     return _read_table(_path(folder, shard, "thumbs"), shard, None)
 
 
-def verify(folder: str | os.PathLike[str], manifest: Manifest) -> list[str]:
-    """Read every file that the manifest names and compare; a sentence for each that disagrees, none if all is well.
-
-    A file without a known checksum (clip-retrieval's) is checked for size alone.
-    """
-    files = [f for shard in manifest.shards for f in shard.files.values()]
-    files += [f for index in manifest.indices for f in index.files.values()]
-    return [problem for file in files if (problem := problem_of(folder, file))]
-
-
-def problem_of(folder: str | os.PathLike[str], file: File) -> str | None:
-    """A sentence if a file of the folder is not as the manifest has it; it is read for that."""
-    path = Path(folder) / file.path
-    if not path.is_file():
-        return f"{file.path} is missing."
-    if path.stat().st_size != file.size:
-        return f"{file.path} has {path.stat().st_size:,} bytes; the manifest says {file.size:,}."
-    if file.sha256 and checksum(path) != file.sha256:
-        return f"{file.path} has changed: its checksum is not the manifest's."
-    return None
+def _removals(folder: str | os.PathLike[str], manifest: Manifest) -> list[dict[str, Any]]:
+    if manifest.removed is None:
+        return []
+    path = Path(folder) / REMOVED
+    lines = read_lines(path, manifest.removed.size)  # names the line that is damaged
+    problem = problem_of(folder, manifest.removed)
+    if problem is not None:
+        raise CollectionDamaged(
+            f"{Path(folder) / problem} Restore it from a copy, or run `clipsieve check --repair`, which keeps the "
+            "lines that can be read."
+        )
+    return lines
 
 
 def _read_table(path: Path, shard: Shard, columns: Sequence[str] | None) -> pa.Table:
@@ -169,12 +162,6 @@ def _read_table(path: Path, shard: Shard, columns: Sequence[str] | None) -> pa.T
     if table.num_rows != shard.rows:
         raise _damaged(path, f"has {table.num_rows} rows where the manifest counts {shard.rows}")
     return table
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of the file, in lowercase hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _path(folder: str | os.PathLike[str], shard: Shard, role: str) -> Path:

@@ -38,8 +38,12 @@ def make_twin(folder: Path, into: Path) -> None:
             for file in shard.files.values():
                 _link(folder / file.path, into / file.path)
         mine = writer.manifest
-        writer.commit(dataclasses.replace(manifest, indices=mine.indices, background=mine.background))
-        writer.remove(sorted(set(read_removed(folder, manifest).tolist()) - set(read_removed(into, manifest).tolist())))
+        writer.commit(
+            dataclasses.replace(manifest, indices=mine.indices, background=mine.background, removed=mine.removed)
+        )
+        writer.remove(
+            sorted(set(read_removed(folder, manifest).tolist()) - set(read_removed(into, writer.manifest).tolist()))
+        )
 
 
 def _link(file: Path, at: Path) -> None:

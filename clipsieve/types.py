@@ -22,6 +22,9 @@ from clipsieve.errors import InputError, ModelMismatch
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
+FileState = tuple[int, float] | str
+"""Tells whether somebody wrote to a file: its size and time of last change, or what else is known of it."""
+
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 as fractions of the image's width and height, from its top left corner."""
 

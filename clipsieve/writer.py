@@ -20,20 +20,25 @@ from clipsieve.durable import TEMPORARY, append_line, write_file
 from clipsieve.errors import CollectionMissing, CollectionReadOnly, InputError, NotFound
 from clipsieve.lock import writer_lock
 from clipsieve.manifest import File, Manifest, Shard, Source, commit, read_manifest
-from clipsieve.shards import OWN_COLUMNS, ROLES, checksum
+from clipsieve.shards import OWN_COLUMNS, REMOVED, ROLES, read_removed
 from clipsieve.types import Embeddings, Skipped
+from clipsieve.whole import describe_file, require_whole
 
 THUMB_ROWS = 64
 """Rows in a row group of thumbs/: what has to be read to show one of them."""
 
 
 @contextlib.contextmanager
-def open_writer(folder: str | os.PathLike[str], new: Manifest | None = None) -> Iterator["Writer"]:
+def open_writer(
+    folder: str | os.PathLike[str], new: Manifest | None = None, *, damaged: bool = False
+) -> Iterator["Writer"]:
     """The folder's one writer, for the length of the block.
 
     new  the manifest to start from where the folder has none yet; ignored where it has one, except that another model
          or dimension is a ModelMismatch or InputError
+    damaged  open it even where files are not as they were written: to mend it
 
+    CollectionDamaged if files are not as they were written, since what is made of them would be taken for whole;
     CollectionLocked if somebody else writes; CollectionReadOnly for a folder of clip-retrieval; CollectionMissing
     without a collection and without `new`.
     """
@@ -54,6 +59,8 @@ def open_writer(folder: str | os.PathLike[str], new: Manifest | None = None) -> 
         writer = Writer(path, read_manifest(path))
         if new is not None:
             _require_compatible(path, writer.manifest, new)
+        if not damaged:
+            require_whole(path, writer.manifest)
         writer.clean()
         yield writer
 
@@ -156,7 +163,11 @@ class Writer:
                 raise NotFound(f"{self.folder} has no item {i}; its ids run from 0 to {self.manifest.next_id - 1}.")
         if wanted:
             since = datetime.now(UTC).isoformat(timespec="seconds")
-            append_line(self.folder / "removed.jsonl", {"ids": wanted, "since": since, "gone": gone})
+            path, counts = self.folder / REMOVED, self.manifest.removed
+            read_removed(self.folder, self.manifest)  # nothing is added to a list that is damaged
+            line = {"ids": wanted, "since": since, "gone": gone}
+            append_line(path, line, 0 if counts is None else counts.size)
+            self.commit(dataclasses.replace(self.manifest, removed=self.file(path)))
 
     def clean(self) -> list[str]:
         """Delete what dead writers left: shard files that the manifest does not name. Foreign files are let be.
@@ -182,11 +193,11 @@ class Writer:
 
     def file(self, path: Path) -> File:
         """The manifest's entry for a file in the folder: its size and checksum as they are now."""
-        return File(path.relative_to(self.folder).as_posix(), path.stat().st_size, checksum(path))
+        return describe_file(self.folder, path)
 
     def _write_array(self, role: str, number: int, vectors: npt.NDArray[Any]) -> File:
         stored = vectors.astype(self.manifest.dtype)
-        return self._write(role, number, lambda file: np.lib.format.write_array(file, stored, allow_pickle=False))
+        return self._write(role, number, lambda file: write_array(file, stored))
 
     def _write_table(self, role: str, number: int, table: pa.Table, group: int | None = None) -> File:
         def write(file: BinaryIO) -> None:
@@ -238,6 +249,13 @@ class Draft(Writer):
         self.commit(dataclasses.replace(self.manifest, next_shard=number + 1))
         ids = metadata["id"].to_numpy()
         return Shard(number, n, int(ids[0]) if n else -1, int(ids[-1]) if n else -1, files)
+
+
+def write_array(file: BinaryIO, array: npt.NDArray[Any]) -> None:
+    """Write an array in numpy's format. On a full disk numpy itself would say only how much was written."""
+    array = np.ascontiguousarray(array)
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+    file.write(array.data)
 
 
 def _metadata_table(

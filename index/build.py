@@ -38,7 +38,7 @@ from clipsieve.index.train import (
 from clipsieve.manifest import Index, Manifest, Shard
 from clipsieve.protocols import VectorIndex
 from clipsieve.types import Int64
-from clipsieve.writer import Writer, open_writer
+from clipsieve.writer import Writer, open_writer, write_array
 
 GROWTH = 3
 """An index is made anew rather than extended once its collection is so many times as large as when it was trained."""
@@ -209,7 +209,7 @@ class _Job:
         if self.modality == "image":
             threshold, groups = self._groups(index, before)
             path = self.folder / self._free("groups.npy")
-            write_file(path, lambda file: np.lib.format.write_array(file, groups, allow_pickle=False))
+            write_file(path, lambda file: write_array(file, groups))
             files["groups"] = writer.file(path)
             parameters["duplicate_cosine"] = threshold
         entry = Index(

@@ -3,11 +3,14 @@
 items     id, key, and a column for every other one that a shard has
 shards    which files the rows came from, so that what is stale or missing is found
 columns   position, name as in Parquet, name in SQL, kind: "plain", "bool" (0 and 1) or "json" (text)
+stamp     the file's time of last change; with another one, somebody else has written to it
 """
 
 import contextlib
 import json
+import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,9 @@ from clipsieve import shards
 from clipsieve.index.where import quote
 from clipsieve.manifest import Manifest, Shard
 
-SCHEMA = 1
+SCHEMA = 2
+COARSE_NS = 2_000_000_000
+"""What the times of every file system are a multiple of, or finer."""
 
 
 def fill(
@@ -28,50 +33,70 @@ def fill(
     """Bring the cache at `path` to the manifest of `folder`; its columns as (name, name in SQL, kind).
 
     progress  called with (rows read in, rows to read in) after each shard
+
+    A file that somebody else changed is made anew. PermissionError if it is another user's: its owner alone may set the
+    time by which that is seen.
     """
-    # Transactions are begun by hand: one per shard, so that a killed process loses the shard in flight at most.
+
+    def read_in(lacking: Sequence[Shard], shard: Shard) -> None:
+        _read_in(folder, connection, shard)
+        if progress is not None:
+            done = sum(s.rows for s in lacking[: lacking.index(shard) + 1])
+            progress(done, sum(s.rows for s in lacking))
+
     with contextlib.closing(sqlite3.connect(path, timeout=600, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous = NORMAL")
-        with _transaction(connection):
-            _make_tables(connection)
-            lacking = _forget_stale(folder, connection, manifest)
-        total, done = sum(shard.rows for shard in lacking), 0
-        for shard in lacking:
-            with _transaction(connection):
+        with _transaction(connection, path):
+            anew = not _is_ours(connection, path)
+            if anew:
+                _make_tables(connection)
+            lacking, forgot = _forget_stale(folder, connection, manifest)
+            # What takes the place of rows comes in one transaction with their going: ids are looked up meanwhile.
+            together = lacking if anew or forgot else []
+            for shard in together:
+                read_in(lacking, shard)
+        for shard in () if together else lacking:  # one by one: those who read wait for one at most
+            with _transaction(connection, path):
                 # Another process may have read it in while this one waited for the file.
                 if not connection.execute("SELECT 1 FROM shards WHERE number = ?", [shard.number]).fetchone():
-                    _read_in(folder, connection, shard)
-            done += shard.rows
-            if progress is not None:
-                progress(done, total)
+                    read_in(lacking, shard)
         return connection.execute("SELECT name, sql, kind FROM columns ORDER BY position").fetchall()
 
 
-def _make_tables(connection: sqlite3.Connection) -> None:
+def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether the file is as the last transaction left it: a flipped bit in it would show in no other way."""
     if connection.execute("PRAGMA user_version").fetchone()[0] != SCHEMA:
-        for name in ("items", "shards", "columns"):
-            connection.execute(f"DROP TABLE IF EXISTS {name}")
-        connection.execute("CREATE TABLE items (id INTEGER PRIMARY KEY, key TEXT)")
-        connection.execute("CREATE INDEX items_key ON items (key)")
-        connection.execute(
-            "CREATE TABLE shards (number INTEGER PRIMARY KEY, made_from TEXT, first_id INT, last_id INT)"
-        )
-        connection.execute("CREATE TABLE columns (position INTEGER PRIMARY KEY, name TEXT, sql TEXT, kind TEXT)")
-        own = [("id", "id", "plain"), ("key", "key", "plain")]
-        connection.executemany("INSERT INTO columns (name, sql, kind) VALUES (?, ?, ?)", own)
-        connection.execute(f"PRAGMA user_version = {SCHEMA}")
+        return False
+    (when,) = connection.execute("SELECT mtime_ns FROM stamp").fetchone() or (0,)
+    return bool(path.stat().st_mtime_ns == when)
 
 
-def _forget_stale(folder: Path, connection: sqlite3.Connection, manifest: Manifest) -> list[Shard]:
-    """Drop the rows of shards that are gone or changed; the shards that must be read in."""
+def _make_tables(connection: sqlite3.Connection) -> None:
+    for name in ("items", "shards", "columns", "stamp"):
+        connection.execute(f"DROP TABLE IF EXISTS {name}")
+    connection.execute("CREATE TABLE items (id INTEGER PRIMARY KEY, key TEXT)")
+    connection.execute("CREATE INDEX items_key ON items (key)")
+    connection.execute("CREATE TABLE shards (number INTEGER PRIMARY KEY, made_from TEXT, first_id INT, last_id INT)")
+    connection.execute("CREATE TABLE columns (position INTEGER PRIMARY KEY, name TEXT, sql TEXT, kind TEXT)")
+    connection.execute("CREATE TABLE stamp (mtime_ns INT)")
+    connection.execute("INSERT INTO stamp VALUES (0)")
+    own = [("id", "id", "plain"), ("key", "key", "plain")]
+    connection.executemany("INSERT INTO columns (name, sql, kind) VALUES (?, ?, ?)", own)
+    connection.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
+def _forget_stale(folder: Path, connection: sqlite3.Connection, manifest: Manifest) -> tuple[list[Shard], bool]:
+    """Drop the rows of shards that are gone or changed; the shards to read in, and whether any were dropped."""
     wanted = {shard.number: _made_from(folder, shard) for shard in manifest.shards if shard.rows}
+    forgot = False
     for number, made_from, first, last in connection.execute("SELECT * FROM shards").fetchall():
         if wanted.get(number) == made_from:
             del wanted[number]
         else:
             connection.execute("DELETE FROM items WHERE id BETWEEN ? AND ?", [first, last])
             connection.execute("DELETE FROM shards WHERE number = ?", [number])
-    return [shard for shard in manifest.shards if shard.number in wanted]
+            forgot = True
+    return [shard for shard in manifest.shards if shard.number in wanted], forgot
 
 
 def _made_from(folder: Path, shard: Shard) -> str:
@@ -163,13 +188,21 @@ def restore(kind: str, value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+def _transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
+    """What changes the file gives it a time of last change of its own, which is in the file as well."""
     connection.execute("BEGIN IMMEDIATE")
+    before = connection.total_changes
     try:
         yield
+        changed = connection.total_changes > before
+        when = time.time_ns() // COARSE_NS * COARSE_NS
+        if changed:
+            connection.execute("UPDATE stamp SET mtime_ns = ?", [when])
     except BaseException:
         # After some errors SQLite has rolled back by itself.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+    if changed:
+        os.utime(path, ns=(when, when))

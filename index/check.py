@@ -17,12 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from clipsieve import shards
+from clipsieve.durable import sift_lines, write_lines
 from clipsieve.errors import ClipsieveError, CollectionReadOnly
 from clipsieve.index.build import clean_indices
 from clipsieve.index.metadata import NAME as CACHE
 from clipsieve.index.stored import ROLES as VECTORS
 from clipsieve.manifest import File, Manifest, Shard
-from clipsieve.writer import open_writer
+from clipsieve.whole import files_of, verify
+from clipsieve.writer import Writer, open_writer
 
 ASIDE = "aside"
 OPTIONAL = ("thumbs", "skipped")
@@ -57,8 +59,8 @@ def check(folder: str | os.PathLike[str], progress: Callable[[int, int], None] |
     """
     path = Path(folder)
     manifest = shards.open_manifest(path)
-    files = _files(manifest)
-    bad = _bad_files(path, manifest, progress)
+    files = files_of(manifest)
+    bad = verify(path, manifest, progress)
     problems = list(bad.values())
     for shard in manifest.shards:
         if shard.rows and not any(file.path in bad for file in shard.files.values()):
@@ -76,9 +78,9 @@ def repair(folder: str | os.PathLike[str], progress: Callable[[int, int], None] 
     if shards.open_manifest(path).read_only:
         raise CollectionReadOnly(f"{path} was not made by clipsieve; restore its files from a copy.")
     done = []
-    with open_writer(path) as writer:
+    with open_writer(path, damaged=True) as writer:
         manifest = writer.manifest
-        bad = _bad_files(path, manifest, progress)
+        bad = verify(path, manifest, progress)
         kept, aside = [], []
         for shard in manifest.shards:
             roles = {role for role, file in shard.files.items() if file.path in bad}
@@ -105,32 +107,16 @@ def repair(folder: str | os.PathLike[str], progress: Callable[[int, int], None] 
             for shard in aside
         ]
         for shard in aside:
-            _set_aside(path, shard)
+            for file in shard.files.values():
+                _set_aside(path, file)
         if done:
             writer.commit(dataclasses.replace(manifest, shards=tuple(kept), indices=indices))
+        if manifest.removed is not None and manifest.removed.path in bad:
+            done.append(_sift_removed(writer, manifest.removed))
         writer.clean()
         clean_indices(path, writer.manifest)
     (path / CACHE).unlink(missing_ok=True)  # derived: what it was made of may have been damaged
     return done
-
-
-def _files(manifest: Manifest) -> list[File]:
-    files = [file for shard in manifest.shards for file in shard.files.values()]
-    return files + [file for index in manifest.indices for file in index.files.values()]
-
-
-def _bad_files(folder: Path, manifest: Manifest, progress: Callable[[int, int], None] | None) -> dict[str, str]:
-    """Path -> what is wrong with it."""
-    files = _files(manifest)
-    total, done, bad = sum(file.size for file in files), 0, {}
-    for file in files:
-        problem = shards.problem_of(folder, file)
-        if problem is not None:
-            bad[file.path] = problem
-        done += file.size
-        if progress is not None:
-            progress(done, total)
-    return bad
 
 
 def _shard_problems(folder: Path, manifest: Manifest, shard: Shard) -> Iterator[str]:
@@ -178,13 +164,29 @@ def _manifest_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
         yield f"removed.jsonl names ids that were never given; the next to be given is {manifest.next_id}."
 
 
-def _set_aside(folder: Path, shard: Shard) -> None:
-    """A second name for each of its files; the first one goes once no manifest names it."""
-    for file in shard.files.values():
-        there, to = folder / file.path, folder / ASIDE / file.path
-        if there.exists() and not to.exists():
-            to.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(OSError):  # a file system without links
-                os.link(there, to)
-                continue
-            shutil.copyfile(there, to)
+def _sift_removed(writer: Writer, removed: File) -> str:
+    """Keep of the list of removed items the lines that are as they were written; a sentence about the rest."""
+    path = writer.folder / removed.path
+    good, bad = sift_lines(path, removed.size)
+    kept = [line for line in good if 0 <= min(line["ids"]) <= max(line["ids"]) < writer.manifest.next_id]
+    if path.exists():
+        aside = writer.folder / ASIDE / removed.path
+        aside.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, aside)
+    write_lines(path, kept)
+    writer.commit(dataclasses.replace(writer.manifest, removed=writer.file(path)))
+    return (
+        f"Of {removed.path}, {len(kept):,} lines were kept and {len(bad):,} damaged ones dropped; what was removed in "
+        "those, and in lines missing at its end, is shown again."
+    )
+
+
+def _set_aside(folder: Path, file: File) -> None:
+    """A second name for a file; the first one goes once no manifest names it."""
+    there, to = folder / file.path, folder / ASIDE / file.path
+    if there.exists() and not to.exists():
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # a file system without links
+            os.link(there, to)
+            return
+        shutil.copyfile(there, to)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,10 +12,11 @@ import numpy as np
 
 from clipsieve.errors import CollectionReadOnly, InputError, NotFound
 from clipsieve.index import labels_out, query
+from clipsieve.index.duplicates import first_of_near
 from clipsieve.index.examples import Embedding, Templates, unit_rows
 from clipsieve.index.label import Labelling
 from clipsieve.index.missing import missing_files
-from clipsieve.index.opened import Opened
+from clipsieve.index.opened import DUPLICATE_COSINE, Opened
 from clipsieve.index.rule import Question, first_of_group
 from clipsieve.index.scan import scan_threshold
 from clipsieve.index.stored import Modality
@@ -24,6 +26,7 @@ from clipsieve.types import (
     ClassSet,
     ClassVectors,
     Distribution,
+    Example,
     Float32,
     Hit,
     Int64,
@@ -34,6 +37,9 @@ from clipsieve.types import (
 from clipsieve.writer import open_writer
 
 Own = Literal["own"]
+
+NEAR_DUPLICATES = 10_000
+"""Items of an answer that are compared with each other where no groups are known: a second's work."""
 
 
 def open_collection(
@@ -77,6 +83,7 @@ class Collection:
         self.folder = folder
         self._opened = opened
         self._embedding = embedding
+        self._refreshing = threading.Lock()
 
     @property
     def manifest(self) -> Manifest:
@@ -92,6 +99,11 @@ class Collection:
     def dim(self) -> int:
         """d, the dimensions of a vector."""
         return self.manifest.dim
+
+    @property
+    def version(self) -> int:
+        """Another number after each commit that `refresh` brings."""
+        return self._opened.version
 
     @property
     def model(self) -> ModelId | None:
@@ -134,10 +146,57 @@ class Collection:
         if dedup:
             asked = dataclasses.replace(asked, groups=opened.groups)
         index, recall = opened.index(modality)
-        answer = query.search(asked, opened.rows(modality), index, recall, budget_ms)
+        answer = query.search(asked, opened.rows(modality), index, recall, budget_ms, opened.scan(modality))
         keys = opened.metadata.keys(answer.ranked.ids)
         hits = query.make_hits(asked, meta, answer.ranked, keys)
         return QueryResult(hits, answer.claim, answer.recall, answer.timings_ms)
+
+    def nearest(
+        self,
+        vector: Float32,
+        k: int = 40,
+        *,
+        modality: Modality = "image",
+        dedup: bool = False,
+        without: Int64 | None = None,
+    ) -> tuple[Int64, Float32]:
+        """The items with the greatest inner product with a vector: ids int64 (r,), products float32 (r,), best first.
+
+        vector   float (d,), of any length but 0
+        dedup    one item per group of duplicates; where the folder has no groups, what is near-duplicate among the
+                 first few thousand is found on the way
+        without  ids that must not be found
+
+        InputError for a vector of another dimension, of length 0, or with what is no number.
+        """
+        given = np.asarray(vector, dtype=np.float64)
+        length = float(np.linalg.norm(given)) if given.ndim == 1 else 0.0
+        if given.shape != (self.dim,) or not 0 < length < np.inf:
+            raise InputError(
+                f"The vector has shape {given.shape} and length {length:g}; it is one of {self.dim} finite numbers "
+                "that are not all 0."
+            )
+        opened = self._opened
+        unit = (given / length).astype(np.float32)[None]
+        model = self.model or ModelId("not known", "", "")
+        question = Question(ClassVectors("nearest", unit, unit[:0], model), k, without=without)
+        groups = opened.groups if dedup and opened.has_groups else None
+        wanted = k
+        while True:
+            asked = dataclasses.replace(question, k=wanted, groups=groups)
+            index, recall = opened.index(modality)
+            rows = opened.rows(modality)
+            found = query.search(asked, rows, index, recall, scan=opened.scan(modality)).ranked
+            if not dedup or groups is not None:
+                break
+            near = min(len(found.ids), NEAR_DUPLICATES)
+            first = first_of_near(rows.take(found.ids[:near]), DUPLICATE_COSINE)
+            kept = np.concatenate([first, np.arange(near, len(found.ids))])
+            if len(kept) >= k or len(found.ids) < wanted:
+                found = found.pick(kept[:k])
+                break
+            wanted = k + 2 * (wanted - len(kept))
+        return found.ids, (found.best.astype(np.float64) * length).astype(np.float32)
 
     def filter(
         self,
@@ -225,6 +284,14 @@ class Collection:
             classes.classes, classes.templates if templates == "own" else templates, self._item_vector
         )
 
+    def embed_examples(self, examples: Sequence[Example]) -> Float32:
+        """Examples as vectors, float32 (n, d), unit rows, in order; texts as they are, without templates.
+
+        The errors are those of `embed`.
+        """
+        (vectors,) = self._embedding.classes([MetaClass("examples", examples)], None, self._item_vector)
+        return vectors.positive
+
     def add_example_image(self, data: bytes) -> str:
         """Embed an uploaded image so that it may be an example; its content hash, which Example takes."""
         return self._embedding.upload(data)
@@ -280,10 +347,13 @@ class Collection:
         self.refresh()
 
     def refresh(self) -> bool:
-        """Read a newer manifest or list of removed items, if there is one; whether there was."""
-        if not self._opened.stale():
-            return False
-        self._opened = self._opened.again()
+        """Read a newer manifest, if there is one; whether there was."""
+        if not self._opened.stale() or not self._refreshing.acquire(blocking=False):
+            return False  # where another thread is at it, this one goes on with what was read before
+        try:
+            self._opened = self._opened.again()
+        finally:
+            self._refreshing.release()
         return True
 
     def info(self, *, timed: bool = False) -> dict[str, Any]:

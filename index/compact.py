@@ -57,7 +57,7 @@ def compact(
         changed = [g for g in groups if g[0] not in untouched]
         if not changed:
             return Compacted(0, len(manifest.shards), len(manifest.shards))
-        draft, dismissed = Draft(path, manifest), shards.read_dismissed(path)
+        draft, dismissed = Draft(path, manifest), shards.read_dismissed(path, manifest)
         kept = list(untouched)
         total, done = sum(s.rows for g in changed for s in g), 0
         for group in changed:

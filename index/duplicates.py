@@ -93,6 +93,24 @@ def group_items(
     return groups
 
 
+def first_of_near(vectors: Float32, threshold: float) -> Int64:
+    """Positions of the rows that are no near-duplicate of one kept before them, ascending.
+
+    vectors  float32 (n, d), unit rows, best first: n * n inner products at most
+    """
+    kept = np.zeros(0, np.int64)
+    for start in range(0, len(vectors), BLOCK):
+        block = vectors[start : start + BLOCK]
+        new = np.flatnonzero((block @ vectors[kept].T).max(axis=1, initial=-1) < threshold)
+        near = np.triu(block[new] @ block[new].T >= threshold, 1)  # of each with those after it
+        alone = np.ones(len(new), np.bool_)
+        for i in np.flatnonzero(near.any(axis=1)):
+            if alone[i]:
+                alone &= ~near[i]
+        kept = np.concatenate([kept, start + new[alone]])
+    return kept
+
+
 class Groups:
     """Groups as looked up by id.
 

@@ -2,10 +2,11 @@
 
 The cache is derived from the metadata shards, row for row. It remembers which shard files it was made from (path, size,
 checksum), reads in what it lacks when it is opened, and may be deleted at any time: nothing but the time to read the
-shards again is lost. One that is damaged is deleted and made again.
+shards again is lost. One that is damaged, or that anybody else has written to, is made again.
 """
 
 import contextlib
+import errno
 import os
 import sqlite3
 import tempfile
@@ -20,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from clipsieve import shards
-from clipsieve.errors import NotFound
+from clipsieve.errors import CollectionError, NotFound
 from clipsieve.index import cache
 from clipsieve.index import where as filters
 from clipsieve.manifest import Manifest
@@ -31,6 +32,7 @@ BULK = 20_000
 """From this many ids on, rows are read from the Parquet files in order: SQLite takes 7 us a row, they take 1."""
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_REFUSED = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}
 _T = TypeVar("_T")
 
 
@@ -164,13 +166,14 @@ class SqliteMetadata:
     def update(self, manifest: Manifest, progress: Callable[[int, int], None] | None = None) -> None:
         """Follow the collection to another commit: read in new shards, forget those that are gone."""
         with self._lock:
-            try:
-                self._fill(manifest, progress)
-            except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
-                    raise
-                self._discard()
-                self._fill(manifest, progress)
+            with _explained(self.path):
+                try:
+                    self._fill(manifest, progress)
+                except (sqlite3.DatabaseError, PermissionError) as error:
+                    if isinstance(error, sqlite3.DatabaseError) and not _is_damage(error):
+                        raise
+                    self._discard()
+                    self._fill(manifest, progress)
             self._manifest = manifest
 
     def close(self) -> None:
@@ -218,17 +221,18 @@ class SqliteMetadata:
 
     def _run(self, query: Callable[[sqlite3.Connection], _T]) -> _T:
         """`query` on a connection of its own; once more on a cache made anew if the file turns out to be damaged."""
-        try:
+        with _explained(self.path):
+            try:
+                with self._reader() as connection:
+                    return query(connection)
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
+            with self._lock:
+                self._discard()
+                self._fill(self._manifest, None)
             with self._reader() as connection:
                 return query(connection)
-        except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
-                raise
-        with self._lock:
-            self._discard()
-            self._fill(self._manifest, None)
-        with self._reader() as connection:
-            return query(connection)
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
@@ -253,6 +257,23 @@ class SqliteMetadata:
 
     def _fill(self, manifest: Manifest, progress: Callable[[int, int], None] | None) -> None:
         self._columns = cache.fill(self.path, self._folder, manifest, progress)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """What SQLite says when the operating system refuses something, as an error of the operating system's kind."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path)) from error
+        if code in _REFUSED:
+            raise CollectionError(
+                f"{path} cannot be written or read ({error}); see to its disk and permissions, or have it elsewhere "
+                "with --state DIR."
+            ) from error
+        raise
 
 
 def _merged(names: Sequence[str], row: Sequence[object]) -> dict[str, object]:

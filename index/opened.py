@@ -13,10 +13,11 @@ import numpy as np
 
 from clipsieve import manifest as manifests
 from clipsieve import shards
-from clipsieve.errors import CollectionMissing, NotFound
+from clipsieve.errors import CollectionDamaged, CollectionMissing, NotFound
 from clipsieve.index import bare, costs
 from clipsieve.index.calibrate import SAMPLE, Background
 from clipsieve.index.duplicates import Groups
+from clipsieve.index.gather import GatheredScan
 from clipsieve.index.metadata import SqliteMetadata
 from clipsieve.index.originals import Originals
 from clipsieve.index.scan import Rows
@@ -24,9 +25,10 @@ from clipsieve.index.stored import FLAT, ROLES, entry_of, open_covered, open_gro
 from clipsieve.manifest import Manifest
 from clipsieve.protocols import VectorIndex
 from clipsieve.types import Int64
+from clipsieve.whole import require_whole
 
 _T = TypeVar("_T")
-_Signature = tuple[tuple[int, int, int] | None, ...]
+Signature = tuple[int, int, int] | None
 
 DUPLICATE_COSINE = 0.98
 """From which an item counts as an example's near-duplicate where no index has measured it."""
@@ -36,7 +38,7 @@ class Opened:
     """One commit of a collection. Safe to use from several threads at once; parts are made when first asked for."""
 
     def __init__(
-        self, folder: Path, manifest: Manifest, removed: Int64, metadata: SqliteMetadata, signature: _Signature
+        self, folder: Path, manifest: Manifest, removed: Int64, metadata: SqliteMetadata, signature: Signature
     ) -> None:
         self.folder = folder
         self.manifest = manifest
@@ -55,13 +57,29 @@ class Opened:
         progress: Callable[[int, int], None] | None = None,
     ) -> "Opened":
         """The folder's last commit; arguments as `open_collection` has them."""
-        signature = _signature(folder)  # before reading: what is committed meanwhile shows as stale
+        while True:
+            signature = signature_of(folder)  # before reading: what is committed meanwhile shows as stale
+            try:
+                return cls._at(folder, signature, state, progress)
+            except CollectionDamaged:
+                if signature_of(folder) == signature:
+                    raise  # else files went because of a commit made meanwhile
+
+    @classmethod
+    def _at(
+        cls,
+        folder: Path,
+        signature: Signature,
+        state: str | os.PathLike[str] | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> "Opened":
         try:
             manifest = shards.open_manifest(folder)
         except CollectionMissing:
             if not bare.is_bare(folder):
                 raise
             manifest = bare.make_manifest(folder)
+        require_whole(folder, manifest)
         metadata = SqliteMetadata(folder, manifest, state=state, progress=progress)
         try:
             opened = cls(folder, manifest, shards.read_removed(folder, manifest), metadata, signature)
@@ -73,22 +91,31 @@ class Opened:
             raise
         return opened
 
+    @property
+    def version(self) -> int:
+        """Another number for each commit."""
+        return hash(self._signature)
+
     def stale(self) -> bool:
-        """Whether the folder has a newer manifest or list of removed items."""
-        return _signature(self.folder) != self._signature
+        """Whether the folder has a newer manifest."""
+        return signature_of(self.folder) != self._signature
 
     def again(self) -> "Opened":
         """The folder's last commit; the metadata store is brought up to it, and an index that it still has is kept."""
-        signature = _signature(self.folder)
-        manifest = shards.open_manifest(self.folder)
-        self.metadata.update(manifest)
-        new = Opened(self.folder, manifest, shards.read_removed(self.folder, manifest), self.metadata, signature)
-        with self._lock:
-            for modality in ROLES:
-                same = entry_of(manifest, modality) == entry_of(self.manifest, modality)
-                if same and ("covered", modality) in self._made:
-                    new._made["covered", modality] = self._made["covered", modality]
-        return new
+        while True:
+            signature = signature_of(self.folder)
+            try:
+                manifest = shards.open_manifest(self.folder)
+                require_whole(self.folder, manifest)
+                self.metadata.update(manifest)
+                removed = shards.read_removed(self.folder, manifest)
+            except CollectionDamaged:
+                if signature_of(self.folder) == signature:
+                    raise
+            else:
+                new = Opened(self.folder, manifest, removed, self.metadata, signature)
+                new._keep_indices(self)
+                return new
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -119,10 +146,20 @@ class Opened:
         """The index of a modality and its measured recall; None where rows are read in order instead."""
         return self._once("index", modality, lambda: self._open_index(modality))
 
+    def scan(self, modality: str) -> GatheredScan:
+        """Answers questions by reading all rows, those of several threads in one pass."""
+        return self._once("scan", modality, lambda: GatheredScan(self.rows(modality)))
+
     @property
     def groups(self) -> Groups:
         """Duplicate groups. NotFound where none were looked for."""
         return self._once("groups", "", lambda: open_groups(self.folder, self.manifest))
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether duplicate groups were looked for."""
+        entry = entry_of(self.manifest, "image")
+        return entry is not None and "groups" in entry.files
 
     def background(self, modality: str) -> Background:
         """The sample that calibration is measured on. InputError for a collection too small to have one."""
@@ -186,6 +223,13 @@ class Opened:
         """Let go of the files."""
         self.metadata.close()
 
+    def _keep_indices(self, before: "Opened") -> None:
+        with before._lock:
+            for modality in ROLES:
+                same = entry_of(self.manifest, modality) == entry_of(before.manifest, modality)
+                if same and ("covered", modality) in before._made:
+                    self._made["covered", modality] = before._made["covered", modality]
+
     def _open_rows(self, modality: str) -> Rows:
         if bare.is_manifest(self.manifest):
             return bare.make_rows(self.folder, self._parts(modality))
@@ -218,13 +262,10 @@ class Opened:
             return made
 
 
-def _signature(folder: Path) -> _Signature:
-    """Changes whenever a manifest is committed or an item removed."""
-    found: list[tuple[int, int, int] | None] = []
-    for name in (manifests.NAME, "removed.jsonl"):
-        try:
-            status = (folder / name).stat()
-            found.append((status.st_mtime_ns, status.st_size, status.st_ino))
-        except OSError:
-            found.append(None)
-    return tuple(found)
+def signature_of(folder: Path) -> Signature:
+    """Changes whenever a manifest is committed."""
+    try:
+        status = (folder / manifests.NAME).stat()
+    except OSError:
+        return None
+    return (status.st_mtime_ns, status.st_size, status.st_ino)

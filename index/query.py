@@ -7,7 +7,7 @@ need no search: they only ever remove what a positive found.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,18 +57,20 @@ def search(
     index: VectorIndex | None = None,
     recall: float | None = None,
     budget_ms: float | None = None,
+    scan: Callable[[Question], Ranked] | None = None,
 ) -> Answer:
     """Answer a question from an index over the rows, or by a scan where there is none or it does not pay.
 
     index      holds all live rows (and may hold removed ones); None to scan
     recall     of an index that is not exhaustive or not exact, as measured on this collection
     budget_ms  when to end with what was found, claimed as partial
+    scan       answers by reading all rows, as `scan_topk` does; used where nothing ends the reading early
 
     InputError where the dimensions differ, or a recall is missing that the claim would need.
     """
     _check(question, rows, index, recall)
     start = time.perf_counter()
-    state = _Search(question, rows, None if budget_ms is None else start + budget_ms / 1000)
+    state = _Search(question, rows, None if budget_ms is None else start + budget_ms / 1000, scan)
     claim = state.scan() if index is None or not state.worth_searching else state.deepen(index)
     state.timings["total"] = (time.perf_counter() - start) * 1000
     top = state.found.top(question.k, question.groups)
@@ -78,8 +80,15 @@ def search(
 class _Search:
     """What is known so far of one question."""
 
-    def __init__(self, question: Question, rows: Rows, deadline: float | None) -> None:
+    def __init__(
+        self,
+        question: Question,
+        rows: Rows,
+        deadline: float | None,
+        scan: Callable[[Question], Ranked] | None,
+    ) -> None:
         self.question, self.rows, self.deadline = question, rows, deadline
+        self.whole_scan = scan
         self.compiled = question.compile()
         self.only = None if question.only is None else np.unique(question.only)
         if self.only is not None:
@@ -95,8 +104,11 @@ class _Search:
     @property
     def worth_searching(self) -> bool:
         """False where the first search would already be too deep, or a filter leaves too little to search for."""
-        rare = self.only is not None and len(self.only) < DIRECT_SHARE * self.rows.count
-        return not rare and self._first_depth <= self.count / SCAN_SHARE
+        return not self._rare and self._first_depth <= self.count / SCAN_SHARE
+
+    @property
+    def _rare(self) -> bool:
+        return self.only is not None and len(self.only) < DIRECT_SHARE * self.rows.count
 
     @property
     def _first_depth(self) -> int:
@@ -136,7 +148,10 @@ class _Search:
         """Read every row that may be found."""
         started = time.perf_counter()
         self.scanned = True
-        (ranked,), whole = scan_topk(self.rows, [self.question], self.deadline)
+        if self.whole_scan is not None and self.deadline is None and not self._rare:
+            ranked, whole = self.whole_scan(self.question), True
+        else:
+            (ranked,), whole = scan_topk(self.rows, [self.question], self.deadline)
         self._clock("scan", started)
         if whole:
             self.found = ranked

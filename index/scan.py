@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsieve.errors import CollectionDamaged, InputError, NotFound
-from clipsieve.index.blas import one_thread_each
+from clipsieve.index.blas import one_thread_each, stay_alone
 from clipsieve.index.rule import (
     Bool,
     Compiled,
@@ -48,6 +48,9 @@ SCORES = 2**21
 MOST_ROWS, LEAST_ROWS = 8192, 512
 MOST_THREADS = 16
 """Each labels blocks of its own, in buffers of some 30 MiB."""
+
+LEAST_SHARE = 2**21
+"""Numbers to read from which a thread of its own is worth starting."""
 
 TORCH_PAYS = 2**29
 """Numbers to widen from which importing torch (over a second) is worth it, where nobody has imported it yet."""
@@ -403,15 +406,28 @@ def scan_topk(rows: Rows, questions: Sequence[Question], deadline: float | None 
     """
     if not questions:
         return [], True
-    step = Pass(compile_classes([q.vectors for q in questions], [q.scale for q in questions], distinct=False))
-    bests = [_Best(q) for q in questions]
-    for ids, vectors in rows.blocks(step.rows, _union(questions)):
-        if deadline is not None and time.perf_counter() > deadline:
-            return [b.found for b in bests], False
-        _, best, worst = step(vectors)
-        for i, b in enumerate(bests):
-            b.offer(ids, vectors, best[i], worst[i])
-    return [b.found for b in bests], True
+    compiled = compile_classes([q.vectors for q in questions], [q.scale for q in questions], distinct=False)
+    only = _union(questions)
+
+    def work(span: range | None) -> tuple[list[Ranked], bool]:
+        step, bests = Pass(compiled), [_Best(q) for q in questions]
+        for ids, vectors in rows.blocks(step.rows, only, span):
+            if deadline is not None and time.perf_counter() > deadline:
+                return [b.found for b in bests], False
+            _, best, worst = step(vectors)
+            for i, b in enumerate(bests):
+                b.offer(ids, vectors, best[i], worst[i])
+        return [b.found for b in bests], True
+
+    count = rows.count if only is None else len(only)
+    threads = min(processors(), MOST_THREADS, count * rows.dim // LEAST_SHARE)
+    if threads < 2:
+        return work(None)
+    spans = rows.spans(-(-(rows.count + len(rows.without)) // threads))
+    with one_thread_each(), ThreadPoolExecutor(len(spans), initializer=stay_alone) as pool:
+        parts = list(pool.map(work, spans))
+    found = [join([ranked[i] for ranked, _ in parts]).top(q.k, q.groups) for i, q in enumerate(questions)]
+    return found, all(whole for _, whole in parts)
 
 
 def scan_threshold(rows: Rows, question: Question) -> Iterator[Ranked]:
@@ -468,7 +484,7 @@ def scan_label(
 
     spans = rows.spans(2 * block_rows(len(compiled.matrix)), span)
     threads = min(processors(), MOST_THREADS, max(1, len(spans)))
-    with one_thread_each(), ThreadPoolExecutor(threads) as pool:
+    with one_thread_each(), ThreadPoolExecutor(threads, initializer=stay_alone) as pool:
         for blocks in ordered_map(pool, work, spans, ahead=2 * threads):
             yield from blocks
 

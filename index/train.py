@@ -1,13 +1,16 @@
 """faiss indices trained, filled, tuned and opened, for a collection's rows."""
 
 import dataclasses
+import errno
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from clipsieve.durable import TEMPORARY
+from clipsieve.durable import TEMPORARY, naming
 from clipsieve.errors import CollectionDamaged, InputError, MissingExtra
 from clipsieve.index import faiss_index
 from clipsieve.index.faiss_index import FaissIndex
@@ -81,13 +84,21 @@ def fill_on_disk(index: Any, rows: Rows, lists: Path, memory_bytes: int, progres
             progress("filling", done, rows.count)
             if part.ntotal >= most or done == rows.count:
                 names.append(str(lists.with_name(f".{lists.stem}_{len(names) + 1}.index{TEMPORARY}")))
-                faiss.write_index(part, names[-1])
+                with naming(Path(names[-1])), open(names[-1], "wb") as file:  # noqa: PTH123
+                    faiss.write_index(part, faiss.PyCallbackIOWriter(file.write))
                 part = faiss.deserialize_index(empty)
+        _require_room(lists, sum(Path(name).stat().st_size for name in names))
         merge_ondisk(index, names, str(lists))
     finally:
         for name in names:
             Path(name).unlink(missing_ok=True)
     return index
+
+
+def _require_room(path: Path, size: int) -> None:
+    """Raise as writing would. faiss maps the file, and whoever writes to a map on a full disk is killed."""
+    if shutil.disk_usage(path.parent).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def tune_and_measure(

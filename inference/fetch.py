@@ -68,10 +68,19 @@ class Fetcher:
     """Fetches images. Safe to use from many threads at once; it keeps no cookies, and no connection between images.
 
     resolve  host, port -> its numeric addresses; OSError where it has none
+    opt_out  heed owners who ask that collections leave their images alone; not meant for one image that somebody looks
+             at now
     """
 
-    def __init__(self, options: FetchOptions, resolve: Callable[[str, int], Sequence[str]] | None = None) -> None:
+    def __init__(
+        self,
+        options: FetchOptions,
+        resolve: Callable[[str, int], Sequence[str]] | None = None,
+        *,
+        opt_out: bool = True,
+    ) -> None:
         self._options = options
+        self._opt_out = opt_out
         self._resolve = resolve or _resolve
         self._tls = httpcore2.default_ssl_context()
         self._stopped = threading.Event()
@@ -141,7 +150,7 @@ class Fetcher:
             def all_of(name: bytes) -> list[str]:
                 return [v.decode("utf-8", "replace") for n, v in response.headers if n.lower() == name]
 
-            refused = opt_out(all_of(b"x-robots-tag"))
+            refused = opt_out(all_of(b"x-robots-tag")) if self._opt_out else None
             if refused is not None:
                 raise _Failed(f"Its owner asks that it be left alone (X-Robots-Tag: {refused}).")
             location = all_of(b"location")

@@ -1,20 +1,21 @@
 """Image files: a folder and all below it, or some files by name."""
 
+import copy
 import os
 import posixpath
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from clipsieve.inference.decode import image_extensions
 from clipsieve.inference.paths import Place, readable, relative_names
 from clipsieve.inference.sidecar import caption_of, metadata_of
 from clipsieve.ordered import ordered_map
-from clipsieve.types import ImageItem, Skipped
+from clipsieve.types import FileState, ImageItem, Skipped
 
 REMOTE_READS = 16
 """Files fetched at a time from behind an address, where each waits for the network. Local ones are read in turn."""
@@ -80,6 +81,23 @@ class FileSource:
         with ThreadPoolExecutor(REMOTE_READS, "clipsieve-read") as pool:
             yield from ordered_map(pool, _read, entries, 2 * REMOTE_READS)
 
+    def states(self) -> Mapping[str, FileState]:
+        """See `reader.Source.states`."""
+        entries = self._entries
+        if not entries or entries[0].root.fs is None:
+            states = [_state(entry) for entry in entries]
+        else:
+            with ThreadPoolExecutor(REMOTE_READS, "clipsieve-read") as pool:
+                states = list(pool.map(_state, entries))
+        found = zip(map(_path, entries), states, strict=True)
+        return {path: state for path, state in found if state is not None}
+
+    def only(self, paths: Container[str]) -> Self:
+        """See `reader.Source.only`."""
+        other = copy.copy(self)
+        other._entries = [entry for entry in self._entries if _path(entry) in paths]
+        return other
+
     def _list(self, place: Place, prefix: str) -> Iterator[_Entry]:
         if not place.is_folder():
             folder, _, file = place.path.rpartition("/")
@@ -108,6 +126,14 @@ class FileSource:
         self._ignored.update(_suffix(relative) for relative in others - used)
         for relative, problem in listing.problems.items():
             yield _Entry(posixpath.join(prefix, relative), place, relative, problem=problem)
+
+
+def _path(entry: _Entry) -> str:
+    return readable(entry.root.child(entry.relative).url)
+
+
+def _state(entry: _Entry) -> FileState | None:
+    return entry.problem or entry.root.child(entry.relative).state()
 
 
 def _suffix(path: str) -> str:

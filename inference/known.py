@@ -25,7 +25,7 @@ class Known:
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self._removed = set(read_removed(folder, manifest).tolist())
-        gone = self._removed - read_dismissed(folder)  # vanished, or replaced
+        gone = self._removed - read_dismissed(folder, manifest)  # vanished, or replaced
         # Columns, and not an object for each item: of 200,000 those would take longer to make than all the rest.
         self._columns: list[list[Any]] = [[] for _ in COLUMNS]
         self._sources: list[tuple[int, str | None]] = []  # position of a shard's first item, and the input it is of

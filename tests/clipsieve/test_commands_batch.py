@@ -33,13 +33,13 @@ def stored(folder):
 
 def test_end2end_embeds_indexes_and_can_be_asked(run, images, tmp_path):
     out = tmp_path / "c"
-    said = run("end2end", images, out, *MODEL).stdout
+    said = run("end2end", images, out, *MODEL, "--no-run-back").stdout
     assert "30 images embedded into" in said
     assert "image: built, flat, exact" in said
     assert f"clipsieve search {out}" in said
     assert {i.name for i in read_manifest(out).indices} >= {"image", "text"}
     assert keys(run("search", out, "red", "-k", 1, "--json"))[0].startswith("red/")
-    again = json.loads(run("end2end", images, out, *MODEL, "--json").stdout)
+    again = json.loads(run("end2end", images, out, *MODEL, "--no-run-back", "--json").stdout)
     assert (again["inference"]["embedded"], again["inference"]["before"]) == (0, 31)
     assert {i["action"] for i in again["index"]["indices"]} == {"kept"}
 
@@ -52,9 +52,7 @@ def test_end2end_takes_the_peers_call_with_a_list_of_urls(run, tmp_path):
         assert keys(run("search", tmp_path / "c", "one", "--json")) == [f"{site.url}/1.jpg"]
 
 
-def test_end2end_says_what_it_does_not_do(run, images, tmp_path):
-    assert "serves nothing yet" in run("end2end", images, tmp_path / "c", "--run_back", "True", code=2).stderr
-    assert not (tmp_path / "c").exists()
+def test_end2end_serves_nothing_where_nothing_came_of_it(run, tmp_path):
     (tmp_path / "l.txt").write_text("http://127.0.0.1:9/a.jpg")
     said = run("end2end", tmp_path / "l.txt", tmp_path / "c", *MODEL, code=1).stderr
     assert "could be embedded" in said

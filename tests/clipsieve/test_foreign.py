@@ -7,6 +7,7 @@ from clipsieve import shards
 from clipsieve.errors import CollectionDamaged, CollectionReadOnly
 from clipsieve.manifest import Manifest
 from clipsieve.types import ModelId
+from clipsieve.whole import verify
 from clipsieve.writer import open_writer
 
 
@@ -31,7 +32,7 @@ def test_rows_count_in_lexicographic_order(tmp_path):
     keys = [k for s in manifest.shards for k in shards.read_metadata(tmp_path, s)["key"].to_pylist()]
     assert rows[:, 0].tolist() == ids.tolist() == [0, 1, 2, 3]
     assert keys == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
-    assert shards.verify(tmp_path, manifest) == []
+    assert verify(tmp_path, manifest) == {}
 
 
 def test_its_own_id_column_is_not_taken_for_ours(tmp_path):

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -7,7 +8,7 @@ import threading
 
 import pytest
 
-from clipsieve.errors import CollectionLocked
+from clipsieve.errors import CollectionLocked, CollectionReadOnly
 from clipsieve.lock import NAME, wait_until_free, writer_lock
 
 
@@ -28,6 +29,16 @@ def test_a_second_writer_is_told_who_and_since_when(tmp_path):
         with pytest.raises(CollectionLocked), writer_lock(tmp_path):
             pass  # the refused attempt must not have let go of the first one's lock
     with writer_lock(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_where_nothing_may_be_written_the_folder_is_named(tmp_path, monkeypatch, number):
+    def refuse(path, *_):
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(os, "open", refuse)  # tests/test_denied.py has a real one
+    with pytest.raises(CollectionReadOnly, match=f"^{tmp_path} may be read, not written"), writer_lock(tmp_path):
         pass
 
 

@@ -21,6 +21,7 @@ GRAMMARS = {
         {"--rebuild": False} | dict.fromkeys(["--into", "--memory", "--recall", "--threads"], True),
         ("folder",),
     ),
+    "back": Grammar("back", dict.fromkeys(["--indices-paths", "--port", "--model", "--columns"], True), ("folders",)),
     "filter": Grammar(
         "filter",
         {"--dedup": False, "--no-dedup": False}

@@ -92,25 +92,8 @@ def damage_cut(path):
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def damage_flip(path):
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
-
-
 def damage_delete(path):
     path.unlink()
-
-
-@pytest.mark.parametrize("damage", [damage_cut, damage_flip, damage_delete])
-@pytest.mark.parametrize("role", ["img_emb", "text_emb", "metadata"])
-def test_verify_names_each_damaged_file(folder, role, damage):
-    manifest = shards.open_manifest(folder)
-    assert shards.verify(folder, manifest) == []
-    path = manifest.shards[0].files[role].path
-    damage(folder / path)
-    (problem,) = shards.verify(folder, manifest)
-    assert problem.startswith(path)
 
 
 @pytest.mark.parametrize("damage", [damage_cut, damage_delete])

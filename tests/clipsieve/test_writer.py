@@ -13,6 +13,7 @@ from clipsieve import shards
 from clipsieve.errors import CollectionLocked, CollectionMissing, InputError, ModelMismatch, NotFound
 from clipsieve.manifest import Manifest, Source
 from clipsieve.types import Embeddings, ModelId, Skipped
+from clipsieve.whole import verify
 from clipsieve.writer import open_writer
 
 MODEL = ModelId("mini", "abc", "224")
@@ -44,7 +45,7 @@ def test_every_item_is_counted_once_over_several_runs(tmp_path_factory, runs):
     manifest = shards.open_manifest(folder)
     assert manifest.rows == manifest.next_id == manifest.progress("in").embedded == sum(n for n, _ in runs)
     assert manifest.progress("in").cursor == sum(n + bad for n, bad in runs)
-    assert shards.verify(folder, manifest) == []
+    assert verify(folder, manifest) == {}
 
 
 def test_ids_and_shard_numbers_never_come_again(tmp_path):
@@ -71,13 +72,13 @@ def test_garbage_goes_and_what_is_not_ours_stays(tmp_path):
     (tmp_path / "sets").mkdir()
     for path in ours + theirs:
         (tmp_path / path).write_text("x")
-    assert shards.verify(tmp_path, shards.open_manifest(tmp_path)) == []
+    assert verify(tmp_path, shards.open_manifest(tmp_path)) == {}
     with open_writer(tmp_path):
         pass
     assert [p for p in ours if (tmp_path / p).exists()] == []
     assert [p for p in theirs if not (tmp_path / p).exists()] == []
     assert shards.open_manifest(tmp_path).rows == 1
-    assert shards.verify(tmp_path, shards.open_manifest(tmp_path)) == []
+    assert verify(tmp_path, shards.open_manifest(tmp_path)) == {}
 
 
 def test_an_append_that_fails_commits_nothing(tmp_path, monkeypatch):
@@ -162,7 +163,7 @@ def test_a_writer_killed_anywhere_leaves_a_whole_collection(tmp_path):
             time.sleep(rng.uniform(0, 0.3))
             child.send_signal(signal.SIGKILL)
         manifest = shards.open_manifest(tmp_path)
-        assert shards.verify(tmp_path, manifest) == []
+        assert verify(tmp_path, manifest) == {}
         assert manifest.rows == manifest.progress("in").cursor == manifest.next_id >= rows
         rows = manifest.rows
     assert rows > 0

@@ -13,8 +13,8 @@ from clipsieve.index.scan import Rows
 from clipsieve.index.stored import entry_of, open_groups, open_index, rows_of, shards_of
 from clipsieve.index.train import tune_and_measure
 from clipsieve.manifest import Manifest, read_manifest
-from clipsieve.shards import verify
 from clipsieve.types import Embeddings, Float32, ModelId
+from clipsieve.whole import verify
 from clipsieve.writer import open_writer
 
 MODEL = ModelId("test", "00", "none")
@@ -71,7 +71,7 @@ def test_a_small_collection_is_its_own_index(tmp_path: Path) -> None:
     assert open_index(tmp_path, manifest, "image") == (None, None)
     assert open_groups(tmp_path, manifest)(np.arange(200, 210)).tolist() == list(range(10))
     assert len(manifest.background) == 300
-    assert verify(tmp_path, manifest) == []
+    assert verify(tmp_path, manifest) == {}
     assert build_indices(tmp_path)[0].action == "kept"
 
 
@@ -99,7 +99,7 @@ def test_an_approximate_index_is_tuned_measured_extended_and_rebuilt(tmp_path: P
     manifest = read_manifest(tmp_path)
     assert (extended.action, extended.entry.rows, extended.entry.shards) == ("extended", 4500, (0, 1, 2))
     assert extended.entry.kind == "IVF64,SQfp16"
-    assert verify(tmp_path, manifest) == []
+    assert verify(tmp_path, manifest) == {}
     index, recall = open_index(tmp_path, manifest, "image")
     assert index is not None
     assert recall == extended.entry.recall
@@ -143,7 +143,7 @@ def test_lists_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (built,) = build_indices(tmp_path, memory_bytes=30_000)  # several parts
     manifest = read_manifest(tmp_path)
     assert set(built.entry.files) == {"index", "lists", "groups"}
-    assert verify(tmp_path, manifest) == []
+    assert verify(tmp_path, manifest) == {}
     moved = tmp_path.with_name("moved")
     tmp_path.rename(moved)
     index, _ = open_index(moved, manifest, "image")
@@ -167,7 +167,7 @@ def test_a_killed_build_leaves_the_collection_as_it_was(tmp_path: Path, monkeypa
         with pytest.raises(KeyboardInterrupt):
             build_indices(tmp_path, factory="IVF8,SQ8", rebuild=True)
     assert read_manifest(tmp_path).indices == before.indices
-    assert verify(tmp_path, before) == []
+    assert verify(tmp_path, before) == {}
     build_indices(tmp_path)
     assert sorted(p.name for p in tmp_path.glob("image*")) == ["image.groups.npy", "image.index"]
 

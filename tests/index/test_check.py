@@ -1,6 +1,7 @@
 """Damage is found and named, and what can be mended is."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from clipsieve.inference.reader import open_source
 from clipsieve.inference.run import embed_collection
 from clipsieve.manifest import read_manifest
 from clipsieve.opening import open_collection
+from clipsieve.shards import read_removed, read_thumbs
 from clipsieve.types import MetaClass
 from clipsieve.writer import open_writer
 from tests.inference.pictures import jpeg, write_tree
@@ -37,7 +39,7 @@ def out(tmp_path, root):
 
 def named(out):
     manifest = read_manifest(out)
-    files = [*(s.files for s in manifest.shards), *(i.files for i in manifest.indices)]
+    files = [*(s.files for s in manifest.shards), *(i.files for i in manifest.indices), {"removed": manifest.removed}]
     return sorted((role, file.path) for named in files for role, file in named.items())
 
 
@@ -92,7 +94,7 @@ def test_rows_that_are_no_unit_vectors(out):
     array[2] = np.nan
     np.save(path, array)
     assert "has changed" in check(out).problems[0]
-    with open_writer(out) as writer:  # as if it had been written so
+    with open_writer(out, damaged=True) as writer:  # as if it had been written so
         changed = dataclasses.replace(shard, files={**shard.files, "img_emb": writer.file(path)})
         writer.commit(dataclasses.replace(manifest, shards=(changed, *manifest.shards[1:])))
     assert check(out).problems == ("Shard 0 has 1 rows of img_emb whose length is not 1.",)
@@ -101,13 +103,76 @@ def test_rows_that_are_no_unit_vectors(out):
 def test_a_damaged_manifest_or_list_of_removed_items_is_never_answered_from(out):
     text = (out / "removed.jsonl").read_text()
     (out / "removed.jsonl").write_text(text.replace("{", "[", 1))
-    assert "removed.jsonl line 1" in check(out).problems[0]
+    assert "removed.jsonl has changed" in check(out).problems[0]
     with pytest.raises(CollectionDamaged, match="removed"):
         open_collection(out)
     (out / "removed.jsonl").write_text(text)
     flip(out / "clipsieve.json")
     with pytest.raises(CollectionDamaged, match="clipsieve"):
         check(out)
+
+
+def answers(out):
+    """All that can be seen of a collection, in one value."""
+    with open_collection(out, embedder=FakeEmbedder()) as photos:
+        hits = photos.search(MetaClass("q", ["a text"], ["another"]), k=30).hits
+        ids = photos.select("height > 0 and key != ''")
+        return hits, photos.items(ids), photos.info()["count"], [read_thumbs(out, s) for s in full_shards(out)]
+
+
+def full_shards(out):
+    return [shard for shard in read_manifest(out).shards if shard.rows]
+
+
+def every_file(out):
+    """One file of each kind, relative to the folder."""
+    files = dict(named(out)) | {"manifest": "clipsieve.json", "cache": "cache.sqlite", "lock": "clipsieve.lock"}
+    return sorted(files.items())
+
+
+@pytest.mark.parametrize("kind", ["flipped", "cut"])
+def test_whatever_is_damaged_is_found_at_opening_or_made_again(out, kind):
+    expected = answers(out)
+    assert answers(out) == expected  # with a cache that was there
+    rng = np.random.default_rng(0)
+    for role, name in every_file(out):
+        path = out / name
+        status, data = path.stat(), path.read_bytes()
+        for at in rng.integers(0, len(data), 5) if data else ():
+            damaged = bytearray(data[:at]) if kind == "cut" else bytearray(data)
+            if kind == "flipped":
+                damaged[at] ^= 1 << rng.integers(8)
+            path.write_bytes(damaged)
+            if role in ("cache", "lock"):
+                assert answers(out) == expected
+            else:
+                with pytest.raises(CollectionDamaged, match=path.name):
+                    answers(out)
+        if role != "cache":
+            path.write_bytes(data)
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert answers(out) == expected
+    assert check(out).problems == ()
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut"])
+def test_what_can_be_read_of_a_damaged_list_of_removed_items_is_kept(out, how):
+    with open_collection(out) as photos:
+        photos.remove([7, 8])
+        photos.remove([9], gone=True)
+    path = out / "removed.jsonl"
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"[4]", b"[5]") if how == "flipped" else data[:-1])
+    with pytest.raises(CollectionDamaged, match="--repair"):
+        open_collection(out)
+    (done,) = repair(out)
+    assert "2 lines were kept" in done
+    assert check(out).problems == ()
+    assert read_removed(out, read_manifest(out)).tolist() == ([7, 8, 9] if how == "flipped" else [4, 7, 8])
+    assert (out / "aside" / "removed.jsonl").exists()
+    with open_writer(out) as writer:
+        writer.remove([4])
+    assert check(out).problems == ()
 
 
 def test_a_lost_cache_loses_nothing(out):

@@ -14,13 +14,13 @@ from PIL import Image
 
 import clipsieve
 from clipsieve.errors import (
-    CollectionDamaged,
     CollectionMissing,
     CollectionReadOnly,
     InputError,
     ModelMismatch,
     NotFound,
 )
+from clipsieve.index import opened, stored
 from clipsieve.index.build import build_indices
 from clipsieve.index.collection import Collection, open_collection
 from clipsieve.index.examples import unit_rows
@@ -298,11 +298,19 @@ def test_refresh_sees_what_others_commit(folder: Path) -> None:
         assert [first.id, *(hit.id for hit in stream)][-1] < 300  # what was begun goes on as it began
 
 
-def test_an_index_that_stayed_is_not_read_again(folder: Path) -> None:
+def test_an_index_that_stayed_is_not_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def spy(folder: Path, manifest: Manifest, modality: str) -> object:
+        index = stored.open_covered(folder, manifest, modality)
+        assert index is not None
+        read.append(index.count)
+        return index
+
+    monkeypatch.setattr(opened, "open_covered", spy)
     build_indices(folder, factory="IVF4,Flat")
     with open_collection(folder, embedder=FAKE) as photos:
         first = photos.search(MetaClass("bus", ["bus"]), k=1).hits[0]
-        (folder / "image.index").rename(folder / "elsewhere")
         fill(folder, FAKE.embed_texts(["bus"]))
         assert photos.refresh()
         assert photos.search(MetaClass("bus", ["bus"]), k=1).hits[0].id == 300
@@ -310,13 +318,11 @@ def test_an_index_that_stayed_is_not_read_again(folder: Path) -> None:
         assert photos.search(MetaClass("bus", ["bus"]), k=1).hits == (first,)
         photos.remove([first.id])
         assert photos.search(MetaClass("bus", ["bus"]), k=1).hits[0].id not in (first.id, 300)
-        (folder / "elsewhere").rename(folder / "image.index")
-        build_indices(folder)  # another index: this one is read
+        assert read == [300]
+        build_indices(folder)
         assert photos.refresh()
-        assert photos.info()["indices"][0]["rows"] == 301
-        (folder / "image_2.index").unlink()
-        with pytest.raises(CollectionDamaged):
-            photos.search(MetaClass("bus", ["bus"]), k=1)
+        assert photos.search(MetaClass("bus", ["bus"]), k=1).hits[0].id not in (first.id, 300)
+        assert read == [300, 301]
 
 
 def test_info(folder: Path) -> None:
@@ -423,3 +429,33 @@ def test_the_template_lists_are_open_clips() -> None:
 def test_it_is_what_the_package_opens(folder: Path) -> None:
     with clipsieve.open(folder, embedder=FAKE) as photos:
         assert isinstance(photos, Collection)
+
+
+def test_nearest_to_a_vector(photos: Collection) -> None:
+    vector = 3 * FAKE.embed_texts(["bus"])[0]
+    ids, products = photos.nearest(vector, 20)
+    assert ids.tolist() == [hit.id for hit in photos.search(MetaClass("bus", ["bus"]), k=20).hits]
+    np.testing.assert_allclose(products, photos.vectors(ids) @ vector, rtol=1e-5)
+    rest, _ = photos.nearest(vector, 20, without=ids[:5])
+    assert rest.tolist()[:15] == ids.tolist()[5:]
+    assert len(photos.nearest(vector, 10**4)[0]) == photos.count
+    for bad in (np.zeros(DIM), np.ones(DIM + 1), np.full(DIM, np.nan), np.ones((1, DIM))):
+        with pytest.raises(InputError, match="The vector has shape"):
+            photos.nearest(bad.astype(np.float32))
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_nearest_fills_up_what_duplicates_took(folder: Path, indexed: bool) -> None:
+    with open_collection(folder, embedder=FAKE) as photos:
+        vector = FAKE.embed_texts(["bus"])[0]
+        copies = photos.vectors(photos.nearest(vector, 3)[0])
+    fill(folder, np.repeat(copies, 20, axis=0))
+    if indexed:
+        build_indices(folder, factory="flat")
+    with open_collection(folder, embedder=FAKE) as photos:
+        plain, _ = photos.nearest(vector, 30)
+        once, scores = photos.nearest(vector, 30, dedup=True)
+        assert len(plain) == len(once) == 30
+        assert (plain >= 300).sum() > 20
+        assert (once >= 300).sum() == 0
+        assert (np.diff(scores) <= 0).all()

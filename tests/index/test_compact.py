@@ -13,6 +13,7 @@ from clipsieve.inference.run import embed_collection
 from clipsieve.manifest import File, Shard
 from clipsieve.opening import open_collection
 from clipsieve.types import MetaClass
+from clipsieve.whole import verify
 from tests.inference.pictures import jpeg, write_tree
 
 
@@ -68,7 +69,7 @@ def test_items_answers_and_counts_stay_and_nothing_is_left_over(root, out):
     manifest = shards.open_manifest(out)
     assert manifest.rows == 15
     assert sorted(s.read for s in manifest.sources) == sources
-    assert shards.verify(out, manifest) == []
+    assert verify(out, manifest) == {}
     named = {file.path for shard in manifest.shards for file in shard.files.values()}
     assert {f"{p.parent.name}/{p.name}" for p in out.glob("*_emb/*")} == {n for n in named if "_emb/" in n}
     assert compact(out, shard_size=10) == Compacted(0, made.after, made.after)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from clipsieve.errors import InputError
 from clipsieve.index import duplicates
-from clipsieve.index.duplicates import Groups, group_items, hash_codes, measure_threshold
+from clipsieve.index.duplicates import Groups, first_of_near, group_items, hash_codes, measure_threshold
 from clipsieve.index.flat import FlatIndex
 from clipsieve.index.scan import Rows
 from clipsieve.types import Float32, Int64
@@ -94,3 +94,20 @@ def test_lookup_by_id() -> None:
     assert Groups(np.zeros(0, np.int64), np.zeros(0, np.int64))(np.array([7])).tolist() == [7]
     with pytest.raises(InputError, match="one each"):
         Groups(np.array([1]), np.zeros(0, np.int64))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10_000), st.integers(0, 60), st.sampled_from([4, 64]))
+def test_the_first_of_near_ones(seed: int, n: int, block: int) -> None:
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(max(1, n // 4), 8))
+    vectors = unit(centres[rng.integers(0, len(centres), n)] + 0.15 * rng.normal(size=(n, 8)))
+    if (np.abs(vectors @ vectors.T - 0.97) < 1e-5).any():
+        return  # a near-tie is decided by rounding
+    kept: list[int] = []
+    for i in range(n):
+        if all(float(vectors[i] @ vectors[j]) < 0.97 for j in kept):
+            kept.append(i)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates, "BLOCK", block)
+        assert first_of_near(vectors, 0.97).tolist() == kept

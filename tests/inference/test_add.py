@@ -11,7 +11,8 @@ from clipsieve.inference.add import Added, add_to_collection
 from clipsieve.inference.fake import FakeEmbedder
 from clipsieve.inference.reader import open_source
 from clipsieve.inference.run import embed_collection
-from clipsieve.shards import open_manifest, read_metadata, read_removed, read_skipped, verify
+from clipsieve.shards import open_manifest, read_metadata, read_removed, read_skipped
+from clipsieve.whole import verify
 from clipsieve.writer import open_writer
 from tests.inference.pictures import jpeg, write_tree
 
@@ -69,7 +70,7 @@ def test_what_is_new_or_changed_comes_in(root, out):
     assert new == {**old, "5.jpg": 6, "deep/6.jpg": 7, "2.jpg": 5}
     assert read_removed(out, open_manifest(out)).tolist() == [old["2.jpg"]]
     assert sorted(key for key, _ in skips(out)) == ["bad.jpg", "worse.jpg"]
-    assert verify(out, open_manifest(out)) == []
+    assert verify(out, open_manifest(out)) == {}
     assert add(root, out, no_model) == Added(read=9, same=9)
 
 

@@ -17,7 +17,8 @@ from clipsieve.errors import InputError, ModelMismatch
 from clipsieve.inference.fake import FakeEmbedder
 from clipsieve.inference.reader import open_source
 from clipsieve.inference.run import embed_collection
-from clipsieve.shards import open_array, open_manifest, read_caption_mask, read_metadata, read_skipped, verify
+from clipsieve.shards import open_array, open_manifest, read_caption_mask, read_metadata, read_skipped
+from clipsieve.whole import verify
 from tests.inference.pictures import encoded, jpeg, picture, write_tree
 
 
@@ -110,7 +111,7 @@ def test_a_folder_of_odd_files_ends_with_exact_counts_and_reasons(tmp_path):
         assert row["image_path"] == str(root / name)
     assert (found["turned.jpg"]["width"], found["turned.jpg"]["height"]) == (48, 64)
     assert sorted(row["id"] for row in found.values()) == list(range(len(good)))
-    assert verify(tmp_path / "out", open_manifest(tmp_path / "out")) == []
+    assert verify(tmp_path / "out", open_manifest(tmp_path / "out")) == {}
 
 
 @settings(max_examples=10, deadline=None)
@@ -222,7 +223,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
         if "end\n" in told:
             break
         manifest = open_manifest(tmp_path / "out")
-        assert verify(tmp_path / "out", manifest) == []
+        assert verify(tmp_path / "out", manifest) == {}
     assert kills >= 3
     found = rows(tmp_path / "out")
     assert sorted(found) == [f"{i:03}.jpg" for i in range(300) if i % 7]

@@ -1,0 +1,147 @@
+"""The service as a WSGI application: one blueprint per protocol, and what all of them share."""
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from flask import Response, g, request
+from flask_openapi import OpenAPI, Tag
+from prometheus_client import CONTENT_TYPE_LATEST
+from werkzeug.exceptions import HTTPException
+
+import clipsieve
+from clipsieve.back import knn
+from clipsieve.back.meters import Meters
+from clipsieve.back.shelf import Fetch, Shelf
+from clipsieve.errors import ClipsieveError, InputError, NotFound
+
+log = logging.getLogger("clipsieve.back")
+
+ErrorAnswer = Callable[[ClipsieveError, int], Response]
+
+
+def create_app(
+    shelf: Shelf, *, fetch: Fetch, meters: Meters | None = None, limits: knn.Limits | None = None
+) -> OpenAPI:
+    """The service over these collections.
+
+    fetch  gets an image by URL for those who ask with one
+    """
+    meters = meters or Meters()
+    app = OpenAPI(
+        "clipsieve",
+        info={"title": "clipsieve", "version": clipsieve.__version__},
+        static_folder=None,
+    )
+    app.json.ensure_ascii = False  # type: ignore[attr-defined]
+    app.register_api(knn.blueprint(shelf, meters, fetch, limits))
+    _add_operations(app, shelf, meters)
+    shapes: Mapping[str, ErrorAnswer] = {"knn": knn.error_answer}
+
+    def shape() -> ErrorAnswer:
+        return shapes.get(request.blueprint or "", error_answer)
+
+    @app.errorhandler(ClipsieveError)
+    def expected(error: ClipsieveError) -> Response:
+        status = status_of(error)
+        if status >= 500:
+            log.error("%s %s: %s", request.method, request.path, error)
+        return shape()(error, status)
+
+    @app.errorhandler(HTTPException)
+    def refused(error: HTTPException) -> Response:
+        status = error.code or 500
+        answer = shape()(ClipsieveError(_sentence(error)), status)
+        for name, value in error.get_headers():
+            if name in ("Allow", "Location", "Retry-After"):
+                answer.headers[name] = value
+        return answer
+
+    @app.errorhandler(Exception)
+    def unexpected(error: Exception) -> Response:
+        log.exception("%s %s failed (request %s)", request.method, request.path, g.request_id, exc_info=error)
+        return shape()(ClipsieveError(f"This is an error of the service; its log has it as {g.request_id}."), 500)
+
+    @app.before_request
+    def begin() -> None:
+        g.began = time.perf_counter()
+        given = request.headers.get("X-Request-Id", "")
+        g.request_id = given if given.isascii() and given.isalnum() and len(given) <= 64 else uuid.uuid4().hex
+        meters.in_flight.inc()
+
+    @app.after_request
+    def finish(answer: Response) -> Response:
+        answer.headers["X-Request-Id"] = g.request_id
+        route = request.url_rule.rule if request.url_rule is not None else "none"
+        meters.requests.labels(route, request.method, str(answer.status_code)).inc()
+        meters.seconds.labels(route).observe(time.perf_counter() - g.began)
+        return answer
+
+    @app.teardown_request
+    def end(_: BaseException | None) -> None:
+        if "began" in g:
+            meters.in_flight.dec()
+
+    app.wsgi_app = _one_slash(app.wsgi_app)  # type: ignore[method-assign]
+    return app
+
+
+def status_of(error: ClipsieveError) -> int:
+    """The HTTP status that says whose fault it is."""
+    if isinstance(error, InputError):
+        return 400
+    return 404 if isinstance(error, NotFound) else 500
+
+
+def error_answer(error: ClipsieveError, status: int) -> Response:
+    """An error in the shape of /api/v1, which routes of no other protocol have as well."""
+    value = {"error": {"code": status, "message": str(error), "request_id": g.get("request_id", "")}}
+    return Response(json.dumps(value, ensure_ascii=False), status, mimetype="application/json")
+
+
+def _add_operations(app: OpenAPI, shelf: Shelf, meters: Meters) -> None:
+    tag: list[Tag | dict[str, Any]] = [Tag(name="operation", description="For those who run the service.")]
+
+    @app.get("/healthz", summary="Whether the process answers", tags=tag)
+    def healthz() -> Any:
+        return {"status": "ok"}
+
+    @app.get("/readyz", summary="Whether questions can be answered", tags=tag)
+    def readyz() -> Any:
+        return {"status": "ok", "collections": shelf.names}
+
+    @app.get("/metrics", summary="Figures for Prometheus", tags=tag)
+    def metrics() -> Response:
+        return Response(meters.exposition(), content_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/metrics-summary", summary="Figures for people", tags=tag)
+    def metrics_summary() -> Response:
+        return Response(meters.summary(), mimetype="text/plain")
+
+    @app.get("/config.json", summary="What clip-retrieval's front asks first", tags=tag)
+    def config() -> Any:
+        return {"defaultBackend": request.host_url, "defaultIndex": "", "urlColumn": "url"}
+
+
+def _sentence(error: HTTPException) -> str:
+    if error.code == 404:
+        return f"There is nothing at {request.path}; /openapi lists what there is."
+    if error.code == 405:
+        return f"{request.path} does not take {request.method}."
+    return str(error.description or error.name)
+
+
+def _one_slash(app: Any) -> Any:
+    """clip-retrieval's front asks for //knn-service, with what its configuration ends in before the path."""
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path.startswith("//"):
+            environ["PATH_INFO"] = "/" + path.lstrip("/")
+        answered: Iterable[bytes] = app(environ, start_response)
+        return answered
+
+    return answer

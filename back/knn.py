@@ -1,0 +1,344 @@
+"""clip-retrieval's protocol: /knn-service, /metadata and /indices-list.
+
+Its clients send bodies of any content type, numbers as strings, and fields that are not known here. What is answered
+with 500 there is a 4xx with a sentence here.
+"""
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+from flask import Response, request
+from flask_openapi import APIBlueprint, Tag
+
+from clipsieve.back.meters import Meters
+from clipsieve.back.shelf import Fetch, Served, Shelf
+from clipsieve.errors import ClipsieveError, InputError, NotFound
+from clipsieve.types import Float32
+
+TAG = Tag(name="clip-retrieval", description="The protocol of clip-retrieval's back.")
+FLAGS = {"use_safety_model": "safety", "use_violence_detector": "violence"}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Most that one request may ask for.
+
+    results  items of an answer, or ids of /metadata
+    """
+
+    results: int = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What /knn-service was asked."""
+
+    text: str | None
+    image: bytes | None
+    image_url: str | None
+    embedding: Float32 | None
+    modality: str
+    shown: int
+    found: int
+    index: str | None
+    multilingual: bool
+    dedup: bool
+    flags: tuple[str, ...]
+    rating: int | None
+    rating_weight: float
+
+
+def blueprint(shelf: Shelf, meters: Meters, fetch: Fetch, limits: Limits | None = None) -> APIBlueprint:
+    """The routes. `fetch` gets what `image_url` names."""
+    most = limits or Limits()
+    routes = APIBlueprint("knn", __name__, abp_tags=[TAG])
+
+    @routes.post("/knn-service", summary="Nearest items", request_body=_body(KNN_FIELDS), responses={"200": _LIST})
+    def knn_service() -> Response:
+        with meters.time("full_knn_request_time"):
+            query = read_query(_json_body(), most)
+            served = shelf[query.index]
+            vector = _question(served, query, meters, fetch)
+            return _answer(_found(served, query, vector, meters))
+
+    @routes.post(
+        "/metadata", summary="Metadata of items", request_body=_body(METADATA_FIELDS), responses={"200": _LIST}
+    )
+    def metadata() -> Response:
+        body = _json_body()
+        ids = read_ids(_required(body, "ids"), most)
+        if not ids:
+            return _answer([])
+        served = shelf[_index(body)]
+        with meters.time("metadata_get_time"):
+            rows = show(served, ids)
+        return _answer([{"id": i, "metadata": row} for i, row in zip(ids, rows, strict=True)])
+
+    @routes.get("/indices-list", summary="Names of the collections", responses={"200": _LIST})
+    def indices_list() -> Response:
+        return _answer(shelf.names)
+
+    return routes
+
+
+def read_query(body: Mapping[str, Any], limits: Limits) -> Query:
+    """The request of /knn-service. InputError says which field is wrong."""
+    modality = _required(body, "modality")
+    if modality not in ("image", "text"):
+        raise InputError(f"modality is {modality!r}; it is 'image' or 'text'.")
+    shown = _count(_required(body, "num_images"), "num_images")
+    asked = body.get("num_result_ids")
+    found = shown if asked in (None, "") else _count(asked, "num_result_ids")
+    if max(shown, found) > limits.results:
+        raise InputError(f"{max(shown, found):,} results were asked for; ask for {limits.results:,} at most.")
+    text, image_url = _text(body, "text"), _text(body, "image_url")
+    image, embedding = _text(body, "image"), body.get("embedding_input")
+    if not (text or image or image_url) and embedding in (None, "", []):
+        raise InputError("There is no question; give a text, an image, an image_url or an embedding_input.")
+    rating, weight = _rating(body)
+    return Query(
+        text=text,
+        image=_base64(image) if image and not text else None,
+        image_url=image_url,
+        embedding=_embedding(embedding) if not (text or image or image_url) else None,
+        modality=modality,
+        shown=shown,
+        found=max(shown, found),
+        index=_index(body),
+        multilingual=_switch(body, "use_mclip"),
+        dedup=_switch(body, "deduplicate"),
+        flags=tuple(flag for field, flag in FLAGS.items() if _switch(body, field)),
+        rating=rating,
+        rating_weight=weight,
+    )
+
+
+def read_ids(value: Any, limits: Limits) -> list[int]:
+    """Ids as numbers or, where JavaScript could not hold them, as strings."""
+    if not isinstance(value, list):
+        raise InputError("ids is not a list; give a list of item ids.")
+    if len(value) > limits.results:
+        raise InputError(f"{len(value):,} ids were asked for; ask for {limits.results:,} at most.")
+    ids = []
+    for one in value:
+        if isinstance(one, str) and one.strip().removeprefix("-").isdecimal() and len(one) < 25:
+            one = int(one)
+        if isinstance(one, bool) or not isinstance(one, int):
+            raise InputError(f"{one!r} among the ids is no whole number.")
+        if not -(2**63) <= one < 2**63:
+            raise NotFound(f"There is no item {one}.")
+        ids.append(one)
+    return ids
+
+
+def show(served: Served, ids: Sequence[int]) -> list[dict[str, Any]]:
+    """The columns to be answered with for these items, as JSON values; a small JPEG of those that have no URL."""
+    columns = [c for c in served.options.columns if c in served.collection.columns]
+    rows = []
+    for i, row in zip(ids, served.collection.items(ids), strict=True):
+        shown = {column: to_json_value(row.get(column)) for column in columns}
+        if not row.get("url") and row.get("image_path"):
+            picture = served.pictures.get(i)
+            if picture is not None:
+                shown["image"] = picture
+        rows.append(shown)
+    return rows
+
+
+def to_json_value(value: Any) -> Any:
+    """A value of metadata as JSON knows it: what is no number is null, times are ISO 8601, bytes are text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, list | tuple):
+        return [to_json_value(v) for v in value]
+    if isinstance(value, Mapping):
+        return {str(k): to_json_value(v) for k, v in value.items()}
+    return value
+
+
+def _question(served: Served, query: Query, meters: Meters, fetch: Fetch) -> Float32:
+    if query.text is not None:
+        with meters.time("text_clip_inference_time"):
+            vector = served.embed_text(query.text, query.multilingual)
+    elif query.embedding is not None:
+        vector = query.embedding
+    else:
+        data = query.image
+        if data is None:
+            assert query.image_url is not None
+            with meters.time("download_time"):
+                data = fetch(query.image_url)
+        with meters.time("image_clip_inference_time"):
+            vector = served.embed_image(data)
+    rating = None if query.rating is None else served.options.ratings.get(query.rating)
+    if rating is None:
+        return vector
+    vector = vector + rating * np.float32(query.rating_weight)
+    length = float(np.linalg.norm(vector))
+    return vector / np.float32(length) if length else vector
+
+
+def _found(served: Served, query: Query, vector: Float32, meters: Meters) -> list[dict[str, Any]]:
+    if not query.found:
+        return []
+    with meters.time("safety_time"):
+        without = served.flagged(query.flags)
+    with meters.time("knn_index_time"):
+        ids, products = served.collection.nearest(
+            vector,
+            query.found,
+            modality=query.modality,  # type: ignore[arg-type]  # one of the two
+            dedup=query.dedup,
+            without=without,
+        )
+    named = [{"id": i, "similarity": s} for i, s in zip(ids.tolist(), products.tolist(), strict=True)]
+    with meters.time("metadata_get_time"):
+        rows = show(served, ids[: query.shown].tolist())
+    return [{**row, **hit} for row, hit in zip(rows, named, strict=False)] + named[len(rows) :]
+
+
+def _json_body() -> Mapping[str, Any]:
+    try:
+        body = json.loads(request.get_data(cache=False))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"The request's body is not JSON ({error}).") from None
+    if not isinstance(body, dict):
+        raise InputError("The request's body is not a JSON object.")
+    return body
+
+
+def _answer(value: Any) -> Response:
+    return Response(json.dumps(value, separators=(",", ":"), allow_nan=False), mimetype="application/json")
+
+
+def _required(body: Mapping[str, Any], name: str) -> Any:
+    if name not in body:
+        raise InputError(f"The field {name} is missing.")
+    return body[name]
+
+
+def _index(body: Mapping[str, Any]) -> str | None:
+    name = _required(body, "indice_name")
+    if name is not None and not isinstance(name, str):
+        raise InputError(f"indice_name is {name!r}; give a name as /indices-list has it, or null for the first.")
+    return name
+
+
+def _text(body: Mapping[str, Any], name: str) -> str | None:
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{name} is no text.")
+    return value or None
+
+
+def _number(value: Any) -> float:
+    """NaN for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return math.nan
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def _count(value: Any, name: str) -> int:
+    number = _number(value)
+    if not math.isfinite(number) or number < 0 or number != int(number):
+        raise InputError(f"{name} is {value!r}; give a whole number from 0 on.")
+    return int(number)
+
+
+def _switch(body: Mapping[str, Any], name: str) -> bool:
+    value = body.get(name)
+    return value.strip().casefold() in ("true", "1") if isinstance(value, str) else bool(value)
+
+
+def _rating(body: Mapping[str, Any]) -> tuple[int | None, float]:
+    score, weight = body.get("aesthetic_score"), body.get("aesthetic_weight")
+    if score in (None, ""):
+        return None, 0.0
+    rating, factor = _number(score), _number(weight)
+    if rating not in range(10):
+        raise InputError(f"aesthetic_score is {score!r}; give a whole number from 0 to 9, or nothing.")
+    if not math.isfinite(factor):
+        raise InputError(f"aesthetic_weight is {weight!r}; with an aesthetic_score it is a number.")
+    return int(rating), factor
+
+
+def _embedding(value: Any) -> Float32:
+    try:
+        return np.asarray(value, dtype=np.float32)
+    except (ValueError, TypeError, OverflowError):
+        raise InputError("embedding_input is no list of numbers.") from None
+
+
+def _base64(text: str) -> bytes:
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        return base64.b64decode(text, validate=False)
+    except (binascii.Error, ValueError) as error:
+        raise InputError(f"image is not base64 ({error}).") from None
+
+
+def error_answer(error: ClipsieveError, status: int) -> Response:
+    """An error in the protocol's shape."""
+    answer = _answer({"message": str(error)})
+    answer.status_code = status
+    return answer
+
+
+def _field(kind: str | list[str], description: str, **more: Any) -> dict[str, Any]:
+    if isinstance(kind, str):
+        return {"type": kind, "description": description, **more}
+    either = [{"type": one, **(more if one == "array" else {})} for one in kind]
+    return {"anyOf": either, "description": description}
+
+
+_TEXT = ["string", "null"]
+KNN_FIELDS: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["modality", "num_images", "indice_name"],
+    "properties": {
+        "modality": _field("string", "What to compare with.", enum=["image", "text"]),
+        "num_images": _field(["integer", "string"], "Items with metadata."),
+        "indice_name": _field(_TEXT, "Which collection; null for the first."),
+        "num_result_ids": _field(
+            ["integer", "string", "null"], "Items in all; those beyond num_images have no metadata."
+        ),
+        "text": _field(_TEXT, "Goes before the other kinds of question."),
+        "image": _field(_TEXT, "An encoded image in base64; goes before image_url."),
+        "image_url": _field(_TEXT, "Fetched here, from public addresses only; goes before embedding_input."),
+        "embedding_input": _field(["array", "null"], "A vector.", items={"type": "number"}),
+        "use_mclip": _field("boolean", "Embed the text with the multilingual model."),
+        "deduplicate": _field("boolean", "Leave near-duplicates out, and fill up."),
+        "use_safety_model": _field("boolean", "Leave out what is flagged as unsafe, and fill up."),
+        "use_violence_detector": _field("boolean", "Leave out what is flagged as violent, and fill up."),
+        "aesthetic_score": _field(["integer", "string", "null"], "0 to 9: moves the question towards that rating."),
+        "aesthetic_weight": _field(["number", "string", "null"], "How far."),
+    },
+}
+METADATA_FIELDS: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["ids", "indice_name"],
+    "properties": {
+        "ids": _field("array", "Item ids.", items={"anyOf": [{"type": "integer"}, {"type": "string"}]}),
+        "indice_name": _field(_TEXT, "Which collection; null for the first."),
+    },
+}
+_LIST: dict[str, Any] = {"description": "A list.", "content": {"application/json": {"schema": {"type": "array"}}}}
+
+
+def _body(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": dict(schema)}}}

@@ -1,0 +1,61 @@
+"""Small JPEGs of items for answers, made once."""
+
+import base64
+import io
+import threading
+
+from PIL import Image
+
+from clipsieve.errors import NotFound
+from clipsieve.index.collection import Collection
+
+SIDE = 512
+"""Pixels of the longer side."""
+
+MOST_BYTES = 64 * 2**20
+MOST_PIXELS = 100_000_000
+
+
+class Pictures:
+    """Pictures of one collection's items; the least recently shown are forgotten first. Safe to use from threads."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+        self._made: dict[int, str | None] = {}
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, id: int) -> str | None:
+        """The item as a JPEG of at most SIDE pixels, in base64; None where it cannot be read."""
+        with self._lock:
+            if id in self._made:
+                picture = self._made.pop(id)
+                self._made[id] = picture
+                return picture
+        try:
+            picture = small_jpeg(self._collection.thumbnail(id))
+        except NotFound:
+            picture = None
+        with self._lock:
+            if id not in self._made:
+                self._made[id] = picture
+                self._bytes += len(picture or "")
+            while self._bytes > MOST_BYTES:
+                self._bytes -= len(self._made.pop(next(iter(self._made))) or "")
+        return picture
+
+
+def small_jpeg(data: bytes) -> str | None:
+    """An encoded image as base64 of a JPEG of at most SIDE pixels; None if it cannot be decoded."""
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            if opened.width * opened.height > MOST_PIXELS:
+                return None
+            opened.draft("RGB", (SIDE, SIDE))
+            image = opened.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+    image.thumbnail((SIDE, SIDE))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=85)
+    return base64.b64encode(file.getvalue()).decode()

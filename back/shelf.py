@@ -1,0 +1,116 @@
+"""The collections that a service serves, by name, each with its own options."""
+
+import functools
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from clipsieve.back.pictures import Pictures
+from clipsieve.errors import InputError, NotFound
+from clipsieve.index.collection import Collection
+from clipsieve.protocols import TextEmbedder
+from clipsieve.types import Example, Float32, Int64, MetaClass
+
+COLUMNS = ("url", "image_path", "caption", "NSFW")
+"""Metadata columns that clip-retrieval's service answers with by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How one collection is served.
+
+    columns       metadata columns that answers of clip-retrieval's protocol have, where the collection has them
+    multilingual  embeds texts of many languages into the images' space, for `use_mclip`
+    ratings       aesthetic rating 0..9 -> float32 (d,), added to a question by `aesthetic_score`
+    flags         "safety" and "violence" -> the class whose items are left out by that name
+    """
+
+    columns: Sequence[str] = COLUMNS
+    multilingual: TextEmbedder | None = None
+    ratings: Mapping[int, Float32] = field(default_factory=dict)
+    flags: Mapping[str, MetaClass] = field(default_factory=dict)
+
+
+class Served:
+    """One collection with its options. Safe to use from several threads at once."""
+
+    def __init__(self, name: str, collection: Collection, options: Options | None = None) -> None:
+        self.name = name
+        self.collection = collection
+        self.options = options or Options()
+        self.pictures = Pictures(collection)
+        self._flagged: dict[tuple[str, int], Int64] = {}
+        self._lock = threading.Lock()
+
+    def embed_text(self, text: str, multilingual: bool = False) -> Float32:
+        """float32 (d,), unit length. InputError where there is no multilingual model."""
+        if not multilingual:
+            return self._embed(Example(text))
+        if self.options.multilingual is None:
+            raise InputError(
+                f"The collection {self.name!r} is served without a multilingual model; leave use_mclip out."
+            )
+        vector: Float32 = self.options.multilingual.embed_texts([text])[0]
+        return vector
+
+    def embed_image(self, data: bytes) -> Float32:
+        """The vector of an encoded image, float32 (d,), unit length. InputError if it cannot be decoded."""
+        return self._embed(Example(image=self.collection.add_example_image(data)))
+
+    def flagged(self, flags: Sequence[str]) -> Int64 | None:
+        """The ids of the items that one of these flags leaves out; None where the collection has none of them."""
+        known = [name for name in flags if name in self.options.flags]
+        if not known:
+            return None
+        with self._lock:
+            version = self.collection.version
+            if any(at != version for _, at in self._flagged):
+                self._flagged.clear()
+            for name in known:
+                if (name, version) not in self._flagged:
+                    hits = self.collection.filter(self.options.flags[name])
+                    self._flagged[name, version] = np.fromiter((hit.id for hit in hits), np.int64)
+            found = [self._flagged[name, version] for name in known]
+        return functools.reduce(np.union1d, found)
+
+    def _embed(self, example: Example) -> Float32:
+        vector: Float32 = self.collection.embed_examples([example])[0]
+        return vector
+
+
+class Shelf:
+    """Collections by name, in the order given."""
+
+    def __init__(self, served: Sequence[Served]) -> None:
+        self._served = {one.name: one for one in served}
+        if len(self._served) < len(served):
+            names = [one.name for one in served]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InputError(f"Two collections are named {twice!r}; give each a name of its own.")
+
+    @property
+    def names(self) -> list[str]:
+        """What they are called."""
+        return list(self._served)
+
+    def __getitem__(self, name: str | None) -> Served:
+        """The collection of that name, or the first for None, as of its last commit. NotFound lists the names."""
+        if name is None and self._served:
+            name = next(iter(self._served))
+        if name is None or name not in self._served:
+            has = ", ".join(self._served) or "none"
+            raise NotFound(f"There is no collection named {name!r}; there is {has}.")
+        one = self._served[name]
+        one.collection.refresh()
+        return one
+
+    def close(self) -> None:
+        """Let go of all files."""
+        for one in self._served.values():
+            one.collection.close()
+
+
+Fetch = Callable[[str], bytes]
+"""A URL -> the bytes behind it. InputError where they cannot be had or may not be asked for."""
