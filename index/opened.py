@@ -21,7 +21,7 @@ from clipsieve.index.gather import GatheredScan
 from clipsieve.index.metadata import SqliteMetadata
 from clipsieve.index.originals import Originals
 from clipsieve.index.scan import Rows
-from clipsieve.index.stored import FLAT, entry_of, open_groups, open_index, rows_of, shards_of
+from clipsieve.index.stored import FLAT, ROLES, entry_of, open_covered, open_groups, open_index, rows_of, shards_of
 from clipsieve.manifest import Manifest
 from clipsieve.protocols import VectorIndex
 from clipsieve.types import Int64
@@ -101,17 +101,23 @@ class Opened:
         return signature_of(self.folder) != self._signature
 
     def again(self) -> "Opened":
-        """The folder's last commit, with the same cache brought up to it. Who is at work with this one may go on."""
+        """The folder's last commit, with the same cache brought up to it, and what it still has of the indices.
+
+        Who is at work with this one may go on.
+        """
         while True:
             signature = signature_of(self.folder)
             try:
                 manifest = shards.open_manifest(self.folder)
                 require_whole(self.folder, manifest)
                 removed = shards.read_removed(self.folder, manifest)
-                return Opened(self.folder, manifest, removed, self.metadata.at(manifest), signature)
+                new = Opened(self.folder, manifest, removed, self.metadata.at(manifest), signature)
             except (CollectionChanged, CollectionDamaged):
                 if signature_of(self.folder) == signature:
                     raise
+            else:
+                new._keep_indices(self)
+                return new
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -236,6 +242,13 @@ class Opened:
         """Let go of the files."""
         self.metadata.close()
 
+    def _keep_indices(self, before: "Opened") -> None:
+        with before._lock:
+            for modality in ROLES:
+                same = entry_of(self.manifest, modality) == entry_of(before.manifest, modality)
+                if same and ("covered", modality) in before._made:
+                    self._made["covered", modality] = before._made["covered", modality]
+
     def _open_rows(self, modality: str) -> Rows:
         if bare.is_manifest(self.manifest):
             return bare.make_rows(self.folder, self._parts(modality))
@@ -244,7 +257,8 @@ class Opened:
     def _open_index(self, modality: str) -> tuple[VectorIndex | None, float | None]:
         if bare.is_manifest(self.manifest):
             return bare.make_index(self.folder, self._parts(modality), self.rows(modality))
-        return open_index(self.folder, self.manifest, modality, self.removed)
+        covered = self._once("covered", modality, lambda: open_covered(self.folder, self.manifest, modality))
+        return open_index(self.folder, self.manifest, modality, self.removed, covered)
 
     def _parts(self, modality: str) -> list[bare.Part]:
         return self._once("parts", modality, lambda: bare.open_parts(self.folder, modality))

@@ -58,7 +58,7 @@ def everything(rows: Rows) -> tuple[Int64, Float32]:
 
 
 def loop(question: Question, rows: Rows) -> list[tuple[float, int, float]]:
-    """What the view shows, (P, id, N) in float64, item by item, best first: the rule at its plainest, without groups."""
+    """What the view shows, (P, id, N) in float64, item by item, best first: the rule at its plainest; no groups."""
     shown = []
     c, scale = question.vectors, question.scale
     for i, v in zip(*everything(rows), strict=True):

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import clipsieve
-from clipsieve.errors import CollectionMissing, CollectionReadOnly, InputError, ModelMismatch, NotFound
+from clipsieve.errors import (
+    CollectionMissing,
+    CollectionReadOnly,
+    InputError,
+    ModelMismatch,
+    NotFound,
+)
+from clipsieve.index import opened, stored
 from clipsieve.index.build import build_indices
 from clipsieve.index.collection import Collection, open_collection
 from clipsieve.index.examples import unit_rows
@@ -289,6 +296,33 @@ def test_refresh_sees_what_others_commit(folder: Path) -> None:
         assert photos.count == 310
         assert photos.keys([309]) == ["309.jpg"]
         assert [first.id, *(hit.id for hit in stream)][-1] < 300  # what was begun goes on as it began
+
+
+def test_an_index_that_stayed_is_not_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def spy(folder: Path, manifest: Manifest, modality: str) -> object:
+        index = stored.open_covered(folder, manifest, modality)
+        assert index is not None
+        read.append(index.count)
+        return index
+
+    monkeypatch.setattr(opened, "open_covered", spy)
+    build_indices(folder, factory="IVF4,Flat")
+    with open_collection(folder, embedder=FAKE) as photos:
+        first = photos.search(MetaClass("bus", ["bus"]), k=1).hits[0]
+        fill(folder, FAKE.embed_texts(["bus"]))
+        assert photos.refresh()
+        assert photos.search(MetaClass("bus", ["bus"]), k=1).hits[0].id == 300
+        photos.remove([300])
+        assert photos.search(MetaClass("bus", ["bus"]), k=1).hits == (first,)
+        photos.remove([first.id])
+        assert photos.search(MetaClass("bus", ["bus"]), k=1).hits[0].id not in (first.id, 300)
+        assert read == [300]
+        build_indices(folder)
+        assert photos.refresh()
+        assert photos.search(MetaClass("bus", ["bus"]), k=1).hits[0].id not in (first.id, 300)
+        assert read == [300, 301]
 
 
 def test_info(folder: Path) -> None:
