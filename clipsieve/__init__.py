@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipsieve.errors import (
         ClipsieveError,
+        CollectionChanged,
         CollectionDamaged,
         CollectionError,
         CollectionLocked,
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ClassSet",
     "ClipsieveError",
+    "CollectionChanged",
     "CollectionDamaged",
     "CollectionError",
     "CollectionLocked",

@@ -108,7 +108,7 @@ def test_an_approximate_index_is_tuned_measured_extended_and_rebuilt(tmp_path: P
 
     (again,) = build_indices(tmp_path, rebuild=True)
     assert (again.action, again.entry.kind) == ("built", "flat")
-    assert [p.name for p in tmp_path.glob("image*")] == ["image.groups.npy"]
+    assert [p.name for p in tmp_path.glob("image*")] == ["image_3.groups.npy"]
 
 
 def test_an_effort_that_sufficed_is_kept_while_it_does() -> None:
