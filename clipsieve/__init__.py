@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipsieve.errors import (
         ClipsieveError,
+        Closed,
         CollectionDamaged,
         CollectionError,
         CollectionLocked,
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
         ModelMismatch,
         ModelUnavailable,
         NotFound,
+        Overloaded,
+        TimedOut,
     )
     from clipsieve.opening import open_collection as open
     from clipsieve.types import (
@@ -40,6 +43,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ClassSet",
     "ClipsieveError",
+    "Closed",
     "CollectionDamaged",
     "CollectionError",
     "CollectionLocked",
@@ -58,8 +62,10 @@ __all__ = [
     "ModelUnavailable",
     "Neighbors",
     "NotFound",
+    "Overloaded",
     "QueryResult",
     "Regions",
+    "TimedOut",
     "__version__",
     "open",
 ]
