@@ -1,8 +1,15 @@
 import pytest
 
+from clipsieve.inference.batcher import batched
 from clipsieve.inference.embedder import load_embedder
 from clipsieve.inference.fake import FakeEmbedder
-from tests.contracts.embedder import StagedEmbedderContract, StagedTextEmbedderContract
+from clipsieve.inference.text_cache import CachedEmbedder
+from tests.contracts.embedder import (
+    ImageEmbedderContract,
+    StagedEmbedderContract,
+    StagedTextEmbedderContract,
+    TextEmbedderContract,
+)
 
 
 class TestFake(StagedEmbedderContract, StagedTextEmbedderContract):
@@ -39,3 +46,31 @@ class TestDino(StagedEmbedderContract):
     @pytest.fixture
     def embedder(self, dino_folder):
         return load_embedder(str(dino_folder), device="cpu")
+
+
+class TestBatchedFake(StagedEmbedderContract, StagedTextEmbedderContract):
+    @pytest.fixture
+    def embedder(self):
+        with batched(FakeEmbedder()) as embedder:
+            yield embedder
+
+
+class TestBatchedOpenClip(StagedEmbedderContract, StagedTextEmbedderContract):
+    @pytest.fixture
+    def embedder(self, open_clip_folder):
+        with batched(load_embedder(f"local-dir:{open_clip_folder}", device="cpu")) as embedder:
+            yield embedder
+
+
+class TestBatchedDino(StagedEmbedderContract):
+    @pytest.fixture
+    def embedder(self, dino_folder):
+        with batched(load_embedder(str(dino_folder), device="cpu")) as embedder:
+            yield embedder
+
+
+class TestCached(ImageEmbedderContract, TextEmbedderContract):
+    @pytest.fixture
+    def embedder(self, open_clip_folder):
+        with batched(load_embedder(f"local-dir:{open_clip_folder}", device="cpu")) as embedder:
+            yield CachedEmbedder(embedder)
