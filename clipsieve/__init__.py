@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipsieve.errors import (
         ClipsieveError,
+        Closed,
         CollectionChanged,
         CollectionDamaged,
         CollectionError,
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
         ModelMismatch,
         ModelUnavailable,
         NotFound,
+        Overloaded,
+        TimedOut,
     )
     from clipsieve.opening import open_collection as open
     from clipsieve.types import (
@@ -41,6 +44,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ClassSet",
     "ClipsieveError",
+    "Closed",
     "CollectionChanged",
     "CollectionDamaged",
     "CollectionError",
@@ -60,8 +64,10 @@ __all__ = [
     "ModelUnavailable",
     "Neighbors",
     "NotFound",
+    "Overloaded",
     "QueryResult",
     "Regions",
+    "TimedOut",
     "__version__",
     "open",
 ]
