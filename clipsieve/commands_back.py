@@ -1,6 +1,7 @@
 """`back`: collections served over HTTP."""
 
 import re
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 from clipsieve import options
 from clipsieve.command import say
 from clipsieve.errors import InputError
-from clipsieve.parts import Parts
+from clipsieve.parts import Parts, print_json
 
 if TYPE_CHECKING:
     from clipsieve.back.config import Entry
@@ -53,6 +54,7 @@ def back(
     allow_private_addresses: options.AllowPrivate = False,
     device: options.Device = "auto",
     state: options.State = None,
+    json: Annotated[bool, typer.Option("--json", help="Say where it listens as one JSON object on stdout.")] = False,
 ) -> None:
     """Serve collections over HTTP: clip-retrieval's clients and front, and the page.
 
@@ -80,7 +82,11 @@ def back(
         return create_app(shelf, fetch=make_fetch(allow_private_addresses), limits=Limits(max_results))
 
     def ready(address: str) -> None:
-        say(f"Serving {', '.join(entry.name for entry in entries)} at {address}")
+        names = [entry.name for entry in entries]
+        say(f"Serving {', '.join(names)} at {address}")
+        if json:
+            print_json({"url": address, "collections": names})
+            sys.stdout.flush()
 
     raise typer.Exit(serve(make_app, Binding(host, port, threads), ready))
 

@@ -356,9 +356,13 @@ class Collection:
             self._refreshing.release()
         return True
 
-    def info(self) -> dict[str, Any]:
-        """What the collection holds, as JSON values."""
-        return self._opened.info() | {"model": None if self.model is None else self.model.name}
+    def info(self, *, timed: bool = False) -> dict[str, Any]:
+        """What the collection holds, as JSON values.
+
+        timed  find out what a question pays for vectors that no index covers, `scan_ms` of each index, and with that
+               what is worth doing, `advice`; takes up to a second
+        """
+        return self._opened.info(timed=timed) | {"model": None if self.model is None else self.model.name}
 
     def use(self, embedder: Any) -> None:
         """Embed questions with this from now on. ModelMismatch unless it is what made the vectors."""

@@ -61,7 +61,7 @@ def search(
 ) -> Answer:
     """Answer a question from an index over the rows, or by a scan where there is none or it does not pay.
 
-    index      holds all live rows (and may hold removed ones); None to scan
+    index      holds all live rows (and may hold removed ones); None to scan, as for any view but "matched"
     recall     of an index that is not exhaustive or not exact, as measured on this collection
     budget_ms  when to end with what was found, claimed as partial
     scan       answers by reading all rows, as `scan_topk` does; used where nothing ends the reading early
@@ -71,7 +71,8 @@ def search(
     _check(question, rows, index, recall)
     start = time.perf_counter()
     state = _Search(question, rows, None if budget_ms is None else start + budget_ms / 1000, scan)
-    claim = state.scan() if index is None or not state.worth_searching else state.deepen(index)
+    searched = index is not None and question.view == "matched" and state.worth_searching
+    claim = state.deepen(index) if searched and index is not None else state.scan()
     state.timings["total"] = (time.perf_counter() - start) * 1000
     top = state.found.top(question.k, question.groups)
     return Answer(top, claim, recall if claim == "complete" else None, state.scanned, state.timings)

@@ -67,22 +67,33 @@ def entry_of(manifest: Manifest, modality: str) -> Index | None:
     return entry if entry is not None and set(entry.shards) <= numbers else None
 
 
-def open_index(
-    folder: Path, manifest: Manifest, modality: str, removed: Int64 | None = None
-) -> tuple[VectorIndex | None, float | None]:
-    """The index of a modality over all its shards, and its measured recall; None where a scan is the index.
+def open_covered(folder: Path, manifest: Manifest, modality: str) -> VectorIndex | None:
+    """The index of a modality over the shards that it covers, removed rows included; None where a scan is the index.
 
-    Shards that it does not cover are searched exhaustively beside it. CollectionDamaged if its file is not the one that
-    the manifest names.
+    CollectionDamaged if its file is not the one that the manifest names.
     """
     entry = entry_of(manifest, modality)
     if entry is None or entry.kind == FLAT:
-        return None, None
+        return None
     from clipsieve.index.train import open_faiss
 
     covered = [s for s in shards_of(manifest, modality) if s.number in entry.shards]
-    ids = indexed_ids(folder, covered, modality)
-    index = open_faiss(folder, entry, ids)
+    return open_faiss(folder, entry, indexed_ids(folder, covered, modality))
+
+
+def open_index(
+    folder: Path, manifest: Manifest, modality: str, removed: Int64 | None = None, covered: VectorIndex | None = None
+) -> tuple[VectorIndex | None, float | None]:
+    """The index of a modality over all its shards, and its measured recall; None where a scan is the index.
+
+    covered  what `open_covered` gives, if it is open already
+
+    Shards that it does not cover are searched exhaustively beside it. The errors are those of `open_covered`.
+    """
+    index = covered or open_covered(folder, manifest, modality)
+    entry = entry_of(manifest, modality)
+    if index is None or entry is None:
+        return None, None
     rest = [s for s in shards_of(manifest, modality) if s.number not in entry.shards]
     if not rest:
         return index, entry.recall

@@ -102,12 +102,15 @@ def _require_room(path: Path, size: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
-def tune_and_measure(index: FaissIndex, rows: Rows, other: Rows | None, recall: float) -> FaissIndex:
+def tune_and_measure(
+    index: FaissIndex, rows: Rows, other: Rows | None, recall: float, known: int | None = None
+) -> FaissIndex:
     """The index with the least effort that reaches the recall, and the recall that it has on queries not tuned on.
 
     rows   what it holds. Queries are drawn from them, and none may count finding itself
     other  rows of another modality in the same space: queries of another kind. Each kind must reach the recall, and the
            lower of the two is the one carried
+    known  an effort that sufficed before some rows were added: it is kept, without tuning, if it still does
 
     Recall counts the RECALL_AT true neighbours that are among twice as many found: a search looks that deep, and then
     scores what it found exactly.
@@ -118,18 +121,28 @@ def tune_and_measure(index: FaissIndex, rows: Rows, other: Rows | None, recall: 
         drawn = other.take(other.sample(QUERIES, seed=3))
         kinds.append((drawn, np.full(len(drawn), -1, np.int64)))
     rng = np.random.default_rng(0)
-    tests, efforts = [], []
+    to_tune, tests = [], []
     for queries, selves in kinds:
         order = rng.permutation(len(queries))
         half = max(1, len(queries) // 2)
-        for at in (order[:half], order[half:] if len(order) > 1 else order):
-            tests.append((queries[at], _truth(rows, queries[at], selves[at])))
-        efforts.append(faiss_index.tune(index, *tests[-2], recall).effort or 1)
+        to_tune.append((queries[order[:half]], selves[order[:half]]))
+        rest = order[half:] if len(order) > 1 else order
+        tests.append((queries[rest], _truth(rows, queries[rest], selves[rest])))
+    if known is not None:
+        kept = _measured(index, known, tests)
+        if (kept.recall or 0) >= recall:
+            return kept
+    efforts = [faiss_index.tune(index, q, _truth(rows, q, selves), recall).effort or 1 for q, selves in to_tune]
     # Lists that hold fewer rows than a search asks for would send every question to a scan, however good they are.
     least = -(-index.most_effort * VISITED // max(1, rows.count)) if index.most_effort < rows.count else 1
-    tuned = dataclasses.replace(index, effort=min(max(*efforts, least), index.most_effort))
-    found = [(tuned.search(queries, truth.ids.shape[1]), truth) for queries, truth in tests[1::2]]
-    return dataclasses.replace(tuned, recall=min(faiss_index.measure_recall(*pair) for pair in found))
+    return _measured(index, min(max(*efforts, least), index.most_effort), tests)
+
+
+def _measured(index: FaissIndex, effort: int, tests: list[tuple[Float32, Neighbors]]) -> FaissIndex:
+    """The index with that effort, and the least recall of the tests."""
+    tried = dataclasses.replace(index, effort=effort)
+    found = [(tried.search(queries, truth.ids.shape[1]), truth) for queries, truth in tests]
+    return dataclasses.replace(tried, recall=min(faiss_index.measure_recall(*pair) for pair in found))
 
 
 def _truth(rows: Rows, queries: Float32, selves: Int64) -> Neighbors:

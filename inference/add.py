@@ -124,11 +124,11 @@ class _News:
         self.tell()
 
     def _pass_over(self, key: str, path: str, size: int, mtime: float) -> bool:
-        same = self._known.same_file(key, path, size, mtime)
-        if same:
-            self.count.read += 1
-            self._pass()
-        return same
+        if not self._known.same_file(key, path, size, mtime):
+            return False
+        self.count.read += 1
+        self._pass()
+        return True
 
     def _pass(self) -> None:
         self.count.same += 1

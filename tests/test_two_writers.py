@@ -1,6 +1,7 @@
 """A process that would write while another one does."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -33,7 +34,7 @@ def held(tmp_path_factory, photos):
         for path in photos.rglob("*"):
             if path.is_file():
                 (folder / path.relative_to(photos).parent).mkdir(exist_ok=True)
-                (folder / path.relative_to(photos)).write_bytes(path.read_bytes())
+                shutil.copy2(path, folder / path.relative_to(photos))
         (folder / NAME).write_bytes(lock)
         yield folder, process.pid
         process.stdin.close()

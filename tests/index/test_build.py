@@ -9,7 +9,9 @@ from clipsieve.index import build, faiss_index, plan, train
 from clipsieve.index.build import build_indices
 from clipsieve.index.flat import FlatIndex
 from clipsieve.index.plan import choose_index
+from clipsieve.index.scan import Rows
 from clipsieve.index.stored import entry_of, open_groups, open_index, rows_of, shards_of
+from clipsieve.index.train import tune_and_measure
 from clipsieve.manifest import Manifest, read_manifest
 from clipsieve.types import Embeddings, Float32, ModelId
 from clipsieve.whole import verify
@@ -107,6 +109,18 @@ def test_an_approximate_index_is_tuned_measured_extended_and_rebuilt(tmp_path: P
     (again,) = build_indices(tmp_path, rebuild=True)
     assert (again.action, again.entry.kind) == ("built", "flat")
     assert [p.name for p in tmp_path.glob("image*")] == ["image_3.groups.npy"]
+
+
+def test_an_effort_that_sufficed_is_kept_while_it_does() -> None:
+    rows = Rows(DIM, [(range(3000), clustered(3000))])
+    index = faiss_index.train_and_build("IVF64,Flat", rows)
+    kept = tune_and_measure(index, rows, None, 0.3, known=3)
+    assert kept.effort == 3
+    assert kept.recall is not None
+    assert 0.3 <= kept.recall < 1
+    tuned = tune_and_measure(index, rows, None, 1.0, known=3)
+    assert (tuned.effort or 0) > 3
+    assert (tuned.recall or 0) > kept.recall
 
 
 def test_captions_get_an_index_of_those_that_are_there(tmp_path: Path) -> None:

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import clipsieve
-from clipsieve.errors import CollectionMissing, CollectionReadOnly, InputError, ModelMismatch, NotFound
+from clipsieve.errors import (
+    CollectionMissing,
+    CollectionReadOnly,
+    InputError,
+    ModelMismatch,
+    NotFound,
+)
+from clipsieve.index import opened, stored
 from clipsieve.index.build import build_indices
 from clipsieve.index.collection import Collection, open_collection
 from clipsieve.index.examples import unit_rows
@@ -291,14 +298,44 @@ def test_refresh_sees_what_others_commit(folder: Path) -> None:
         assert [first.id, *(hit.id for hit in stream)][-1] < 300  # what was begun goes on as it began
 
 
+def test_an_index_that_stayed_is_not_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def spy(folder: Path, manifest: Manifest, modality: str) -> object:
+        index = stored.open_covered(folder, manifest, modality)
+        assert index is not None
+        read.append(index.count)
+        return index
+
+    monkeypatch.setattr(opened, "open_covered", spy)
+    build_indices(folder, factory="IVF4,Flat")
+    with open_collection(folder, embedder=FAKE) as photos:
+        first = photos.search(MetaClass("bus", ["bus"]), k=1).hits[0]
+        fill(folder, FAKE.embed_texts(["bus"]))
+        assert photos.refresh()
+        assert photos.search(MetaClass("bus", ["bus"]), k=1).hits[0].id == 300
+        photos.remove([300])
+        assert photos.search(MetaClass("bus", ["bus"]), k=1).hits == (first,)
+        photos.remove([first.id])
+        assert photos.search(MetaClass("bus", ["bus"]), k=1).hits[0].id not in (first.id, 300)
+        assert read == [300]
+        build_indices(folder)
+        assert photos.refresh()
+        assert photos.search(MetaClass("bus", ["bus"]), k=1).hits[0].id not in (first.id, 300)
+        assert read == [300, 301]
+
+
 def test_info(folder: Path) -> None:
     build_indices(folder)
     with open_collection(folder) as photos:
         photos.remove([3])
-        known = photos.info()
+        known = photos.info(timed=True)
         assert (known["count"], known["removed"], known["model"], known["dim"]) == (299, 1, "fake", DIM)
-        assert known["indices"] == [{"name": "image", "kind": "flat", "recall": None, "rows": 300, "not_covered": 0}]
-        assert known["advice"] is None
+        (index,) = known["indices"]
+        assert index["scan_ms"] > 0  # every question reads a flat index
+        facts = {"name": "image", "kind": "flat", "recall": None, "rows": 300, "search_ms": None, "not_covered": 0}
+        assert index == facts | {"scan_ms": index["scan_ms"]}
+        assert known["advice"] == []
 
 
 def test_no_collection(tmp_path: Path) -> None:
@@ -315,7 +352,7 @@ def test_an_empty_collection(tmp_path: Path) -> None:
         assert empty.count == 0
         assert empty.search(MetaClass("bus", ["bus"])).hits == ()
         assert list(empty.filter(MetaClass("bus", ["bus"]))) == []
-        assert empty.info()["advice"] is None
+        assert empty.info(timed=True)["advice"] == []
 
 
 def peers_embeddings(folder: Path, vectors: Float32) -> None:
