@@ -148,13 +148,13 @@ def refreshing(folder):
     return windows, again
 
 
+WAYS = {"anew": anew, "searching": searching, "keeping": keeping, "refreshing": refreshing}
+
 if __name__ == "__main__":
     _, what, top, rounds = sys.argv
     if what == "write":
         write(Path(top) / "c", int(rounds))
     else:
-        seen, again = {"anew": anew, "searching": searching, "keeping": keeping, "refreshing": refreshing}[what](
-            Path(top)
-        )
+        seen, again = WAYS[what](Path(top))
         assert seen == sorted(seen), "an older commit came after a newer one"
         print(json.dumps({"asked": len(seen), "windows": len(set(seen)), "again": again}))
