@@ -75,11 +75,18 @@ def back(
     for note in notes:
         say(f"Note: {note}")
 
-    def make_app() -> Any:
+    def make_app() -> tuple[Any, Callable[[], None]]:
         from clipsieve.back.app import create_app
 
-        shelf = fill_shelf(ctx.obj, entries, device, state, multilingual, columns, ratings, flags)
-        return create_app(shelf, fetch=make_fetch(allow_private_addresses), limits=Limits(max_results))
+        models = Models(ctx.obj, device)
+        shelf = fill_shelf(models.get, entries, state, multilingual, columns, ratings, flags)
+        app = create_app(shelf, fetch=make_fetch(allow_private_addresses), limits=Limits(max_results))
+
+        def close() -> None:
+            shelf.close()
+            models.close()
+
+        return app, close
 
     def ready(address: str) -> None:
         names = [entry.name for entry in entries]
@@ -92,20 +99,18 @@ def back(
 
 
 def fill_shelf(
-    parts: Parts,
+    load: Callable[[str], Any],
     entries: Sequence["Entry"],
-    device: str,
     state: Path | None,
     multilingual: str | None,
     columns: str | None,
     ratings: Path | None,
     flags: Path | None,
 ) -> "Shelf":
-    """The collections opened, each model once."""
+    """The collections opened. `load` makes the embedder of a name, once."""
     from clipsieve.back.shelf import COLUMNS, Options, Served, Shelf
     from clipsieve.question import read_set
 
-    load = _once(lambda name: parts.load(name, device=device))
     own = COLUMNS if columns is None else tuple(re.findall(r"[^\s,\[\]\"']+", columns))  # clip-retrieval's is a literal
     texts = None if multilingual is None else load(multilingual)
     flagged = {} if flags is None else {c.name: c for c in read_set(flags).classes}
@@ -150,14 +155,28 @@ def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None, severa
     return open_collection(entry.folder, model=entry.model, state=own, load=lambda name, device="auto": load(name))
 
 
-def _once(load: Callable[[str], Any]) -> Callable[[str], Any]:
-    made: dict[str, Any] = {}
-    lock = threading.Lock()
+class Models:
+    """Embedders by name, each made once and for many threads: what they ask for at the same time runs as a batch."""
 
-    def get(name: str) -> Any:
-        with lock:
-            if name not in made:
-                made[name] = load(name)
-            return made[name]
+    def __init__(self, parts: Parts, device: str) -> None:
+        self._parts, self._device = parts, device
+        self._made: dict[str, Any] = {}
+        self._batched: list[Any] = []
+        self._lock = threading.Lock()
 
-    return get
+    def get(self, name: str) -> Any:
+        """The embedder of that name."""
+        from clipsieve.inference.batcher import batched
+        from clipsieve.inference.text_cache import CachedEmbedder
+
+        with self._lock:
+            if name not in self._made:
+                one = batched(self._parts.load(name, device=self._device))
+                self._batched.append(one)
+                self._made[name] = CachedEmbedder(one) if hasattr(one, "embed_texts") else one
+            return self._made[name]
+
+    def close(self) -> None:
+        """Finish what was asked for, and end the threads."""
+        for one in self._batched:
+            one.close()
