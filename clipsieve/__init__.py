@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ModelMismatch,
         ModelUnavailable,
         NotFound,
+        StoreUnavailable,
     )
     from clipsieve.opening import open_collection as open
     from clipsieve.types import (
@@ -60,6 +61,7 @@ __all__ = [
     "NotFound",
     "QueryResult",
     "Regions",
+    "StoreUnavailable",
     "__version__",
     "open",
 ]

@@ -6,6 +6,7 @@
     ├── NotFound (KeyError)                           no such id, key, class, set or collection name
     ├── ModelUnavailable (OSError)                    weights could not be fetched or opened
     ├── MissingExtra (ImportError)                    an optional package is needed and not installed
+    ├── StoreUnavailable (ConnectionError)            where configurations are kept does not answer
     └── CollectionError (OSError)                     something about the folder
         ├── CollectionMissing (FileNotFoundError)     there is no collection there
         ├── CollectionDamaged (ValueError)            files and manifest disagree
@@ -45,6 +46,10 @@ class ModelUnavailable(ClipsieveError, OSError):
 
 class MissingExtra(ClipsieveError, ImportError):
     """An optional package is missing; the message names the extra that brings it."""
+
+
+class StoreUnavailable(ClipsieveError, ConnectionError):
+    """Where deployed configurations are kept cannot be reached, or cannot be written."""
 
 
 class CollectionError(ClipsieveError, OSError):

@@ -28,4 +28,5 @@ def raw_scores(best: Float32, worst: Float32) -> Float64:
 def softmax(raw: Float64) -> Float64:
     """Scores of the classes against each other, float64 (c, b), from raw scores (c, b); they sum to 1 per item."""
     powers: Float64 = np.exp((raw - raw.max(axis=0)) / TEMPERATURE)
-    return powers / powers.sum(axis=0)
+    scores: Float64 = powers / powers.sum(axis=0)
+    return scores

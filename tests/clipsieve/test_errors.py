@@ -35,6 +35,7 @@ def test_str_is_the_sentence(error):
         (errors.NotFound, KeyError),
         (errors.ModelUnavailable, OSError),
         (errors.MissingExtra, ImportError),
+        (errors.StoreUnavailable, ConnectionError),
         (errors.CollectionMissing, FileNotFoundError),
         (errors.CollectionDamaged, ValueError),
         (errors.CollectionLocked, BlockingIOError),
