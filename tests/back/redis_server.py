@@ -76,7 +76,8 @@ def _wait(server: RedisServer) -> None:
             return
         except redis.RedisError:
             said = server.process.communicate()[0] if server.process.poll() is not None else b"no answer"
-            assert server.process.returncode is None and time.monotonic() < deadline, said.decode()
+            assert server.process.returncode is None, said.decode()
+            assert time.monotonic() < deadline, said.decode()
             time.sleep(0.02)
 
 

@@ -89,5 +89,5 @@ def test_an_address_that_is_none_is_refused(address):
 
 
 def test_nobody_listens():
-    with pytest.raises(StoreUnavailable, match="127.0.0.1:1 "):
+    with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:1 "):
         open_store("redis://127.0.0.1:1/0")
