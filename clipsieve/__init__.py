@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ModelUnavailable,
         NotFound,
         Overloaded,
+        StoreUnavailable,
         TimedOut,
     )
     from clipsieve.opening import open_collection as open
@@ -67,6 +68,7 @@ __all__ = [
     "Overloaded",
     "QueryResult",
     "Regions",
+    "StoreUnavailable",
     "TimedOut",
     "__version__",
     "open",

@@ -9,6 +9,7 @@
     ├── Overloaded (BlockingIOError)                  too much is waiting already; come later
     ├── TimedOut (TimeoutError)                       it was not done in the time that the caller gave
     ├── Closed (RuntimeError)                         what was asked has been closed
+    ├── StoreUnavailable (ConnectionError)            where configurations are kept does not answer
     └── CollectionError (OSError)                     something about the folder
         ├── CollectionMissing (FileNotFoundError)     there is no collection there
         ├── CollectionDamaged (ValueError)            files and manifest disagree
@@ -68,6 +69,10 @@ class TimedOut(ClipsieveError, TimeoutError):
 
 class Closed(ClipsieveError, RuntimeError):
     """The object has been closed, or what it works with has stopped; it takes nothing more."""
+
+
+class StoreUnavailable(ClipsieveError, ConnectionError):
+    """Where deployed configurations are kept cannot be reached, or cannot be written."""
 
 
 class CollectionError(ClipsieveError, OSError):

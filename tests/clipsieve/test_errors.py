@@ -39,6 +39,7 @@ def test_str_is_the_sentence(error):
         (errors.Overloaded, BlockingIOError),
         (errors.TimedOut, TimeoutError),
         (errors.Closed, RuntimeError),
+        (errors.StoreUnavailable, ConnectionError),
         (errors.CollectionMissing, FileNotFoundError),
         (errors.CollectionDamaged, ValueError),
         (errors.CollectionLocked, BlockingIOError),
