@@ -14,14 +14,14 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException
 
 import clipsieve
-from clipsieve.back import classify, knn, logs
+from clipsieve.back import api, classify, knn, logs
 from clipsieve.back.classifier import Classifier
 from clipsieve.back.guard import for_all
 from clipsieve.back.meters import Meters
 from clipsieve.back.protect import Protection, State, protect
 from clipsieve.back.shelf import Fetch, Shelf
 from clipsieve.back.stores import MemoryStore, Store
-from clipsieve.errors import ClipsieveError, Closed, InputError, NotFound, Overloaded, TimedOut
+from clipsieve.errors import ClipsieveError, Closed, CollectionChanged, InputError, NotFound, Overloaded, TimedOut
 
 log = logging.getLogger("clipsieve.back")
 
@@ -51,9 +51,11 @@ def create_app(
         "clipsieve",
         info={"title": "clipsieve", "version": clipsieve.__version__},
         static_folder=None,
+        validation_error_callback=lambda error: error_answer(InputError(api.validation_sentence(error)), 400),
     )
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.register_api(knn.blueprint(shelf, meters, fetch, limits))
+    app.register_api(api.blueprint(shelf, fetch))
     if embedder is not None:
         app.register_api(classify.blueprint(Classifier(embedder), store or MemoryStore(), meters))
     _add_operations(app, meters, protection.state)
@@ -73,6 +75,16 @@ def create_app(
         if status == 503:
             answer.headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after", 1.0)))
         return answer
+
+    @app.errorhandler(CollectionChanged)
+    def overtaken(error: CollectionChanged) -> Any:
+        if "again" in g:
+            return expected(error)
+        g.again = True
+        try:
+            return app.make_response(app.dispatch_request())  # once more, of the commit that is there now
+        except ClipsieveError as other:
+            return expected(other)
 
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> Response:
@@ -123,7 +135,7 @@ def status_of(error: ClipsieveError) -> int:
     """The HTTP status that says whose fault it is."""
     if isinstance(error, InputError):
         return 400
-    if isinstance(error, Overloaded | TimedOut | Closed):
+    if isinstance(error, Overloaded | TimedOut | Closed | CollectionChanged):
         return 503
     return 404 if isinstance(error, NotFound) else 500
 
