@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +19,7 @@ from clipsieve.back.classifier import Classifier
 from clipsieve.back.meters import Meters
 from clipsieve.back.shelf import Fetch, Shelf
 from clipsieve.back.stores import MemoryStore, Store
-from clipsieve.errors import ClipsieveError, InputError, NotFound
+from clipsieve.errors import ClipsieveError, Closed, InputError, NotFound, Overloaded, TimedOut
 
 log = logging.getLogger("clipsieve.back")
 
@@ -61,9 +62,12 @@ def create_app(
     @app.errorhandler(ClipsieveError)
     def expected(error: ClipsieveError) -> Response:
         status = status_of(error)
-        if status >= 500:
+        if status == 500:
             log.error("%s %s: %s", request.method, request.path, error)
-        return shape()(error, status)
+        answer = shape()(error, status)
+        if status == 503:
+            answer.headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after", 1.0)))
+        return answer
 
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> Response:
@@ -107,6 +111,8 @@ def status_of(error: ClipsieveError) -> int:
     """The HTTP status that says whose fault it is."""
     if isinstance(error, InputError):
         return 400
+    if isinstance(error, Overloaded | TimedOut | Closed):
+        return 503
     return 404 if isinstance(error, NotFound) else 500
 
 

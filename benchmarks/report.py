@@ -120,6 +120,45 @@ def pipeline(record: Record) -> Iterator[Figure]:
     yield Figure(f"pipeline, {record['model']}: its rate over the forward pass's", ratio, least=0.85)
 
 
+def growing(record: Record) -> Iterator[Figure]:
+    seconds = record["seconds"]
+    made = [e + i for e, i in zip(seconds["embed"], seconds["index"], strict=True)]
+    added = seconds["add"][: len(seconds["extend"])]  # the others are of the last round, where nothing is indexed
+    whole = [a + e for a, e in zip(added, seconds["extend"], strict=True)]
+
+    def share(part: Sequence[float], of: Sequence[float]) -> float:
+        return statistics.median(p / o for p, o in zip(part, of, strict=False))
+
+    what = f"adding {record['added']:,} to {record['rows']:,}"
+    yield Figure(f"{what}: over embedding and indexing all", share(added, made), most=0.03)
+    yield Figure(f"{what} and extending the index: over embedding and indexing all", share(whole, made), most=0.03)
+    yield Figure(f"{what}: over embedding all", share(added, seconds["embed"]))
+    yield Figure("extending the index: over making it", share(seconds["extend"], seconds["index"]))
+    late = statistics.median(seconds["add"][-len(added) :]) / statistics.median(added)
+    yield Figure(f"the last of {record['adds']} additions: over the first", late)
+    alone = statistics.median(seconds["remove_one"]) * 1000
+    yield Figure("removing one item, until searches know, ms", alone, most=50)
+    yield Figure(f"removing {record['added']:,} items: over one", share(seconds["remove_many"], seconds["remove_one"]))
+    asked = medians(record["question_seconds"])
+    first = [r + a for r, a in zip(seconds["refresh"], seconds["ask_after_add"], strict=True)]
+    yield Figure("the first question after an addition: over one before", statistics.median(first) / asked["covered"])
+    recall = record["recall"]
+    what = f"recall at 40 after {record['adds']} additions"
+    yield Figure(f"{what}: less that of a collection made at once", recall["grown"] - recall["made_at_once"], least=0)
+    yield Figure(f"{what} and indexing: less that", recall["grown_and_indexed"] - recall["made_at_once"])
+    yield Figure("recall of a collection made at once", recall["made_at_once"])
+    for name, words in (
+        ("one_percent_not_covered", "one addition that is not indexed"),
+        ("many_percent_not_covered", f"{record['adds']} additions that are not indexed"),
+    ):
+        yield Figure(f"a question with {words}: over one without", asked[name] / asked["covered"])
+    half = asked["half_removed"] / asked["made_at_once"]
+    yield Figure("a question where half is removed: over one before", half)
+    opened = medians(record["opening_seconds"])
+    yield Figure("opening a thousand small shards, ms", opened["many_shards"] * 1000)
+    yield Figure("opening a thousand small shards: over one shard", opened["many_shards"] / opened["one_shard"])
+
+
 FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "labelling": labelling,
     "exact_scan": exact_scan,
@@ -128,6 +167,7 @@ FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "large_answers": large_answers,
     "memory": memory,
     "pipeline": pipeline,
+    "growing": growing,
 }
 
 

@@ -23,6 +23,7 @@ from clipsieve.commands_change import add, check, compact, remove
 from clipsieve.commands_demo import demo
 from clipsieve.commands_label import label
 from clipsieve.commands_move import export, import_
+from clipsieve.commands_watch import watch
 from clipsieve.opening import load_model
 from clipsieve.parts import Parts
 
@@ -46,6 +47,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "back": back,
     "add": add,
     "remove": remove,
+    "watch": watch,
     "compact": compact,
     "check": check,
     "info": info,

@@ -4,13 +4,14 @@ Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted. An expected failure (a
 sentence on stderr; anything else is a bug and keeps its traceback.
 """
 
+import errno
 import os
 from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperCommand
 
-from clipsieve.errors import ClipsieveError, InputError
+from clipsieve.errors import ClipsieveError, CollectionChanged, InputError
 from clipsieve.peer_flags import Grammar, rewrite
 
 STOPPED = {
@@ -18,11 +19,28 @@ STOPPED = {
     "inference.worker": "What was embedded is kept; the same command goes on from there.",
     "end2end": "What was embedded is kept; the same command goes on from there.",
     "add": "What was embedded is kept; the same command goes on from there.",
+    "watch": "What was embedded is kept; the same command goes on from there.",
     "import": "What was imported is kept; the same command goes on from there.",
     "label": "What was labelled is kept; the same command goes on from there.",
     "demo": "What was made is kept; the same command goes on from there.",
 }
 """What to tell somebody who interrupts a command. The others leave nothing half done."""
+
+ASKING = ("search", "info")
+"""Commands that are over soon and show nothing before they have all of it."""
+AGAIN = 10
+
+_ROOM = "make room there and run the same command again"
+_RIGHTS = "change its permissions, or be somebody who has them"
+_ADVICE = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: "let this process write longer files, or write to another disk",
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EROFS: "mount it for writing, or write to another disk",
+}
+"""What to do about it."""
 
 
 class Command(TyperCommand):
@@ -41,7 +59,7 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Do the work. A failure that was foreseen ends in a sentence."""
         try:
-            return super().invoke(ctx)
+            return self._invoke(ctx)
         except KeyboardInterrupt:
             say(f"Stopped. {STOPPED.get(self.name or '', 'Nothing was left half done.')}")
             raise typer.Exit(130) from None
@@ -51,6 +69,14 @@ class Command(TyperCommand):
             fail(str(error), misused=isinstance(error, InputError))
         except OSError as error:
             fail(sentence(error))
+
+    def _invoke(self, ctx: Any) -> Any:
+        for _ in range(AGAIN if self.name in ASKING else 0):
+            try:
+                return super().invoke(ctx)
+            except CollectionChanged:  # somebody compacted the folder between its opening and the answer
+                continue
+        return super().invoke(ctx)
 
     def grammar(self) -> Grammar:
         """The options and arguments that this command declares."""
@@ -75,7 +101,9 @@ def fail(text: str, misused: bool = False) -> NoReturn:
 
 
 def sentence(error: OSError) -> str:
-    """What the operating system said, without its number."""
-    if error.strerror is None:
+    """What the operating system said, without its number, and what to do about it where that is known."""
+    if error.errno is None or error.strerror is None:
         return str(error)
-    return f"{os.fspath(error.filename)}: {error.strerror}." if error.filename else f"{error.strerror}."
+    file = error.filename2 or error.filename  # of two the second is the one to be written
+    said = f"{os.fsdecode(file)}: {os.strerror(error.errno)}" if isinstance(file, str | bytes) else error.strerror
+    return f"{said}; {_ADVICE[error.errno]}." if error.errno in _ADVICE else f"{said}."

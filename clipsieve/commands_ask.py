@@ -122,6 +122,7 @@ def filter_(
             "Every image would match: there is neither a --threshold nor a --not nor -k; give one (`clipsieve search` "
             "shows which scores to expect)."
         )
+    from clipsieve.durable import naming
     from clipsieve.index.export import export
     from clipsieve.index.records import hit_records
 
@@ -133,7 +134,7 @@ def filter_(
             if k is None
             else iter(collection.search(asked.classes, k, **wanted).hits)
         )
-        with progress("writing", "images") as shown:
+        with progress("writing", "images") as shown, naming(out):
             exported = export(
                 hit_records(_counted(hits, shown.update)), out, cast(Any, as_), collection, note=_note(asked)
             )
@@ -216,10 +217,12 @@ def _note(asked: "Asked") -> str:
 def _deliver(collection: "Collection", asked: "Asked", result: "QueryResult", format: str, out: Path | None) -> None:
     """Print the answer, or write it to the file."""
     from clipsieve import output
+    from clipsieve.durable import naming
 
     if format == "parquet":
         assert out is not None
-        output.write_parquet(out, result, asked.names, _known(collection, result))
+        with naming(out):
+            output.write_parquet(out, result, asked.names, _known(collection, result))
         return
     if format == "table" and out is None:
         from rich.console import Console
@@ -239,7 +242,8 @@ def _deliver(collection: "Collection", asked: "Asked", result: "QueryResult", fo
     if out is None:
         typer.echo(text, nl=False)
     else:
-        out.write_text(text, encoding="utf-8")
+        with naming(out):
+            out.write_text(text, encoding="utf-8")
 
 
 def _known(collection: "Collection", result: "QueryResult") -> "Known":

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 from clipsieve import options
 from clipsieve.command import say
 from clipsieve.errors import InputError, ModelUnavailable
+from clipsieve.parts import Parts, print_json
 
 if TYPE_CHECKING:
     from clipsieve.back.config import Entry
@@ -63,6 +65,7 @@ def back(
     allow_private_addresses: options.AllowPrivate = False,
     device: options.Device = "auto",
     state: options.State = None,
+    json: Annotated[bool, typer.Option("--json", help="Say where it listens as one JSON object on stdout.")] = False,
 ) -> None:
     """Serve collections over HTTP: clip-retrieval's clients and front, DirectAI's clients, and the page.
 
@@ -87,24 +90,34 @@ def back(
     for note in notes:
         say(f"Note: {note}")
 
-    def make_app() -> Any:
+    def make_app() -> tuple[Any, Callable[[], None]]:
         from clipsieve.back.app import create_app
 
-        load = _once(lambda name: ctx.obj.load(name, device=device))
-        shelf = fill_shelf(load, entries, state, multilingual, columns, ratings, flags)
+        models = Models(ctx.obj, device)
+        shelf = fill_shelf(models.get, entries, state, multilingual, columns, ratings, flags)
         if not entries and model is not None:
-            load(model)  # nothing is served but this, so that it is not ready without
+            models.get(model)  # nothing is served but this, so that it is not ready without
         named = entries[0].model if entries else model
-        return create_app(
+        app = create_app(
             shelf,
             fetch=make_fetch(allow_private_addresses),
             limits=Limits(max_results),
-            embedder=lambda: load(named or model_of(shelf[None])),
+            embedder=lambda: models.get(named or model_of(shelf[None])),
             store=make_store(store, state, shelf[None] if entries else None),
         )
 
+        def close() -> None:
+            shelf.close()
+            models.close()
+
+        return app, close
+
     def ready(address: str) -> None:
-        say(f"Serving {', '.join(entry.name for entry in entries) or f'the model {model}'} at {address}")
+        names = [entry.name for entry in entries]
+        say(f"Serving {', '.join(names) or f'the model {model}'} at {address}")
+        if json:
+            print_json({"url": address, "collections": names})
+            sys.stdout.flush()
 
     raise typer.Exit(serve(make_app, Binding(host, port, threads), ready))
 
@@ -118,7 +131,7 @@ def fill_shelf(
     ratings: Path | None,
     flags: Path | None,
 ) -> "Shelf":
-    """The collections opened, each model once."""
+    """The collections opened. `load` makes the embedder of a name, once."""
     from clipsieve.back.shelf import COLUMNS, Options, Served, Shelf
     from clipsieve.question import read_set
 
@@ -188,14 +201,28 @@ def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None, severa
     return open_collection(entry.folder, model=entry.model, state=own, load=lambda name, device="auto": load(name))
 
 
-def _once(load: Callable[[str], Any]) -> Callable[[str], Any]:
-    made: dict[str, Any] = {}
-    lock = threading.Lock()
+class Models:
+    """Embedders by name, each made once and for many threads: what they ask for at the same time runs as a batch."""
 
-    def get(name: str) -> Any:
-        with lock:
-            if name not in made:
-                made[name] = load(name)
-            return made[name]
+    def __init__(self, parts: Parts, device: str) -> None:
+        self._parts, self._device = parts, device
+        self._made: dict[str, Any] = {}
+        self._batched: list[Any] = []
+        self._lock = threading.Lock()
 
-    return get
+    def get(self, name: str) -> Any:
+        """The embedder of that name."""
+        from clipsieve.inference.batcher import batched
+        from clipsieve.inference.text_cache import CachedEmbedder
+
+        with self._lock:
+            if name not in self._made:
+                one = batched(self._parts.load(name, device=self._device))
+                self._batched.append(one)
+                self._made[name] = CachedEmbedder(one) if hasattr(one, "embed_texts") else one
+            return self._made[name]
+
+    def close(self) -> None:
+        """Finish what was asked for, and end the threads."""
+        for one in self._batched:
+            one.close()

@@ -102,9 +102,10 @@ def export(
     """
     if (out := clip_retrieval or arrow) is None or (clip_retrieval and arrow):
         raise InputError("Give one of --clip-retrieval DIR and --arrow DIR: where to write, and what.")
+    from clipsieve.durable import naming
     from clipsieve.index.peer_export import export_arrow, export_peer
 
-    with progress("exporting", "rows") as shown:
+    with progress("exporting", "rows") as shown, naming(out):
         rows = (export_arrow if arrow else export_peer)(folder, out, shown.update)
     if json:
         print_json({"out": str(out), "rows": rows})

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +18,7 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Put at `path` what `write` writes to the open binary file it is given, at once or not at all."""
     beside = path.with_name(f".{path.name}{TEMPORARY}")
     try:
-        with beside.open("wb") as file:
+        with naming(path), beside.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -27,6 +27,17 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
         beside.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the operating system inside, of which few say which file they are about, say that it is `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), os.fspath(path)) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -47,7 +58,7 @@ def append_line(path: Path, value: Mapping[str, Any], size: int | None = None) -
           newline was torn by a crash before anybody was told that it is there
     """
     new = not path.exists()
-    with path.open("ab+") as file:
+    with naming(path), path.open("ab+") as file:
         kept = _whole_lines(path) if size is None else size
         if kept < file.seek(0, os.SEEK_END):
             file.truncate(kept)

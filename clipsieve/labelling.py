@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+from clipsieve.durable import naming
 from clipsieve.index.collection import Collection
 from clipsieve.index.export import export
 from clipsieve.index.label import SCHEMA
@@ -65,7 +66,8 @@ def write_labels(
         for table, _ in tables(parts, collection.items, wanted)
         for row in table.to_pylist()
     )
-    export(stream, out, cast(Any, kind), collection)
+    with naming(out):
+        export(stream, out, cast(Any, kind), collection)
 
 
 def _directai(

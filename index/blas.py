@@ -1,5 +1,11 @@
-"""The threads of the matrix product, which belong to the whole process."""
+"""The threads that numpy's products and torch's copies start by themselves, and how they are kept from it.
 
+They belong to the whole process, and spin for a while after each call. Where other work shares the processors they wait
+for each other spinning: a scan of 60 ms then took a second. Passes therefore cut the rows into shares themselves, one
+thread each.
+"""
+
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,13 +21,21 @@ class _Threads:
         self._lock = threading.Lock()
         self._holders = 0
         self._restore: Callable[[], object] = lambda: None
+        self._found: tuple[bool, ThreadpoolController] | None = None
+
+    def controller(self) -> ThreadpoolController:
+        """The libraries of this process; looked for again once torch has come with its own."""
+        loaded = "torch" in sys.modules
+        if self._found is None or self._found[0] != loaded:
+            self._found = loaded, ThreadpoolController()
+        return self._found[1]
 
     @contextmanager
     def one(self) -> Iterator[None]:
         with self._lock:
             self._holders += 1
             if self._holders == 1:
-                self._restore = ThreadpoolController().limit(limits=1, user_api="blas").restore_original_limits
+                self._restore = self.controller().limit(limits=1, user_api="blas").restore_original_limits
         try:
             yield
         finally:
@@ -41,3 +55,11 @@ def one_thread_each() -> AbstractContextManager[None]:
     no threads, runs beside another block's product instead of after it.
     """
     return _threads.one()
+
+
+def stay_alone() -> None:
+    """The calling thread starts no OpenMP threads from now on; others are not touched. For the threads of a pass."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.get_num_threads()  # its first call in a thread would undo the limit
+    _threads.controller().limit(limits=1, user_api="openmp")

@@ -6,6 +6,7 @@ is never overwritten.
 """
 
 import csv
+import io
 import itertools
 import json
 import re
@@ -13,8 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, BinaryIO, Literal, get_args
 
+from clipsieve.durable import write_file
 from clipsieve.errors import InputError, NotFound
 from clipsieve.index.packs import write_datasets, write_webdataset
 from clipsieve.index.records import Images, Record, Tally, safe_name, suffix_of
@@ -52,8 +54,18 @@ def export(records: Iterable[Record], out: Path, kind: As, images: Images, *, no
         path = out if out.suffix else out / ("list.csv" if kind == "list" else "coco.json")
         if path.exists():
             raise InputError(f"{path} exists already; name another file, or remove it first.")
+        suffix = path.suffix.lower()
+        if kind == "list" and suffix not in (".csv", ".txt", ".parquet"):
+            raise InputError(f"{path} does not say which list it is to be; end it in .csv, .txt or .parquet.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        (_write_list if kind == "list" else _write_coco)(path, rows, tally, note)
+
+        def write(file: BinaryIO) -> None:
+            if kind == "list":
+                _write_list(file, suffix, rows, tally, note)
+            else:
+                _write_coco(file, rows, tally, note)
+
+        write_file(path, write)  # whole or not at all, since a path that is taken is refused
         return Exported(tally.written, path, tuple(tally.skipped))
     if out.is_file():
         raise InputError(f"{out} is a file; name a folder to export into.")
@@ -152,15 +164,14 @@ def _points_to(target: Path, path: Path) -> bool:
     return path.is_symlink() and path.readlink() == target
 
 
-def _write_list(path: Path, rows: Iterable[tuple[Record, Row]], tally: Tally, note: str) -> None:
+def _write_list(file: BinaryIO, suffix: str, rows: Iterable[tuple[Record, Row]], tally: Tally, note: str) -> None:
     def place(row: Row) -> str:
         return str(row.get("image_path") or row.get("url") or row["key"])
 
-    if path.suffix.lower() == ".txt":
-        with path.open("x", encoding="utf-8") as file:
-            for _, row in rows:
-                file.write(place(row).replace("\n", " ") + "\n")
-                tally.written += 1
+    if suffix == ".txt":
+        for _, row in rows:
+            file.write((place(row).replace("\n", " ") + "\n").encode())
+            tally.written += 1
         return
 
     def web(row: Row) -> Row:
@@ -168,22 +179,21 @@ def _write_list(path: Path, rows: Iterable[tuple[Record, Row]], tally: Tally, no
         return {"url": row["url"], "caption": row.get("caption")} if "url" in row else {}
 
     lines = ({"id": r.id, "key": r.key, "image": place(row), **web(row), **r.found} for r, row in rows)
-    if path.suffix.lower() == ".parquet":
-        _write_parquet(path, lines, tally, note)
+    if suffix == ".parquet":
+        _write_parquet(file, lines, tally, note)
         return
-    if path.suffix.lower() != ".csv":
-        raise InputError(f"{path} does not say which list it is to be; end it in .csv, .txt or .parquet.")
-    with path.open("x", newline="", encoding="utf-8") as file:
-        writer = None
-        for line in lines:
-            if writer is None:
-                writer = csv.DictWriter(file, list(line), extrasaction="ignore")
-                writer.writeheader()
-            writer.writerow(line)
-            tally.written += 1
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    writer = None
+    for line in lines:
+        if writer is None:
+            writer = csv.DictWriter(text, list(line), extrasaction="ignore")
+            writer.writeheader()
+        writer.writerow(line)
+        tally.written += 1
+    text.detach()  # flushes, and leaves the file open
 
 
-def _write_parquet(path: Path, lines: Iterator[dict[str, Any]], tally: Tally, note: str) -> None:
+def _write_parquet(file: BinaryIO, lines: Iterator[dict[str, Any]], tally: Tally, note: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -193,18 +203,18 @@ def _write_parquet(path: Path, lines: Iterator[dict[str, Any]], tally: Tally, no
         while batch := list(itertools.islice(lines, 65_536)):
             if writer is None:
                 fields = [(name, types.get(name, pa.string())) for name in batch[0]]
-                writer = pq.ParquetWriter(path, pa.schema(fields, metadata={"note": note}), compression="zstd")
+                writer = pq.ParquetWriter(file, pa.schema(fields, metadata={"note": note}), compression="zstd")
             writer.write_table(pa.Table.from_pylist(batch, schema=writer.schema))
             tally.written += len(batch)
         if writer is None:
             empty = pa.schema([("id", pa.int64()), ("key", pa.string()), ("image", pa.string())])
-            pq.write_table(empty.empty_table(), path)
+            pq.write_table(empty.empty_table(), file)
     finally:
         if writer is not None:
             writer.close()
 
 
-def _write_coco(path: Path, rows: Iterable[tuple[Record, Row]], tally: Tally, note: str) -> None:
+def _write_coco(file: BinaryIO, rows: Iterable[tuple[Record, Row]], tally: Tally, note: str) -> None:
     """Image-level categories: an annotation's box is the whole image. Unlabelled images have no annotation."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -229,8 +239,7 @@ def _write_coco(path: Path, rows: Iterable[tuple[Record, Row]], tally: Tally, no
         "annotations": annotations,
         "categories": [{"id": number, "name": name} for name, number in categories.items()],
     }
-    with path.open("x", encoding="utf-8") as file:
-        json.dump(value, file, ensure_ascii=False)
+    file.write(json.dumps(value, ensure_ascii=False).encode())
 
 
 def _free(path: Path) -> Path:

@@ -25,6 +25,7 @@ from clipsieve.errors import InputError
 from clipsieve.index.calibrate import Scale
 from clipsieve.index.rule import Compiled, Question, compile_classes
 from clipsieve.index.scan import Labelled, Rows, scan_label, scan_threshold
+from clipsieve.lock import writer_lock
 from clipsieve.types import ClassVectors, Example, Float32, Int64, MetaClass
 
 PART_ROWS = 1_000_000
@@ -95,22 +96,24 @@ def label(
     keys       ids of a block -> their keys
     progress   called with the number of items of each finished part
 
-    Parts that are there already are kept. InputError if they were made with other classes, rows or part size.
+    Parts that are there already are kept. InputError if they were made with other classes, rows or part size;
+    CollectionLocked if another process is at work on them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, _job(rows, labelling, part_rows))
-    compiled = labelling.compile()
-    counts: Counter[str | None] = Counter({c.name: 0 for c in labelling.classes})
-    for number, span in enumerate(rows.spans(part_rows)):
-        path = folder / f"labels_{number:06d}.parquet"
-        if not path.exists():
-            blocks = scan_label(rows, compiled, labelling.least, span)
-            write_file(path, partial(_write, tables=(_table(labelling, b, keys) for b in blocks)))
-        names = pq.read_table(path, columns=["label"])["label"]
-        found = {row["values"]: row["counts"] for row in names.value_counts().to_pylist()}
-        counts.update(found)
-        if progress is not None:
-            progress(len(names))
+    with writer_lock(folder):
+        _claim(folder, _job(rows, labelling, part_rows))
+        compiled = labelling.compile()
+        counts: Counter[str | None] = Counter({c.name: 0 for c in labelling.classes})
+        for number, span in enumerate(rows.spans(part_rows)):
+            path = folder / f"labels_{number:06d}.parquet"
+            if not path.exists():
+                blocks = scan_label(rows, compiled, labelling.least, span)
+                write_file(path, partial(_write, tables=(_table(labelling, b, keys) for b in blocks)))
+            names = pq.read_table(path, columns=["label"])["label"]
+            found = {row["values"]: row["counts"] for row in names.value_counts().to_pylist()}
+            counts.update(found)
+            if progress is not None:
+                progress(len(names))
     return dict(counts)
 
 

@@ -1,7 +1,11 @@
 """Which items' files are no longer there."""
 
+import errno
 import os
+import re
+from collections.abc import Container
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,14 +15,43 @@ from clipsieve.shards import read_metadata
 from clipsieve.types import Int64
 
 
+class Looked(NamedTuple):
+    """What became of the files of items.
+
+    gone   the ids of those that are no longer there, int64 (r,), ascending
+    there  how many are
+    """
+
+    gone: Int64
+    there: int
+
+
 def missing_files(folder: Path, manifest: Manifest, removed: Int64) -> Int64:
     """The ids of items whose file on this machine is gone, int64 (r,), ascending; `removed` ones left out.
 
     Items that were read from archives, tables or addresses are not looked for. InputError if no file at all is there:
     that is a disk which is not mounted rather than thousands of deletions.
     """
+    looked = look_for_files(folder, manifest, removed)
+    if len(looked.gone) and not looked.there:
+        raise InputError(
+            f"None of the {len(looked.gone):,} files that {folder} was made of is there; is a disk not mounted? To "
+            'remove all of them nevertheless, use --where "id >= 0".'
+        )
+    return looked.gone
+
+
+def look_for_files(
+    folder: Path, manifest: Manifest, removed: Int64, below: str = "", seen: Container[str] = ()
+) -> Looked:
+    """Look for the files of all items but the `removed` ones.
+
+    below  an absolute folder: look for those below it alone
+    seen   paths that are known to be there
+    """
+    start = below.rstrip(os.sep) + os.sep if below else ""
     gone: list[int] = []
-    looked = 0
+    there = 0
     for shard in manifest.shards:
         table = read_metadata(folder, shard, ["id", "image_path"]) if shard.rows else None
         if table is None or "image_path" not in table.column_names:
@@ -27,14 +60,23 @@ def missing_files(folder: Path, manifest: Manifest, removed: Int64) -> Int64:
         live = ~np.isin(ids, removed)
         paths = table["image_path"].to_pylist()
         for id, path in ((int(ids[i]), paths[i]) for i in np.flatnonzero(live)):
-            if path is None or "://" in path:
+            if path is None or "://" in path or not path.startswith(start):
                 continue
-            looked += 1
-            if not os.path.lexists(path):
+            if path in seen or _is_there(path):
+                there += 1
+            else:
                 gone.append(id)
-    if looked and len(gone) == looked:
-        raise InputError(
-            f"None of the {looked:,} files that {folder} was made of is there; is a disk not mounted? To remove all of "
-            'them nevertheless, use --where "id >= 0".'
-        )
-    return np.array(sorted(gone), dtype=np.int64)
+    return Looked(np.array(sorted(gone), dtype=np.int64), there)
+
+
+def _is_there(path: str) -> bool:
+    """False only where the file is known to be gone, and not where it cannot be looked at."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            return True
+        # Names that are not UTF-8 are kept with their odd bytes spelt out.
+        spelt = re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), path.encode())
+        return spelt != path.encode() and os.path.lexists(spelt)
+    return True

@@ -21,6 +21,7 @@ from clipsieve.errors import InputError
 from clipsieve.index import cache, faiss_index
 from clipsieve.index.opened import Opened
 from clipsieve.types import Int64
+from clipsieve.writer import write_array
 
 ROWS = 100_000
 """Rows in a part, whose vectors are in memory at a time."""
@@ -50,14 +51,16 @@ def export_peer(folder: Path, out: Path, progress: Progress | None = None) -> in
         for part, (ids, table) in enumerate(_parts(opened)):
             for name, role in names.items():
                 vectors = opened.rows(name).take(ids)
-                np.save(unfinished / role / f"{role}_{part:06d}.npy", vectors.astype(np.float16))
+                with (unfinished / role / f"{role}_{part:06d}.npy").open("wb") as file:
+                    write_array(file, vectors.astype(np.float16))
                 indices[name].add(vectors)
             pq.write_table(table, unfinished / "metadata" / f"metadata_{part:06d}.parquet", compression="zstd")
             done += len(ids)
             if progress is not None:
                 progress(done, opened.count)
         for name, index in indices.items():
-            faiss.write_index(index, str(unfinished / f"{name}.index"))
+            with (unfinished / f"{name}.index").open("wb") as file:
+                faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
     finally:
         opened.close()
     paths = json.dumps({folder.resolve().name: str(out.resolve())}, indent=1)

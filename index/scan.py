@@ -20,13 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsieve.errors import CollectionDamaged, InputError, NotFound
-from clipsieve.index.blas import one_thread_each
+from clipsieve.index.blas import one_thread_each, stay_alone
 from clipsieve.index.rule import (
     Bool,
     Compiled,
     Question,
     Ranked,
     accepted,
+    belongs,
     compile_classes,
     deciding,
     first_of_group,
@@ -48,6 +49,9 @@ SCORES = 2**21
 MOST_ROWS, LEAST_ROWS = 8192, 512
 MOST_THREADS = 16
 """Each labels blocks of its own, in buffers of some 30 MiB."""
+
+LEAST_SHARE = 2**21
+"""Numbers to read from which a thread of its own is worth starting."""
 
 TORCH_PAYS = 2**29
 """Numbers to widen from which importing torch (over a second) is worth it, where nobody has imported it yet."""
@@ -234,10 +238,29 @@ class Buffer:
             return block
         out = self._wide[: len(block)]
         if self._torch is None:
-            np.copyto(out, block)
+            widen(block, out)
         else:
             self._torch.from_numpy(out).copy_(self._torch.from_numpy(block))
         return out
+
+
+def widen(block: npt.NDArray[Any], out: Float32) -> None:
+    """Copy float16 numbers to `out`, contiguous and of the same shape: as numpy does it, in a quarter of the time.
+
+    A float16's bits moved to where a float32 has them are the number times 2**-112, subnormal ones too. Infinity and
+    NaN are not, and come in damaged rows only; a block that holds one is left to numpy.
+    """
+    bits = block.view(np.int16)
+    unsigned = out.reshape(-1).view(np.int16)[: bits.size].reshape(bits.shape)
+    np.bitwise_and(bits, 0x7FFF, out=unsigned)
+    if unsigned.max(initial=0) >= 0x7C00:
+        np.copyto(out, block)
+        return
+    wide = out.view(np.int32)
+    np.copyto(wide, bits)  # with the sign in all of the upper half
+    np.left_shift(wide, 13, out=wide)
+    np.bitwise_and(wide, ~0x70000000, out=wide)
+    np.multiply(out, np.float32(2.0**112), out=out)
 
 
 class _Reader:
@@ -335,11 +358,11 @@ class _Best:
     def offer(self, ids: Int64, vectors: Float32, best: Float32, worst: Float32) -> None:
         """A block, with its P and N (b,) to within the slack; ids above all offered before."""
         question, slack, k = self.question, self._compiled.slack, self.question.k
-        floor = question.least
+        floor = -np.inf if question.view == "below" else question.least
         if len(self._top.ids) == k:
             floor = max(floor, float(self._top.best[-1]))
         at = np.flatnonzero(best >= floor - slack)
-        at = at[best[at] > worst[at] - slack]
+        at = at[belongs(question.view, best[at], worst[at], question.least, slack)]
         if len(at) and self._only is not None:
             at = at[contains(self._only, ids[at])]
         if len(at) and self._without is not None:
@@ -365,7 +388,7 @@ class _Best:
     def _cut(self, at: npt.NDArray[np.intp], ids: Int64, best: Float32, worst: Float32) -> npt.NDArray[np.intp]:
         """Of many candidates those that may be among the block's own best k."""
         question, slack, k = self.question, self._compiled.slack, self.question.k
-        sure = at[accepted(best[at] - slack, worst[at] + slack, question.least)]
+        sure = at[belongs(question.view, best[at], worst[at], question.least, -2 * slack)]
         if question.groups is not None:
             sure = sure[np.argsort(-best[sure])]
             sure = sure[first_of_group(question.groups(ids[sure]))]
@@ -384,25 +407,39 @@ def scan_topk(rows: Rows, questions: Sequence[Question], deadline: float | None 
     """
     if not questions:
         return [], True
-    step = Pass(compile_classes([q.vectors for q in questions], [q.scale for q in questions], distinct=False))
-    bests = [_Best(q) for q in questions]
-    for ids, vectors in rows.blocks(step.rows, _union(questions)):
-        if deadline is not None and time.perf_counter() > deadline:
-            return [b.found for b in bests], False
-        _, best, worst = step(vectors)
-        for i, b in enumerate(bests):
-            b.offer(ids, vectors, best[i], worst[i])
-    return [b.found for b in bests], True
+    compiled = compile_classes([q.vectors for q in questions], [q.scale for q in questions], distinct=False)
+    only = _union(questions)
+
+    def work(span: range | None) -> tuple[list[Ranked], bool]:
+        step, bests = Pass(compiled), [_Best(q) for q in questions]
+        for ids, vectors in rows.blocks(step.rows, only, span):
+            if deadline is not None and time.perf_counter() > deadline:
+                return [b.found for b in bests], False
+            _, best, worst = step(vectors)
+            for i, b in enumerate(bests):
+                b.offer(ids, vectors, best[i], worst[i])
+        return [b.found for b in bests], True
+
+    count = rows.count if only is None else len(only)
+    threads = min(processors(), MOST_THREADS, count * rows.dim // LEAST_SHARE)
+    if threads < 2:
+        return work(None)
+    spans = rows.spans(-(-(rows.count + len(rows.without)) // threads))
+    rows.buffer(1)  # imports torch, where that pays, before there are several threads to do it
+    with one_thread_each(), ThreadPoolExecutor(len(spans), initializer=stay_alone) as pool:
+        parts = list(pool.map(work, spans))
+    found = [join([ranked[i] for ranked, _ in parts]).top(q.k, q.groups) for i, q in enumerate(questions)]
+    return found, all(whole for _, whole in parts)
 
 
 def scan_threshold(rows: Rows, question: Question) -> Iterator[Ranked]:
-    """Every accepted item, block by block in id order; the question's k and groups are not looked at."""
+    """Every item of the question's view, block by block in id order; its k and groups are not looked at."""
     compiled = question.compile()
     step = Pass(compiled)
     without = None if question.without is None else np.unique(question.without)
     for ids, vectors in rows.blocks(step.rows, _union([question])):
         _, best, worst = step(vectors)
-        at = np.flatnonzero((best[0] >= question.least - compiled.slack) & (best[0] > worst[0] - compiled.slack))
+        at = np.flatnonzero(belongs(question.view, best[0], worst[0], question.least, compiled.slack))
         if without is not None:
             at = at[~contains(without, ids[at])]
         if len(at):
@@ -449,7 +486,8 @@ def scan_label(
 
     spans = rows.spans(2 * block_rows(len(compiled.matrix)), span)
     threads = min(processors(), MOST_THREADS, max(1, len(spans)))
-    with one_thread_each(), ThreadPoolExecutor(threads) as pool:
+    rows.buffer(1)  # imports torch, where that pays, before there are several threads to do it
+    with one_thread_each(), ThreadPoolExecutor(threads, initializer=stay_alone) as pool:
         for blocks in ordered_map(pool, work, spans, ahead=2 * threads):
             yield from blocks
 

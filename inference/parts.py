@@ -1,17 +1,19 @@
 """What sources made of several files have in common."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from typing import TypeVar
 
 from clipsieve.inference.paths import Place, readable
-from clipsieve.types import ImageItem, Skipped
+from clipsieve.types import FileState, ImageItem, Skipped
 
 T = TypeVar("T")
+Part = tuple[str, Place]
+"""A file and how it is called."""
 Items = Generator[ImageItem | Skipped, None, int]
 
 
 def read_parts(
-    parts: Sequence[tuple[str, Place]], read: Callable[[str, Place, int], Generator[T | Skipped, None, int]], start: int
+    parts: Sequence[Part], read: Callable[[str, Place, int], Generator[T | Skipped, None, int]], start: int
 ) -> Iterator[T | Skipped]:
     """The items of each (name, file) in turn, from number `start` on.
 
@@ -28,3 +30,14 @@ def read_parts(
             if before == 0:
                 yield Skipped(readable(name), f"The file cannot be read ({what}); restore it or check its permissions.")
             passed += 1
+
+
+def states(parts: Sequence[Part]) -> dict[str, FileState]:
+    """See `reader.Source.states`."""
+    found = ((readable(place.url), place.state()) for _, place in parts)
+    return {path: state for path, state in found if state is not None}
+
+
+def narrowed(parts: Sequence[Part], paths: Container[str]) -> list[Part]:
+    """The parts that lie at these paths."""
+    return [(name, place) for name, place in parts if readable(place.url) in paths]

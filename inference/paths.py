@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import fsspec
 
 from clipsieve.errors import InputError
+from clipsieve.types import FileState
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
@@ -48,6 +49,18 @@ class Place:
     def child(self, relative: str) -> "Place":
         """What lies at `relative`, with forward slashes, below it."""
         return Place(self.fs, _join(self.path, relative), _join(self.url, relative))
+
+    def state(self) -> FileState | None:
+        """Changes whenever somebody writes to the file; None if there is none."""
+        try:
+            if self.fs is not None:
+                return repr(sorted(self.fs.info(self.path).items()))
+            status = os.stat(self.path)  # noqa: PTH116
+            return status.st_size, status.st_mtime
+        except FileNotFoundError:
+            return "a link to nothing" if self.fs is None and os.path.islink(self.path) else None  # noqa: PTH114
+        except Exception as error:  # each file system behind fsspec raises its own; reading it will say what is wrong
+            return type(error).__name__
 
     def names(self) -> list[str]:
         """Names directly in this folder, sorted."""
@@ -94,6 +107,17 @@ def expand_braces(pattern: str) -> Iterator[str]:
     yield pattern
 
 
+def base_folder(pattern: str | os.PathLike[str]) -> str | None:
+    """The folder of this machine below which all lies that `pattern` may ever name; None for an address."""
+    fs, path = _file_system(os.fspath(pattern))
+    if fs is not None:
+        return None
+    if os.path.isdir(path):  # noqa: PTH112
+        return path
+    plain = path if os.path.lexists(path) else re.split(r"[*?\[{]", path)[0]
+    return os.path.dirname(plain)  # noqa: PTH120
+
+
 def relative_names(places: Sequence[Place]) -> list[str]:
     """A name for each file, relative to the deepest folder that they share, with forward slashes."""
     folders = {posixpath.dirname(_slashes(place.path)) for place in places}
@@ -106,6 +130,8 @@ def relative_names(places: Sequence[Place]) -> list[str]:
 
 def readable(name: str) -> str:
     r"""`name` as text that any file can hold: bytes that are not UTF-8 become \xe9, lone surrogates likewise."""
+    if name.isascii():  # nearly all are, and a large input has many
+        return name
     return name.encode("utf-8", "surrogateescape" if _escaped(name) else "backslashreplace").decode(
         "utf-8", "backslashreplace"
     )
@@ -143,6 +169,7 @@ def _file_system(address: str) -> tuple[Any, str]:
         raise InputError(
             f"The input {address!r} cannot be reached: {error}. Install what it names, or copy it here."
         ) from error
+    fs.invalidate_cache()  # of listings; who opens an input again wants to know what is there now
     return (None, os.path.abspath(path)) if "file" in _protocols(fs) else (fs, path)  # noqa: PTH100
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
@@ -16,7 +16,7 @@ from clipsieve.inference.paths import Place, expand
 from clipsieve.inference.tables import TableSource
 from clipsieve.inference.tars import TarSource
 from clipsieve.inference.urls import UrlSource, find_url_column
-from clipsieve.types import ImageItem, Skipped
+from clipsieve.types import FileState, ImageItem, Skipped
 
 Format = Literal["auto", "files", "webdataset", "parquet", "urls"]
 Input = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -56,6 +56,18 @@ class Source(Protocol):
 
         Keys and captions are valid text. `meta` holds the source's own fields (nested ones as "a.b"), and for files
         `image_path` (absolute, not resolved, or the address) and `mtime` (seconds since 1970).
+        """
+
+    def states(self) -> Mapping[str, FileState]:
+        """The files it consists of, be they images or what holds them: path or address -> how the file is now.
+
+        No file is opened for that. What cannot be listed is among them.
+        """
+
+    def only(self, paths: Container[str]) -> "Source":
+        """The same input, of which no other files are read than those at `paths`, as `states` has them.
+
+        Images go by the same keys. A Parquet table's may be those of another one, so that tables come all of them.
         """
 
 

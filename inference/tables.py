@@ -1,17 +1,17 @@
 """Parquet tables with a column of encoded images, as written by Hugging Face datasets and many others."""
 
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Container, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsieve.errors import InputError
-from clipsieve.inference.parts import Items, read_parts
+from clipsieve.inference.parts import Items, read_parts, states
 from clipsieve.inference.paths import Place, readable, relative_names
 from clipsieve.inference.sidecar import clean_caption, flatten
-from clipsieve.types import ImageItem, Skipped
+from clipsieve.types import FileState, ImageItem, Skipped
 
 ROWS = 64
 """Rows read at a time: what is held in memory beyond one row group's column pages."""
@@ -61,6 +61,14 @@ class TableSource:
     def items(self, start: int = 0, pass_over: object = None) -> Iterator[ImageItem | Skipped]:
         """See `reader.Source.items`. Row groups before `start` are not read."""
         return read_parts(self._tables, self._read, start)
+
+    def states(self) -> Mapping[str, FileState]:
+        """See `reader.Source.states`."""
+        return states(self._tables)
+
+    def only(self, paths: Container[str]) -> Self:
+        """See `reader.Source.only`."""
+        return self
 
     def _read(self, name: str, place: Place, start: int) -> Items:
         with place.open() as opened, pq.ParquetFile(opened) as file:

@@ -1,18 +1,19 @@
 """Webdataset tars: neighbouring members of one stem are a sample - an image, its caption, its metadata."""
 
+import copy
 import lzma
 import posixpath
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from clipsieve.inference.decode import image_extensions
-from clipsieve.inference.parts import Items, read_parts
+from clipsieve.inference.parts import Items, narrowed, read_parts, states
 from clipsieve.inference.paths import Place, readable, relative_names
 from clipsieve.inference.sidecar import caption_of, clean_caption, metadata_of
-from clipsieve.types import ImageItem, Skipped
+from clipsieve.types import FileState, ImageItem, Skipped
 
 BLOCK = 512
 _DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError)
@@ -65,6 +66,16 @@ class TarSource:
     def items(self, start: int = 0, pass_over: object = None) -> Iterator[ImageItem | Skipped]:
         """See `reader.Source.items`. Passing over reads the members' headers, not the members."""
         return read_parts(self._tars, self._read, start)
+
+    def states(self) -> Mapping[str, FileState]:
+        """See `reader.Source.states`."""
+        return states(self._tars)
+
+    def only(self, paths: Container[str]) -> Self:
+        """See `reader.Source.only`."""
+        other = copy.copy(self)
+        other._tars = narrowed(self._tars, paths)
+        return other
 
     def _read(self, name: str, place: Place, start: int) -> Items:
         with place.open() as file, tarfile.open(fileobj=file, mode="r:*") as tar:

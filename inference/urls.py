@@ -1,22 +1,23 @@
 """Lists of image URLs, with captions and whatever else their columns hold. See docs/decisions/url-lists.md."""
 
 import contextlib
+import copy
 import itertools
 import threading
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from clipsieve.errors import InputError
 from clipsieve.inference import lists
 from clipsieve.inference.fetch import Fetcher, FetchOptions
-from clipsieve.inference.parts import read_parts
+from clipsieve.inference.parts import narrowed, read_parts, states
 from clipsieve.inference.paths import Place, readable, relative_names
 from clipsieve.inference.sidecar import clean_caption, flatten
 from clipsieve.inference.tables import CAPTION_NAMES
 from clipsieve.ordered import ordered_map
-from clipsieve.types import ImageItem, Skipped
+from clipsieve.types import FileState, ImageItem, Skipped
 
 AHEAD = 1024
 """Rows worked on before their turn: while one server lets us wait, the others are not idle."""
@@ -100,6 +101,16 @@ class UrlSource:
                 fetcher.stop()
                 room.close()
                 fetched.close()
+
+    def states(self) -> Mapping[str, FileState]:
+        """See `reader.Source.states`."""
+        return states(self._lists)
+
+    def only(self, paths: Container[str]) -> Self:
+        """See `reader.Source.only`."""
+        other = copy.copy(self)
+        other._lists = narrowed(self._lists, paths)
+        return other
 
     def _read(self, name: str, place: Place, start: int) -> Generator[_Wanted | Skipped, None, int]:
         url, caption = self._columns(place)

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 
 import faiss
 import numpy as np
@@ -64,12 +63,6 @@ def test_arrow(photos, tmp_path):
     assert table["width"].to_pylist() == [i if i >= 40 else None for i in LIVE]
 
 
-REQUIREMENTS = (
-    "numpy<2", "pyarrow<16", "pandas<3", "faiss-cpu<2", "flask<4", "flask_restful<1", "flask_cors<5",
-    "prometheus-client<1", "h5py<4", "fire<0.6", "tqdm", "fsspec", "pillow", "autofaiss<3", "setuptools<81",
-)  # fmt: skip
-"""clip-retrieval 2.45's own pins of what its back and index import. The rest of its tree are models and downloads."""
-
 BEGIN = """
 import importlib.util, json, sys, types
 # Its __init__ imports the inference, and with it torch and wandb: the package is entered beside that.
@@ -115,18 +108,6 @@ clip_index(folder, sys.argv[2], nb_cores=1)
 provider = clip_back.load_metadata_provider(sys.argv[2], True, False, None, ["image_path", "caption"], False)
 """
 )
-
-
-@pytest.fixture(scope="module")
-def their_python(tmp_path_factory):
-    """clip-retrieval in an environment of its own. Fails where no package index can be reached."""
-    folder = tmp_path_factory.mktemp("clip-retrieval")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    python = folder / "bin" / "python"
-    pip = [python, "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, "--no-deps", "clip-retrieval==2.45.0"], check=True)
-    subprocess.run([*pip, *REQUIREMENTS], check=True)
-    return python
 
 
 @pytest.mark.slow

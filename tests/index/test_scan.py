@@ -36,6 +36,7 @@ def questions(draw: st.DrawFn) -> tuple[Question, Rows]:
         without=draw(st.sampled_from([None, ids[::3], np.array([10**9])])),
         groups=draw(st.sampled_from([None, group_by(5)])),
         scale=Background(live).scale(c) if calibrated else None,
+        view=draw(st.sampled_from(["matched", "matched", "rejected", "below"])),
     ), rows
 
 
@@ -188,6 +189,15 @@ def test_unknown_and_removed_ids_are_not_found() -> None:
         with pytest.raises(NotFound, match=str(bad)):
             rows.take(np.array([3, bad]))
     assert rows.has(np.array([3, 4, 5])).tolist() == [True, False, False]
+
+
+def test_every_float16_is_widened_as_numpy_does_it() -> None:
+    numbers = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(64, 1024)
+    finite = numbers[np.isfinite(numbers)].reshape(62, 1024)
+    for block in (finite, finite[::2], numbers, np.zeros((0, 8), np.float16)):  # the second with gaps between its rows
+        wide = np.empty(block.shape, np.float32)
+        scan.widen(block, wide)
+        assert np.array_equal(wide.view(np.int32), block.astype(np.float32).view(np.int32))
 
 
 def test_wrong_blocks() -> None:
