@@ -17,6 +17,7 @@ import numpy as np
 from flask import Response, request
 from flask_openapi import APIBlueprint, Tag
 
+from clipsieve.back.guard import reads
 from clipsieve.back.meters import Meters
 from clipsieve.back.shelf import Fetch, Served, Shelf
 from clipsieve.errors import ClipsieveError, InputError, NotFound
@@ -61,6 +62,7 @@ def blueprint(shelf: Shelf, meters: Meters, fetch: Fetch, limits: Limits | None 
     routes = APIBlueprint("knn", __name__, abp_tags=[TAG])
 
     @routes.post("/knn-service", summary="Nearest items", request_body=_body(KNN_FIELDS), responses={"200": _LIST})
+    @reads
     def knn_service() -> Response:
         with meters.time("full_knn_request_time"):
             query = read_query(_json_body(), most)
@@ -71,6 +73,7 @@ def blueprint(shelf: Shelf, meters: Meters, fetch: Fetch, limits: Limits | None 
     @routes.post(
         "/metadata", summary="Metadata of items", request_body=_body(METADATA_FIELDS), responses={"200": _LIST}
     )
+    @reads
     def metadata() -> Response:
         body = _json_body()
         ids = read_ids(_required(body, "ids"), most)

@@ -6,14 +6,18 @@ import threading
 
 from PIL import Image
 
-from clipsieve.errors import NotFound
+from clipsieve.errors import InputError, NotFound
 from clipsieve.index.collection import Collection
 
 SIDE = 512
 """Pixels of the longer side."""
 
 MOST_BYTES = 64 * 2**20
-MOST_PIXELS = 100_000_000
+MOST_PIXELS = 89_478_485
+"""Of an image that is decoded here, where Pillow begins to warn: 270 MB of RGB, and each thread may have one."""
+
+_PROGRAMS = frozenset({"EPS", "WMF"})
+"""Formats that Pillow has another program draw."""
 
 
 class Pictures:
@@ -45,11 +49,27 @@ class Pictures:
         return picture
 
 
+def refuse_bombs(data: bytes) -> None:
+    """InputError for an encoded image of more than MOST_PIXELS, going by its header. What is none, the decoder says."""
+    try:
+        opened = Image.open(io.BytesIO(data))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        pixels = "far too many"
+    except Exception:  # Pillow's readers raise nearly anything
+        return
+    else:
+        with opened:
+            if opened.width * opened.height <= MOST_PIXELS:
+                return
+            pixels = f"{opened.width} x {opened.height}"
+    raise InputError(f"The image has {pixels} pixels, and at most {MOST_PIXELS:,} are decoded; send a smaller one.")
+
+
 def small_jpeg(data: bytes) -> str | None:
     """An encoded image as base64 of a JPEG of at most SIDE pixels; None if it cannot be decoded."""
     try:
         with Image.open(io.BytesIO(data)) as opened:
-            if opened.width * opened.height > MOST_PIXELS:
+            if opened.width * opened.height > MOST_PIXELS or opened.format in _PROGRAMS:
                 return None
             opened.draft("RGB", (SIDE, SIDE))
             image = opened.convert("RGB")
