@@ -331,8 +331,11 @@ def test_texts_and_images_are_embedded_once(client, model):
         classify(client, id, jpeg(0))
     assert (model.texts, model.images) == (["bottle", "can"], 1)
     deploy(client, BOTTLE, {**CAN, "examples_to_exclude": ["tin"]}, augment_examples=False, deployed_id=id)
-    classify(client, id, jpeg(0))
+    plain = classify(client, id, jpeg(0)).get_json()
     assert (model.texts, model.images) == (["bottle", "can", "tin"], 1)
+    deploy(client, BOTTLE, {**CAN, "examples_to_exclude": ["tin"]}, augment_examples=True, deployed_id=id)
+    assert classify(client, id, jpeg(0)).get_json() != plain
+    assert len(model.texts) == 3 + 3 * len(OPENAI)
 
 
 def test_what_another_process_changes_in_the_store_shows(client, store):
