@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -13,10 +14,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException
 
 import clipsieve
-from clipsieve.back import knn
+from clipsieve.back import classify, knn
+from clipsieve.back.classifier import Classifier
 from clipsieve.back.meters import Meters
 from clipsieve.back.shelf import Fetch, Shelf
-from clipsieve.errors import ClipsieveError, InputError, NotFound
+from clipsieve.back.stores import MemoryStore, Store
+from clipsieve.errors import ClipsieveError, Closed, InputError, NotFound, Overloaded, TimedOut
 
 log = logging.getLogger("clipsieve.back")
 
@@ -24,11 +27,19 @@ ErrorAnswer = Callable[[ClipsieveError, int], Response]
 
 
 def create_app(
-    shelf: Shelf, *, fetch: Fetch, meters: Meters | None = None, limits: knn.Limits | None = None
+    shelf: Shelf,
+    *,
+    fetch: Fetch,
+    meters: Meters | None = None,
+    limits: knn.Limits | None = None,
+    embedder: Callable[[], Any] | None = None,
+    store: Store | None = None,
 ) -> OpenAPI:
     """The service over these collections.
 
-    fetch  gets an image by URL for those who ask with one
+    fetch     gets an image by URL for those who ask with one
+    embedder  gives the model that images are classified with, when it is first needed; None for no such routes
+    store     where deployed classifiers are kept; by default they are forgotten with the service
     """
     meters = meters or Meters()
     app = OpenAPI(
@@ -38,18 +49,25 @@ def create_app(
     )
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.register_api(knn.blueprint(shelf, meters, fetch, limits))
+    if embedder is not None:
+        app.register_api(classify.blueprint(Classifier(embedder), store or MemoryStore(), meters))
     _add_operations(app, shelf, meters)
-    shapes: Mapping[str, ErrorAnswer] = {"knn": knn.error_answer}
+    shapes: Mapping[str, ErrorAnswer] = {"knn": knn.error_answer, "directai": classify.error_answer}
+    protocols = {rule.rule: rule.endpoint.split(".")[0] for rule in app.url_map.iter_rules()}
 
     def shape() -> ErrorAnswer:
-        return shapes.get(request.blueprint or "", error_answer)
+        # A method that a route does not take has no blueprint.
+        return shapes.get(request.blueprint or protocols.get(request.path, ""), error_answer)
 
     @app.errorhandler(ClipsieveError)
     def expected(error: ClipsieveError) -> Response:
         status = status_of(error)
-        if status >= 500:
+        if status == 500:
             log.error("%s %s: %s", request.method, request.path, error)
-        return shape()(error, status)
+        answer = shape()(error, status)
+        if status == 503:
+            answer.headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after", 1.0)))
+        return answer
 
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> Response:
@@ -93,6 +111,8 @@ def status_of(error: ClipsieveError) -> int:
     """The HTTP status that says whose fault it is."""
     if isinstance(error, InputError):
         return 400
+    if isinstance(error, Overloaded | TimedOut | Closed):
+        return 503
     return 404 if isinstance(error, NotFound) else 500
 
 

@@ -35,10 +35,13 @@ class Binding:
             raise InputError(f"port {self.port}, threads {self.threads}: a port is below 65536, threads are 1 or more.")
 
 
-def serve(make_app: Callable[[], Any], binding: Binding, ready: Callable[[str], None]) -> int:
+def serve(
+    make_app: Callable[[], tuple[Any, Callable[[], None]]], binding: Binding, ready: Callable[[str], None]
+) -> int:
     """Answer requests until SIGTERM or SIGINT, then finish those being answered; the exit status.
 
-    make_app  makes the application, in the process that answers. A ClipsieveError ends the service with its sentence
+    make_app  makes the application, and what is to be called after its last answer, in the process that answers. A
+              ClipsieveError ends the service with its sentence
     ready     told the address once it listens; port 0 takes a free one
     """
     from gunicorn.app.base import BaseApplication
@@ -66,7 +69,9 @@ def serve(make_app: Callable[[], Any], binding: Binding, ready: Callable[[str], 
 
         def load(self) -> Any:
             try:
-                return make_app()
+                app, close = make_app()
+                self.cfg.set("worker_exit", lambda server, worker: close())
+                return app
             except ClipsieveError as error:
                 print(f"Error: {error}", file=sys.stderr, flush=True)
                 sys.exit(Arbiter.APP_LOAD_ERROR)

@@ -266,12 +266,14 @@ class _Job:
         return FaissIndex(made, positions(self._all_ids), effort=8)
 
     def _free(self, suffix: str) -> str:
-        """A name for a file of this modality that the manifest does not use: image.index, else image_2.index, ..."""
-        used = {file.path for index in self.writer.manifest.indices for file in index.files.values()}
-        number = 1
-        while (name := f"{self.modality}{'' if number == 1 else f'_{number}'}.{suffix}") in used:
-            number += 1
-        return name
+        """A name for a file of this modality: image.index, then image_2.index, image_3.index, ...
+
+        None is used again at once: a reader of the last commit may not have opened the file yet.
+        """
+        used = [file.path for index in self.writer.manifest.indices for file in index.files.values()]
+        found = [re.fullmatch(rf"{self.modality}(?:_(\d+))?\..*", path) for path in used]
+        number = 1 + max((int(match[1] or 1) for match in found if match), default=0)
+        return f"{self.modality}{'' if number == 1 else f'_{number}'}.{suffix}"
 
 
 def make_background(folder: Path, manifest: Manifest) -> Int64:

@@ -5,7 +5,7 @@ Opening costs no memory: vectors are mapped, and an index is read when a questio
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from clipsieve import manifest as manifests
 from clipsieve import shards
-from clipsieve.errors import CollectionDamaged, CollectionMissing, NotFound
+from clipsieve.errors import CollectionChanged, CollectionDamaged, CollectionMissing, NotFound
 from clipsieve.index import bare, costs
 from clipsieve.index.calibrate import SAMPLE, Background
 from clipsieve.index.duplicates import Groups
@@ -25,7 +25,7 @@ from clipsieve.index.stored import FLAT, ROLES, entry_of, open_covered, open_gro
 from clipsieve.manifest import Manifest
 from clipsieve.protocols import VectorIndex
 from clipsieve.types import Int64
-from clipsieve.whole import require_whole
+from clipsieve.whole import changed, require_whole
 
 _T = TypeVar("_T")
 Signature = tuple[int, int, int] | None
@@ -61,7 +61,7 @@ class Opened:
             signature = signature_of(folder)  # before reading: what is committed meanwhile shows as stale
             try:
                 return cls._at(folder, signature, state, progress)
-            except CollectionDamaged:
+            except (CollectionChanged, CollectionDamaged):
                 if signature_of(folder) == signature:
                     raise  # else files went because of a commit made meanwhile
 
@@ -101,19 +101,21 @@ class Opened:
         return signature_of(self.folder) != self._signature
 
     def again(self) -> "Opened":
-        """The folder's last commit; the metadata store is brought up to it, and an index that it still has is kept."""
+        """The folder's last commit, with the same cache brought up to it, and what it still has of the indices.
+
+        Who is at work with this one may go on.
+        """
         while True:
             signature = signature_of(self.folder)
             try:
                 manifest = shards.open_manifest(self.folder)
                 require_whole(self.folder, manifest)
-                self.metadata.update(manifest)
                 removed = shards.read_removed(self.folder, manifest)
-            except CollectionDamaged:
+                new = Opened(self.folder, manifest, removed, self.metadata.at(manifest), signature)
+            except (CollectionChanged, CollectionDamaged):
                 if signature_of(self.folder) == signature:
                     raise
             else:
-                new = Opened(self.folder, manifest, removed, self.metadata, signature)
                 new._keep_indices(self)
                 return new
 
@@ -164,6 +166,23 @@ class Opened:
     def background(self, modality: str) -> Background:
         """The sample that calibration is measured on. InputError for a collection too small to have one."""
         return self._once("background", modality, lambda: self._open_background(modality))
+
+    def keys(self, ids: Sequence[int] | Int64) -> list[str]:
+        """The keys of these ids, in order. NotFound names one that was never given; CollectionChanged, see `_asked`."""
+        return self._asked(self.metadata.keys, ids)
+
+    def items(self, ids: Sequence[int] | Int64) -> list[Mapping[str, object]]:
+        """The metadata rows of these ids, in order; else as `keys`."""
+        return self._asked(self.metadata.get, ids)
+
+    def _asked(self, read: Callable[[Sequence[int] | Int64], _T], ids: Sequence[int] | Int64) -> _T:
+        """The cache may have followed somebody else to a later commit: CollectionChanged if rows of this one went."""
+        try:
+            return read(ids)
+        except NotFound as error:
+            if self.rows(self.modalities[0]).has(np.asarray(ids, dtype=np.int64)).all():
+                raise changed(self.folder) from error
+            raise
 
     def require(self, ids: Sequence[int] | Int64) -> None:
         """NotFound if one of these was removed."""

@@ -7,13 +7,14 @@ from typing import Literal
 import numpy as np
 
 from clipsieve import shards
-from clipsieve.errors import CollectionDamaged, NotFound
+from clipsieve.errors import CollectionDamaged, CollectionError, NotFound
 from clipsieve.index.duplicates import Groups
 from clipsieve.index.flat import CombinedIndex, FlatIndex
 from clipsieve.index.scan import Ids, Rows
 from clipsieve.manifest import Index, Manifest, Shard
 from clipsieve.protocols import VectorIndex
 from clipsieve.types import Int64
+from clipsieve.whole import reading
 
 Modality = Literal["image", "text"]
 
@@ -106,8 +107,12 @@ def open_groups(folder: Path, manifest: Manifest) -> Groups:
         raise NotFound(f"{folder} has no duplicate groups yet; run `clipsieve index {folder}` to find them.")
     covered = [s for s in shards_of(manifest, "image") if s.number in entry.shards]
     path = folder / entry.files["groups"].path
+    groups: Int64
     try:
-        groups: Int64 = np.load(path, mmap_mode="r")
+        with reading(folder, [entry.files["groups"]]):
+            groups = np.load(path, mmap_mode="r")
+    except CollectionError:
+        raise
     except (OSError, ValueError) as error:
         raise CollectionDamaged(f"{path} cannot be read ({error}); run `clipsieve index --rebuild`.") from error
     return Groups(indexed_ids(folder, covered, "image"), groups)

@@ -19,6 +19,7 @@ from clipsieve.index.plan import TRAINING_PER_LIST
 from clipsieve.index.scan import Rows
 from clipsieve.manifest import Index
 from clipsieve.types import Float32, Int64, Neighbors
+from clipsieve.whole import reading
 
 RECALL_AT = 40
 """Recall is measured at the number of answers that a search gives by default."""
@@ -157,19 +158,15 @@ def _truth(rows: Rows, queries: Float32, selves: Int64) -> Neighbors:
 
 def open_faiss(folder: Path, entry: Index, ids: Int64) -> FaissIndex:
     """The faiss index of a manifest's entry, over the rows of these ids. CollectionDamaged if it is not that."""
-    for file in entry.files.values():
-        path = folder / file.path
-        if not path.is_file() or path.stat().st_size != file.size:
-            raise CollectionDamaged(
-                f"{path} is not the index that the manifest names; run `clipsieve index --rebuild`."
-            )
     path = folder / entry.files["index"].path
     effort, error = entry.parameters.get("effort"), float(entry.parameters.get("score_error", 0.0))
-    if "lists" in entry.files:
-        faiss = faiss_index.load_faiss()
-        index = FaissIndex(faiss.read_index(str(path), faiss.IO_FLAG_ONDISK_SAME_DIR), positions(ids), effort, error)
-    else:
-        index = faiss_index.read_index(path, positions(ids), effort, error)
+    try:
+        with reading(folder, entry.files.values()):
+            index = faiss_index.read_index(path, positions(ids), effort, error, beside="lists" in entry.files)
+    except CollectionDamaged as damage:
+        raise CollectionDamaged(
+            f"{path} is not the index that the manifest names; run `clipsieve index --rebuild`."
+        ) from damage
     if index.count != len(ids) or index.count != entry.rows:
         raise CollectionDamaged(
             f"{path} holds {index.count} rows and the manifest says {entry.rows}; run `clipsieve index --rebuild`."

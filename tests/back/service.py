@@ -19,8 +19,8 @@ class Service:
     process: subprocess.Popen[str]
 
     def ask(self, path, body=None, headers=None):
-        """GET, or POST a value as JSON; status, headers, and the answer as JSON or text."""
-        data = None if body is None else json.dumps(body).encode()
+        """GET, or POST bytes or a value as JSON; status, headers, and the answer as JSON or text."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json", **(headers or {})})
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:

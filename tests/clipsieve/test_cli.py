@@ -24,6 +24,7 @@ from clipsieve.index.build import build_indices
 from clipsieve.inference.fake import FakeEmbedder
 from clipsieve.parts import Parts
 from clipsieve.peer_flags import PEERS, rewrite
+from tests.inference.pictures import write_tree
 
 COLOURS = {"red": (220, 30, 30), "green": (20, 200, 40), "blue": (30, 40, 220)}
 PER_COLOUR = 10
@@ -314,6 +315,22 @@ def test_label_takes_directais_call_on_a_folder_of_images(run, images, deploy_bo
     assert len(lines(tmp_path / "p.csv")) == 3
     assert "accuracy 1.0000" in run("label", *words, "--eval_only", "True").stdout
     assert sorted(p.name for p in tmp_path.iterdir()) == ["classifier.json", "list.txt", "o.csv", "p.csv"]
+
+
+def test_directais_csv_has_the_folders_as_labels_where_there_are_any(run, images, deploy_body, tmp_path):
+    def ask(root, out):
+        run("label", "--root", root, "--classifier_json_file", deploy_body, "--output_file", tmp_path / out)
+        return lines(tmp_path / out)
+
+    red = (images / "red" / "1.png").read_bytes()
+    write_tree(tmp_path / "in", {"red/a.b.png": red, "x, y/c.png": red})
+    assert ask(tmp_path / "in", "folders.csv") == [
+        ["path", "label", "pred", "is_correct"],
+        ["red/a.b", "red", "red", "1.0"],
+        ["x, y/c", "x, y", "red", "0.0"],
+    ]
+    write_tree(tmp_path / "flat", {"a.png": red})
+    assert ask(tmp_path / "flat", "flat.csv") == [["path", "pred"], ["flat/a", "red"]]
 
 
 def test_failures_are_one_sentence(run, photos, tmp_path):

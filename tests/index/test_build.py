@@ -108,7 +108,7 @@ def test_an_approximate_index_is_tuned_measured_extended_and_rebuilt(tmp_path: P
 
     (again,) = build_indices(tmp_path, rebuild=True)
     assert (again.action, again.entry.kind) == ("built", "flat")
-    assert [p.name for p in tmp_path.glob("image*")] == ["image.groups.npy"]
+    assert [p.name for p in tmp_path.glob("image*")] == ["image_3.groups.npy"]
 
 
 def test_an_effort_that_sufficed_is_kept_while_it_does() -> None:
@@ -178,6 +178,16 @@ def test_a_changed_index_file_is_not_answered_from(tmp_path: Path) -> None:
     (tmp_path / "image.index").write_bytes(b"short")
     with pytest.raises(CollectionDamaged, match="rebuild"):
         open_index(tmp_path, read_manifest(tmp_path), "image")
+
+
+def test_names_of_index_files_do_not_come_again_at_once(tmp_path: Path) -> None:
+    add(tmp_path, clustered(900))
+    names = []
+    for _ in range(3):
+        (built,) = build_indices(tmp_path, factory="IVF8,Flat", rebuild=True)
+        names += [file.path for file in built.entry.files.values()]
+    assert len(set(names)) == 6
+    assert sorted(path.name for path in tmp_path.glob("image*")) == sorted(names[-2:])
 
 
 def test_an_index_over_shards_that_are_gone_does_not_count(tmp_path: Path) -> None:

@@ -459,3 +459,38 @@ def test_nearest_fills_up_what_duplicates_took(folder: Path, indexed: bool) -> N
         assert (plain >= 300).sum() > 20
         assert (once >= 300).sum() == 0
         assert (np.diff(scores) <= 0).all()
+
+
+def test_every_item_is_in_one_view(photos: Collection) -> None:
+    question = MetaClass("bus", ["bus"], ["truck"], threshold=0.3)
+    seen = {view: photos.search(question, k=300, view=view).hits for view in ("matched", "rejected", "below")}
+    counted = photos.distribution(question)
+    assert [len(hits) for hits in seen.values()] == [counted.matched, counted.rejected, counted.below]
+    assert min(len(hits) for hits in seen.values()) > 0
+    assert sorted(hit.id for hits in seen.values() for hit in hits) == list(range(300))
+    for hits in seen.values():
+        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert all(hit.score >= 0.3 and hit.margin <= 0 for hit in seen["rejected"])
+    assert all(hit.score < 0.3 for hit in seen["below"])
+
+
+def test_other_orders(photos: Collection) -> None:
+    question = MetaClass("bus", ["bus"], ["truck"])
+    hits = photos.search(question, k=300).hits
+    by_margin = photos.search(question, k=20, order="margin").hits
+    newest = photos.search(question, k=20, order="new").hits
+    assert [h.id for h in by_margin] == [h.id for h in sorted(hits, key=lambda h: (-h.margin, -h.score, h.id))[:20]]
+    assert [h.id for h in newest] == sorted((h.id for h in hits), reverse=True)[:20]
+    by_margin = photos.search(question, k=20, order="margin", where="n < 100", view="rejected").hits
+    assert all(hit.margin <= 0 and hit.id < 100 for hit in by_margin)
+
+
+def test_explain_gives_every_example_its_score(photos: Collection) -> None:
+    question = MetaClass("bus", ["bus", "dog"], ["truck"])
+    hit = photos.search(question, k=1).hits[0]
+    meta, positive, negative = photos.explain(question, hit.id)
+    assert meta == question
+    assert max(positive) == pytest.approx(hit.score)
+    assert max(positive) - max(negative) == pytest.approx(hit.margin)
+    with pytest.raises(NotFound):
+        photos.explain(question, 10**6)
