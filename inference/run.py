@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clipsieve.errors import ClipsieveError, CollectionDamaged, InputError
+from clipsieve.errors import ClipsieveError, CollectionChanged, InputError
 from clipsieve.inference.checkpoint import Tensors
 from clipsieve.inference.decode import MAX_PIXELS, decode
 from clipsieve.inference.embedder import StagedEmbedder
@@ -92,7 +92,7 @@ def embed_collection(
 
         @contextlib.contextmanager
         def turn() -> Iterator[Writer]:
-            with contextlib.suppress(CollectionDamaged):  # compacted meanwhile; under the lock it is looked at again
+            with contextlib.suppress(CollectionChanged):  # under the lock it is looked at again
                 keys.look(read_manifest(folder))  # nobody has to wait for most of it
             with next_turn() as writer:
                 keys.look(writer.manifest)
