@@ -1,7 +1,7 @@
-"""The folder's writer for one commit at a time: the same for who works alone, one after others had theirs for who shares.
+"""The folder's writer for one commit at a time: always the same for who works alone, in turn for those who share.
 
-Those who share a folder embed without its lock, each another part of one input, on any number of hosts. For a commit they
-wait for the lock, read the manifest anew, and take ids and the shard's number from that.
+Those who share a folder embed without its lock, each another part of one input, on any number of hosts. For a commit
+they wait for the lock, read the manifest anew, and take ids and the shard's number from that.
 """
 
 import contextlib
