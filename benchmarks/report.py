@@ -133,6 +133,10 @@ def growing(record: Record) -> Iterator[Figure]:
     yield Figure(f"{what}: over embedding and indexing all", share(added, made), most=0.03)
     yield Figure(f"{what} and extending the index: over embedding and indexing all", share(whole, made), most=0.03)
     yield Figure(f"{what}: over embedding all", share(added, seconds["embed"]))
+    part = record["added"] / record["rows"]
+    fixed = [a - part * e for a, e in zip(added, seconds["embed"], strict=False)]
+    each = statistics.median(fixed) / record["rows"] * 1e6
+    yield Figure("adding: for each file that was there already, microseconds", each)
     yield Figure("extending the index: over making it", share(seconds["extend"], seconds["index"]))
     late = statistics.median(seconds["add"][-len(added) :]) / statistics.median(added)
     yield Figure(f"the last of {record['adds']} additions: over the first", late)

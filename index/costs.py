@@ -29,7 +29,7 @@ REMOVED_SHARE = 0.2
 """From which compacting is worth it: it writes all that is left anew, and gains space; searches lose nothing by it."""
 
 MANY_SHARDS = 1_000
-"""So many more than need be cost a tenth of a second whenever the collection is opened."""
+"""So many more than need be cost a fifth of a second whenever the collection is opened."""
 
 SHARD_ROWS = 100_000
 

@@ -1,8 +1,7 @@
 """Embedded batches on their way to becoming a shard."""
 
 import json
-from collections.abc import Callable, Container, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import pyarrow as pa
 
 from clipsieve.errors import InputError
 from clipsieve.inference.reader import Source
+from clipsieve.inference.turns import Turn
 from clipsieve.manifest import Manifest
 from clipsieve.manifest import Source as Progress
 from clipsieve.protocols import ImageEmbedder, TextEmbedder
@@ -18,8 +18,6 @@ from clipsieve.types import Embeddings, Float32, Skipped
 from clipsieve.writer import Writer
 
 TWICE = "Its key was given to an earlier item; give each a key of its own."
-
-Turn = Callable[[], AbstractContextManager[Writer]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,31 +1,31 @@
 """A source, through an embedder, into a collection: decoding ahead in threads, committing shard by shard, resumable."""
 
-import contextlib
 import io
 import os
 import time
 from collections.abc import Callable, Container, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from clipsieve.errors import ClipsieveError, CollectionDamaged, InputError
+from clipsieve.errors import ClipsieveError, InputError
 from clipsieve.inference.checkpoint import Tensors
 from clipsieve.inference.decode import MAX_PIXELS, decode
 from clipsieve.inference.embedder import StagedEmbedder
-from clipsieve.inference.pending import TWICE, Embedded, Pending, Row, Turn, read_of
+from clipsieve.inference.pending import TWICE, Embedded, Pending, Row, read_of
 from clipsieve.inference.probe import probe
 from clipsieve.inference.reader import Source
-from clipsieve.manifest import Manifest, read_manifest
+from clipsieve.inference.turns import Keys, turns
+from clipsieve.manifest import Manifest
 from clipsieve.ordered import ordered_map, processors
 from clipsieve.protocols import TextEmbedder
 from clipsieve.shards import read_metadata, read_skipped
 from clipsieve.types import Float32, ImageItem, Skipped, content_hash
-from clipsieve.writer import Writer, open_writer
 
 THUMB_SIDE = 256
 READ_AHEAD_BYTES = 512 * 2**20
@@ -87,19 +87,9 @@ def embed_collection(
         )
     folder, seen = Path(out), probe(embedder)
     new = Manifest(model=embedder.model, dim=embedder.dim, licence=licence, probe=seen)
-    with _turns(folder, new, waiting) as next_turn:
-        keys = Keys(folder)
-
-        @contextlib.contextmanager
-        def turn() -> Iterator[Writer]:
-            with contextlib.suppress(CollectionDamaged):  # compacted meanwhile; under the lock it is looked at again
-                keys.look(read_manifest(folder))  # nobody has to wait for most of it
-            with next_turn() as writer:
-                keys.look(writer.manifest)
-                _require_same_input(folder, writer.manifest, source)
-                yield writer
-                keys.looked_at(writer.manifest)  # what is new in it is what was just written
-
+    keys = Keys(folder)
+    require = partial(_require_same_input, folder, source)
+    with turns(folder, new, keys, require, waiting) as turn:
         with turn() as writer:
             manifest = writer.manifest
             if manifest.probe is not None:
@@ -125,38 +115,7 @@ def embed_collection(
     return RunSummary(read, pending.embedded, pending.skipped, seconds, rate, cursor)
 
 
-@contextlib.contextmanager
-def _turns(folder: Path, new: Manifest, waiting: Callable[[str], object] | None) -> Iterator[Turn]:
-    """What gives the folder's writer for a commit: one that is held for the block, or where `waiting` one in turn."""
-    with open_writer(folder, new, waiting=waiting) as writer:
-        if waiting is None:
-            yield lambda: contextlib.nullcontext(writer)
-            return
-    # It was whole a moment ago, and looking at each file of a large one takes long over a network.
-    yield lambda: open_writer(folder, new, damaged=True, waiting=waiting)
-
-
-class Keys:
-    """Keys of a folder's items, as far as it was looked at."""
-
-    def __init__(self, folder: Path) -> None:
-        self.taken: set[str] = set()
-        self._folder = folder
-        self._shards: set[int] = set()
-
-    def look(self, manifest: Manifest) -> None:
-        """Read the keys of shards that were not looked at yet."""
-        for shard in manifest.shards:
-            if shard.rows and shard.number not in self._shards:
-                self.taken.update(read_metadata(self._folder, shard, ["key"])["key"].to_pylist())
-                self._shards.add(shard.number)
-
-    def looked_at(self, manifest: Manifest) -> None:
-        """Take all shards as looked at."""
-        self._shards.update(shard.number for shard in manifest.shards)
-
-
-def _require_same_input(folder: Path, manifest: Manifest, source: Source) -> None:
+def _require_same_input(folder: Path, source: Source, manifest: Manifest) -> None:
     """InputError unless all that was read is of `source`, cut into as many parts."""
     if any(s.added and s.input == source.name for s in manifest.sources):
         raise InputError(f"{folder} was given {source.name!r} with `clipsieve add`; go on with that.")
