@@ -6,7 +6,7 @@
 one thread, with as many rows at a time as the batcher may take. One model is made up: asleep for 20 ms a call and 50
 microseconds a row, it leaves the processors to the threads, as one on a GPU does, and cares for nothing but how full
 its batches are. The others are the demo model's towers, on all processors but one, which is left to the threads;
-images are JPEGs of 640 x 480, or given as pixels. All take turns within a round, and ratios are medians of each round's own.
+images are JPEGs of 640 x 480, or given as pixels. All take turns within a round; ratios are medians of each round's own.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def repeat(embed: Callable[[list[Any]], Float32], rows: list[Any], seconds: floa
 
 
 def closed_loop(ask: Callable[[], object], threads: int, seconds: float) -> tuple[float, list[float]]:
-    """Answers a second, and the seconds of each, within the time in which all of the threads were at it."""
+    """Answers a second, and the seconds of each, in a time in which all of the threads were at it."""
     all_at_it = threading.Barrier(threads + 1)
     stop = threading.Event()
     answers: list[tuple[float, float]] = []
@@ -86,6 +86,8 @@ def closed_loop(ask: Callable[[], object], threads: int, seconds: float) -> tupl
     all_at_it.wait()
     begin = time.perf_counter()
     time.sleep(seconds)
+    while len(answers) < threads:  # a busy machine
+        time.sleep(seconds / 10)
     end = time.perf_counter()
     stop.set()
     for thread in asking:
