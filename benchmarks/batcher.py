@@ -6,7 +6,7 @@
 one thread, with as many rows at a time as the batcher may take. One model is made up: asleep for 20 ms a call and 50
 microseconds a row, it leaves the processors to the threads, as one on a GPU does, and cares for nothing but how full
 its batches are. The others are the demo model's towers, on all processors but one, which is left to the threads;
-images are JPEGs of 640 x 480, or given as pixels. All take turns within a round; ratios are medians of each round's own.
+images are JPEGs of 640 x 480, or given as pixels. All take turns within a round, whose ratios the medians are of.
 """
 
 from __future__ import annotations
