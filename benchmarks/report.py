@@ -163,6 +163,22 @@ def growing(record: Record) -> Iterator[Figure]:
     yield Figure("opening a thousand small shards: over one shard", opened["many_shards"] / opened["one_shard"])
 
 
+def batcher(record: Record) -> Iterator[Figure]:
+    for name, model in record["models"].items():
+        alone = zip(model["loops"]["1"], model["alone_s"], strict=True)
+        judged = name == "20 ms a call"  # the others share the processors with those who ask
+        added = statistics.median(loop["median_s"] - seconds for loop, seconds in alone) * 1e3
+        yield Figure(f"{name}: a lone row's time, ms more than without the batcher", added, 1 if judged else None)
+        for threads, loops in model["loops"].items():
+            rates = zip(loops, model["rows_per_s"], strict=True)
+            ratio = statistics.median(loop["rows_per_s"] / floor for loop, floor in rates)
+            yield Figure(f"{name}, {threads} threads: rows a second over batches of {record['max_batch']}", ratio)
+        busy = statistics.median(loop["rows_per_s"] / loop["model_rows_per_s"] for loop in loops)
+        yield Figure(f"{name}, {threads} threads: share of the time in the model", busy, least=0.95 if judged else None)
+        rows = statistics.median(loop["rows_per_call"] for loop in loops)
+        yield Figure(f"{name}, {threads} threads: rows in a call", rows, least=24 if judged else None)
+
+
 FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "labelling": labelling,
     "exact_scan": exact_scan,
@@ -172,6 +188,7 @@ FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "memory": memory,
     "pipeline": pipeline,
     "growing": growing,
+    "batcher": batcher,
 }
 
 
