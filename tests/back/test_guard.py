@@ -11,9 +11,9 @@ from werkzeug.serving import make_server
 
 from clipsieve.back import guard
 from clipsieve.back.app import create_app
-from clipsieve.back.gate import parse_rate
+from clipsieve.back.gate import Gate, parse_rate
 from clipsieve.back.guard import Policy, reads
-from clipsieve.back.protect import Protection
+from clipsieve.back.protect import Protection, State
 from clipsieve.back.shelf import Shelf
 from clipsieve.errors import InputError
 
@@ -24,10 +24,10 @@ FORM = {"Content-Type": "multipart/form-data; boundary=a"}
 
 
 class Server:
-    """The application on a port of this machine, with two routes more: one that writes and one that reads, by POST."""
+    """The application on a port of this machine, with three routes more: to write, to read by POST, and to wait."""
 
-    def __init__(self, port, written):
-        self.port, self.written = port, written
+    def __init__(self, port, written, held_one, let_go):
+        self.port, self.written, self.held_one, self.let_go = port, written, held_one, let_go
 
     def ask(self, method="GET", path="/indices-list", body=None, **headers):
         """Status, headers, and the answer's text. `_` in a header's name is `-`."""
@@ -42,9 +42,9 @@ class Server:
 
 
 @contextmanager
-def serving(policy=None, rate=None):
-    app = create_app(Shelf(), fetch=lambda url: b"", protection=Protection(policy or Policy(), rate=rate))
-    written = []
+def serving(policy=None, **parts):
+    app = create_app(Shelf(), fetch=lambda url: b"", protection=Protection(policy or Policy(), **parts))
+    written, held_one, let_go = [], threading.Event(), threading.Event()
 
     @app.route("/write", methods=["POST", "PUT", "DELETE"])
     def write():
@@ -56,11 +56,16 @@ def serving(policy=None, rate=None):
     def read():
         return Response(request.get_data(), mimetype="text/html")
 
+    @app.get("/held")
+    def held():
+        held_one.set()
+        return {"let_go": let_go.wait(60)}
+
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield Server(server.server_port, written)
+        yield Server(server.server_port, written, held_one, let_go)
     finally:
         server.shutdown()
         thread.join()
@@ -368,6 +373,25 @@ def test_who_asks_too_often_is_told_when_to_ask_again():
         assert (status, 1700 < int(headers["Retry-After"]) <= 1800) == (429, True)
         assert "--rate-limit" in json.loads(text)["message"]
         assert server.ask(path="/healthz")[0] == 200
+
+
+def test_who_waits_too_long_for_a_turn_is_told_to_come_back():
+    with serving(gate=Gate(answering=1, waiting=2, patience=0.05)) as server:
+        held = threading.Thread(target=server.ask, args=("GET", "/held"))
+        held.start()
+        assert server.held_one.wait(60)
+        status, headers, _ = server.ask()
+        assert (status, headers["Retry-After"]) == (503, "1")
+        server.let_go.set()
+        held.join(60)
+        assert server.ask()[0] == 200
+
+
+def test_a_service_that_ends_is_not_ready():
+    with serving(state=State(draining=True)) as server:
+        status, _, text = server.ask(path="/readyz")
+        assert (status, json.loads(text)) == (503, {"status": "draining"})
+        assert server.ask()[0] == 200
 
 
 # ------------------------------------------------------------------------------------------------------------ headers
