@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -13,12 +14,14 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException
 
 import clipsieve
-from clipsieve.back import knn, logs
+from clipsieve.back import api, classify, knn, logs
+from clipsieve.back.classifier import Classifier
 from clipsieve.back.guard import for_all
 from clipsieve.back.meters import Meters
 from clipsieve.back.protect import Protection, State, protect
 from clipsieve.back.shelf import Fetch, Shelf
-from clipsieve.errors import ClipsieveError, InputError, NotFound
+from clipsieve.back.stores import MemoryStore, Store
+from clipsieve.errors import ClipsieveError, Closed, CollectionChanged, InputError, NotFound, Overloaded, TimedOut
 
 log = logging.getLogger("clipsieve.back")
 
@@ -31,11 +34,15 @@ def create_app(
     fetch: Fetch,
     meters: Meters | None = None,
     limits: knn.Limits | None = None,
+    embedder: Callable[[], Any] | None = None,
+    store: Store | None = None,
     protection: Protection | None = None,
 ) -> OpenAPI:
     """The service over these collections.
 
     fetch       gets an image by URL for those who ask with one
+    embedder    gives the model that images are classified with, when it is first needed; None for no such routes
+    store       where deployed classifiers are kept; by default they are forgotten with the service
     protection  who may ask and how much; by default what protects a service on one's own machine
     """
     meters = meters or Meters()
@@ -44,21 +51,40 @@ def create_app(
         "clipsieve",
         info={"title": "clipsieve", "version": clipsieve.__version__},
         static_folder=None,
+        validation_error_callback=lambda error: error_answer(InputError(api.validation_sentence(error)), 400),
     )
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.register_api(knn.blueprint(shelf, meters, fetch, limits))
+    app.register_api(api.blueprint(shelf, fetch))
+    if embedder is not None:
+        app.register_api(classify.blueprint(Classifier(embedder), store or MemoryStore(), meters))
     _add_operations(app, meters, protection.state)
-    shapes: Mapping[str, ErrorAnswer] = {"knn": knn.error_answer}
+    shapes: Mapping[str, ErrorAnswer] = {"knn": knn.error_answer, "directai": classify.error_answer}
+    protocols = {rule.rule: rule.endpoint.split(".")[0] for rule in app.url_map.iter_rules()}
 
     def shape() -> ErrorAnswer:
-        return shapes.get(request.blueprint or "", error_answer)
+        # A method that a route does not take has no blueprint.
+        return shapes.get(request.blueprint or protocols.get(request.path, ""), error_answer)
 
     @app.errorhandler(ClipsieveError)
     def expected(error: ClipsieveError) -> Response:
         status = status_of(error)
-        if status >= 500:
+        if status == 500:
             log.error("%s %s: %s", request.method, request.path, error)
-        return shape()(error, status)
+        answer = shape()(error, status)
+        if status == 503:
+            answer.headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after", 1.0)))
+        return answer
+
+    @app.errorhandler(CollectionChanged)
+    def overtaken(error: CollectionChanged) -> Any:
+        if "again" in g:
+            return expected(error)
+        g.again = True
+        try:
+            return app.make_response(app.dispatch_request())  # once more, of the commit that is there now
+        except ClipsieveError as other:
+            return expected(other)
 
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> Response:
@@ -109,6 +135,8 @@ def status_of(error: ClipsieveError) -> int:
     """The HTTP status that says whose fault it is."""
     if isinstance(error, InputError):
         return 400
+    if isinstance(error, Overloaded | TimedOut | Closed | CollectionChanged):
+        return 503
     return 404 if isinstance(error, NotFound) else 500
 
 

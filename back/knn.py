@@ -213,7 +213,7 @@ def _found(served: Served, query: Query, vector: Float32, meters: Meters) -> lis
 
 def _json_body() -> Mapping[str, Any]:
     try:
-        body = json.loads(request.get_data(cache=False))
+        body = json.loads(request.get_data())
     except (ValueError, RecursionError) as error:
         raise InputError(f"The request's body is not JSON ({error}).") from None
     if not isinstance(body, dict):

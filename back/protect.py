@@ -131,7 +131,7 @@ def _refusal(protection: Protection) -> Refusal | None:
     length = request.content_length
     has_body = bool(length) or "Transfer-Encoding" in request.headers
     refusal = guard.check_body(length, request.headers.get("Content-Encoding"), policy)
-    if refusal is None and not reading:
+    if refusal is None and not reading and request.routing_exception is None:  # where nothing is, nothing is written
         refusal = guard.check_write(request.method, request.mimetype, has_body, origin, policy)
     return refusal or _read(protection, length)
 

@@ -62,6 +62,7 @@ def protection_of(binding: Binding, policy: Policy, rate: RateLimit | None = Non
 def serve(
     make_app: Callable[[], Any],
     open_all: Callable[[], None],
+    close: Callable[[], None],
     binding: Binding,
     protection: Protection,
     ready: Callable[[str], None],
@@ -71,6 +72,7 @@ def serve(
     make_app    makes the application, in the process that answers
     open_all    opens its collections, while /healthz is answered already. A ClipsieveError ends the service with its
                 sentence
+    close       called in that process after its last answer
     protection  the application's
     ready       told the address once everything is open; port 0 takes a free one
     """
@@ -94,6 +96,7 @@ def serve(
                 "graceful_timeout": binding.drain,
                 "timeout": 0,  # gthread's own heartbeat; a long scan must not look like a dead worker
                 "preload_app": False,
+                "worker_exit": lambda server, worker: close(),
                 "logger_class": Messages,
                 "loglevel": "info" if logging.getLogger("clipsieve").isEnabledFor(logging.DEBUG) else "warning",
                 "control_socket_disable": True,  # newer ones would listen for orders in the user's folder

@@ -41,7 +41,7 @@ class Served:
         self.collection = collection
         self.options = options or Options()
         self.pictures = Pictures(collection)
-        self._flagged: dict[tuple[str, int], Int64] = {}
+        self._flagged: dict[tuple[str, str], Int64] = {}
         self._lock = threading.Lock()
 
     def embed_text(self, text: str, multilingual: bool = False) -> Float32:
@@ -66,7 +66,7 @@ class Served:
         if not known:
             return None
         with self._lock:
-            version = self.collection.version
+            version = self.collection.revision
             if any(at != version for _, at in self._flagged):
                 self._flagged.clear()
             for name in known:

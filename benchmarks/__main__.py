@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.measuring import RAW
 
-ALL = ("labelling", "exact_scan", "search", "qdrant", "large_answers", "memory", "pipeline")
+ALL = ("labelling", "exact_scan", "search", "qdrant", "large_answers", "memory", "pipeline", "growing", "batcher")
 
 
 def main() -> int:

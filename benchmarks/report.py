@@ -120,6 +120,65 @@ def pipeline(record: Record) -> Iterator[Figure]:
     yield Figure(f"pipeline, {record['model']}: its rate over the forward pass's", ratio, least=0.85)
 
 
+def growing(record: Record) -> Iterator[Figure]:
+    seconds = record["seconds"]
+    made = [e + i for e, i in zip(seconds["embed"], seconds["index"], strict=True)]
+    added = seconds["add"][: len(seconds["extend"])]  # the others are of the last round, where nothing is indexed
+    whole = [a + e for a, e in zip(added, seconds["extend"], strict=True)]
+
+    def share(part: Sequence[float], of: Sequence[float]) -> float:
+        return statistics.median(p / o for p, o in zip(part, of, strict=False))
+
+    what = f"adding {record['added']:,} to {record['rows']:,}"
+    yield Figure(f"{what}: over embedding and indexing all", share(added, made), most=0.03)
+    yield Figure(f"{what} and extending the index: over embedding and indexing all", share(whole, made), most=0.03)
+    yield Figure(f"{what}: over embedding all", share(added, seconds["embed"]))
+    part = record["added"] / record["rows"]
+    fixed = [a - part * e for a, e in zip(added, seconds["embed"], strict=False)]
+    each = statistics.median(fixed) / record["rows"] * 1e6
+    yield Figure("adding: for each file that was there already, microseconds", each)
+    yield Figure("extending the index: over making it", share(seconds["extend"], seconds["index"]))
+    late = statistics.median(seconds["add"][-len(added) :]) / statistics.median(added)
+    yield Figure(f"the last of {record['adds']} additions: over the first", late)
+    alone = statistics.median(seconds["remove_one"]) * 1000
+    yield Figure("removing one item, until searches know, ms", alone, most=50)
+    yield Figure(f"removing {record['added']:,} items: over one", share(seconds["remove_many"], seconds["remove_one"]))
+    asked = medians(record["question_seconds"])
+    first = [r + a for r, a in zip(seconds["refresh"], seconds["ask_after_add"], strict=True)]
+    yield Figure("the first question after an addition: over one before", statistics.median(first) / asked["covered"])
+    recall = record["recall"]
+    what = f"recall at 40 after {record['adds']} additions"
+    yield Figure(f"{what}: less that of a collection made at once", recall["grown"] - recall["made_at_once"], least=0)
+    yield Figure(f"{what} and indexing: less that", recall["grown_and_indexed"] - recall["made_at_once"])
+    yield Figure("recall of a collection made at once", recall["made_at_once"])
+    for name, words in (
+        ("one_percent_not_covered", "one addition that is not indexed"),
+        ("many_percent_not_covered", f"{record['adds']} additions that are not indexed"),
+    ):
+        yield Figure(f"a question with {words}: over one without", asked[name] / asked["covered"])
+    half = asked["half_removed"] / asked["made_at_once"]
+    yield Figure("a question where half is removed: over one before", half)
+    opened = medians(record["opening_seconds"])
+    yield Figure("opening a thousand small shards, ms", opened["many_shards"] * 1000)
+    yield Figure("opening a thousand small shards: over one shard", opened["many_shards"] / opened["one_shard"])
+
+
+def batcher(record: Record) -> Iterator[Figure]:
+    for name, model in record["models"].items():
+        alone = zip(model["loops"]["1"], model["alone_s"], strict=True)
+        judged = name == "20 ms a call"  # the others share the processors with those who ask
+        added = statistics.median(loop["median_s"] - seconds for loop, seconds in alone) * 1e3
+        yield Figure(f"{name}: a lone row's time, ms more than without the batcher", added, 1 if judged else None)
+        for threads, loops in model["loops"].items():
+            rates = zip(loops, model["rows_per_s"], strict=True)
+            ratio = statistics.median(loop["rows_per_s"] / floor for loop, floor in rates)
+            yield Figure(f"{name}, {threads} threads: rows a second over batches of {record['max_batch']}", ratio)
+        busy = statistics.median(loop["rows_per_s"] / loop["model_rows_per_s"] for loop in loops)
+        yield Figure(f"{name}, {threads} threads: share of the time in the model", busy, least=0.95 if judged else None)
+        rows = statistics.median(loop["rows_per_call"] for loop in loops)
+        yield Figure(f"{name}, {threads} threads: rows in a call", rows, least=24 if judged else None)
+
+
 FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "labelling": labelling,
     "exact_scan": exact_scan,
@@ -128,6 +187,8 @@ FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "large_answers": large_answers,
     "memory": memory,
     "pipeline": pipeline,
+    "growing": growing,
+    "batcher": batcher,
 }
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipsieve.errors import (
         ClipsieveError,
+        Closed,
+        CollectionChanged,
         CollectionDamaged,
         CollectionError,
         CollectionLocked,
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
         ModelMismatch,
         ModelUnavailable,
         NotFound,
+        Overloaded,
+        StoreUnavailable,
+        TimedOut,
     )
     from clipsieve.opening import open_collection as open
     from clipsieve.types import (
@@ -40,6 +45,8 @@ __version__ = "0.1.0"
 __all__ = [
     "ClassSet",
     "ClipsieveError",
+    "Closed",
+    "CollectionChanged",
     "CollectionDamaged",
     "CollectionError",
     "CollectionLocked",
@@ -58,8 +65,11 @@ __all__ = [
     "ModelUnavailable",
     "Neighbors",
     "NotFound",
+    "Overloaded",
     "QueryResult",
     "Regions",
+    "StoreUnavailable",
+    "TimedOut",
     "__version__",
     "open",
 ]

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
-from clipsieve.errors import ClipsieveError, InputError
+from clipsieve.errors import ClipsieveError, CollectionChanged, InputError
 from clipsieve.peer_flags import Grammar, rewrite
 
 STOPPED = {
@@ -25,6 +25,10 @@ STOPPED = {
     "demo": "What was made is kept; the same command goes on from there.",
 }
 """What to tell somebody who interrupts a command. The others leave nothing half done."""
+
+ASKING = ("search", "info")
+"""Commands that are over soon and show nothing before they have all of it."""
+AGAIN = 10
 
 _ROOM = "make room there and run the same command again"
 _RIGHTS = "change its permissions, or be somebody who has them"
@@ -55,7 +59,7 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Do the work. A failure that was foreseen ends in a sentence."""
         try:
-            return super().invoke(ctx)
+            return self._invoke(ctx)
         except KeyboardInterrupt:
             say(f"Stopped. {STOPPED.get(self.name or '', 'Nothing was left half done.')}")
             raise typer.Exit(130) from None
@@ -65,6 +69,14 @@ class Command(TyperCommand):
             fail(str(error), misused=isinstance(error, InputError))
         except OSError as error:
             fail(sentence(error))
+
+    def _invoke(self, ctx: Any) -> Any:
+        for _ in range(AGAIN if self.name in ASKING else 0):
+            try:
+                return super().invoke(ctx)
+            except CollectionChanged:  # somebody compacted the folder between its opening and the answer
+                continue
+        return super().invoke(ctx)
 
     def grammar(self) -> Grammar:
         """The options and arguments that this command declares."""

@@ -15,13 +15,14 @@ import typer
 from clipsieve import options
 from clipsieve.command import say
 from clipsieve.commands_build import parse_size
-from clipsieve.errors import InputError
-from clipsieve.parts import Parts
+from clipsieve.errors import InputError, ModelUnavailable
+from clipsieve.parts import Parts, print_json
 
 if TYPE_CHECKING:
     from clipsieve.back.config import Entry
     from clipsieve.back.guard import Policy
     from clipsieve.back.shelf import Fetch, Served
+    from clipsieve.back.stores import Store
     from clipsieve.index.collection import Collection
 
 INDICES_PATHS = Path("indices_paths.json")
@@ -53,6 +54,15 @@ def back(
     flags: Annotated[
         Path | None,
         typer.Option("--flags", metavar="FILE", help="Classes safety and violence, in JSON: left out if asked."),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store",
+            metavar="ADDRESS",
+            envvar="CLIPSIEVE_STORE",
+            help="Where deployed classifiers are kept: redis://[USER:PASSWORD@]HOST:PORT/0, by default a folder, sets.",
+        ),
     ] = None,
     preload: Annotated[
         bool, typer.Option("--preload", help="Load the models at the start, not with the first question.")
@@ -91,12 +101,15 @@ def back(
     allow_private_addresses: options.AllowPrivate = False,
     device: options.Device = "auto",
     state: options.State = None,
+    json: Annotated[bool, typer.Option("--json", help="Say where it listens as one JSON object on stdout.")] = False,
 ) -> None:
-    """Serve collections over HTTP: clip-retrieval's clients and front, and the page.
+    """Serve collections over HTTP: clip-retrieval's clients and front, DirectAI's clients, and the page.
 
     Example: clipsieve back photos.clip
 
     Example: clipsieve back --indices-paths indices_paths.json --port 1234
+
+    Example: clipsieve back --model mini --port 8000
     """
     from clipsieve.back import logs
     from clipsieve.back.config import entries_of, read_indices_paths
@@ -107,9 +120,11 @@ def back(
 
     if folders and indices_paths is not None:
         raise InputError("Give folders or --indices-paths, not both.")
+    entries: list[Entry] = []
+    notes: list[str] = []
     if folders:
-        entries, notes = entries_of(folders, model), list[str]()
-    else:
+        entries = entries_of(folders, model)
+    elif indices_paths is not None or model is None or INDICES_PATHS.exists():
         entries, notes = read_indices_paths(indices_paths or INDICES_PATHS, model)
     tokens = read_token("READ", read_token_file), read_token("WRITE", write_token_file)
     policy = make_policy(host, allowed_hosts, cors_origins, tokens, parse_size(max_request_bytes))
@@ -122,23 +137,40 @@ def back(
     for note in notes:
         say(f"Note: {note}")
     logs.set_up(log_level, log_format, sys.stderr)
-    shelf = Shelf()
+    shelf, models = Shelf(), Models(ctx.obj, device)
 
     def make_app() -> Any:
         from clipsieve.back.app import create_app
 
-        fetch = make_fetch(allow_private_addresses, timeout)
-        return create_app(shelf, fetch=fetch, limits=Limits(max_results), protection=protection)
+        fetch, limits = make_fetch(allow_private_addresses, timeout), Limits(max_results)
+        named = entries[0].model if entries else model
+        return create_app(
+            shelf,
+            fetch=fetch,
+            limits=limits,
+            embedder=lambda: models.get(named or model_of(shelf[None])),
+            store=make_store(store, state, entries),
+            protection=protection,
+        )
 
     def open_all() -> None:
-        shelf.fill(open_entries(ctx.obj, entries, device, state, multilingual, columns, ratings, flags))
+        shelf.fill(open_entries(models.get, entries, state, multilingual, columns, ratings, flags))
         if preload:
             shelf.load_models()
+        if not entries and model is not None:
+            models.get(model)  # nothing is served but this, so that it is not ready without
+
+    def close() -> None:
+        shelf.close()
+        models.close()
 
     def ready(address: str) -> None:
-        logs.log.info("Serving %s at %s", ", ".join(shelf.names), address)
+        logs.log.info("Serving %s at %s", ", ".join(shelf.names) or f"the model {model}", address)
+        if json:
+            print_json({"url": address, "collections": shelf.names})
+            sys.stdout.flush()
 
-    raise typer.Exit(serve(make_app, open_all, binding, protection, ready))
+    raise typer.Exit(serve(make_app, open_all, close, binding, protection, ready))
 
 
 def make_policy(
@@ -175,20 +207,18 @@ def is_loopback(host: str) -> bool:
 
 
 def open_entries(
-    parts: Parts,
+    load: Callable[[str], Any],
     entries: Sequence["Entry"],
-    device: str,
     state: Path | None,
     multilingual: str | None,
     columns: str | None,
     ratings: Path | None,
     flags: Path | None,
 ) -> "list[Served]":
-    """The collections opened, each model once."""
+    """The collections opened. `load` makes the embedder of a name, once."""
     from clipsieve.back.shelf import COLUMNS, Options, Served
     from clipsieve.question import read_set
 
-    load = _once(lambda name: parts.load(name, device=device))
     own = COLUMNS if columns is None else tuple(re.findall(r"[^\s,\[\]\"']+", columns))  # clip-retrieval's is a literal
     texts = None if multilingual is None else load(multilingual)
     flagged = {} if flags is None else {c.name: c for c in read_set(flags).classes}
@@ -200,6 +230,30 @@ def open_entries(
         options = Options(entry.columns or own, texts, read_ratings(ratings, collection.dim), flagged)
         served.append(Served(entry.name, collection, options))
     return served
+
+
+def model_of(served: "Served") -> str:
+    """The name of the model that made a collection. ModelUnavailable where the folder does not say it."""
+    made_with = served.collection.manifest.model
+    if made_with is None:
+        raise ModelUnavailable(f"The collection {served.name!r} does not say which model made it; give --model.")
+    return made_with.name
+
+
+def make_store(address: str | None, state: Path | None, entries: Sequence["Entry"]) -> "Store":
+    """Where deployed classifiers are kept: in Redis, or as files in the state or in the first collection."""
+    from clipsieve import manifest
+    from clipsieve.back.stores import SETS, FolderStore, MemoryStore, open_store
+
+    if address is not None:
+        return open_store(address)
+    if state is not None:
+        return FolderStore(state / SETS)
+    folder = entries[0].folder if entries else None
+    if folder is not None and (folder / manifest.NAME).exists() and os.access(folder, os.W_OK):
+        return FolderStore(folder / SETS)
+    say("Note: Classifiers that are deployed are forgotten when the service ends; --state or --store keeps them.")
+    return MemoryStore()
 
 
 def read_ratings(folder: Path | None, dim: int) -> dict[int, Any]:
@@ -234,14 +288,28 @@ def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None, severa
     return open_collection(entry.folder, model=entry.model, state=own, load=lambda name, device="auto": load(name))
 
 
-def _once(load: Callable[[str], Any]) -> Callable[[str], Any]:
-    made: dict[str, Any] = {}
-    lock = threading.Lock()
+class Models:
+    """Embedders by name, each made once and for many threads: what they ask for at the same time runs as a batch."""
 
-    def get(name: str) -> Any:
-        with lock:
-            if name not in made:
-                made[name] = load(name)
-            return made[name]
+    def __init__(self, parts: Parts, device: str) -> None:
+        self._parts, self._device = parts, device
+        self._made: dict[str, Any] = {}
+        self._batched: list[Any] = []
+        self._lock = threading.Lock()
 
-    return get
+    def get(self, name: str) -> Any:
+        """The embedder of that name."""
+        from clipsieve.inference.batcher import batched
+        from clipsieve.inference.text_cache import CachedEmbedder
+
+        with self._lock:
+            if name not in self._made:
+                one = batched(self._parts.load(name, device=self._device))
+                self._batched.append(one)
+                self._made[name] = CachedEmbedder(one) if hasattr(one, "embed_texts") else one
+            return self._made[name]
+
+    def close(self) -> None:
+        """Finish what was asked for, and end the threads."""
+        for one in self._batched:
+            one.close()

@@ -1,10 +1,13 @@
 """`end2end` and `inference.worker`: the same work in one command, or shared out among several."""
 
+import contextlib
 import os
 import re
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,7 +23,7 @@ from clipsieve.commands_build import (
     tell_built,
     tell_embedded,
 )
-from clipsieve.errors import CollectionError, CollectionLocked, InputError
+from clipsieve.errors import CollectionError, InputError
 from clipsieve.parts import print_json
 
 
@@ -114,7 +117,7 @@ def inference_worker(
     connections: options.Connections = 32,
     json: options.Json = False,
 ) -> None:
-    """Embed some parts of INPUT, for a scheduler that hands out the parts. Where another worker writes, it waits.
+    """Embed some parts of INPUT, beside workers of other parts: for a scheduler that hands out the parts.
 
     Example: clipsieve inference.worker "tars/{000..063}.tar" big.clip --partitions 8 --tasks "[0,1]"
     """
@@ -139,11 +142,12 @@ def inference_worker(
     embedder = load(ctx.obj, model, device, precision)
     how = {"text": text, "batch_size": batch_size, "workers": workers, "shard_size": shard_size, "thumbs": thumbs}
     everything = []
-    for number, source in zip(numbers, sources, strict=True):
-        done = {"task": number, **_embed_in_turn(source, embedder, out, how)}
-        everything.append(done)
-        if not json:
-            typer.echo(f"Part {number} of {partitions}: {tell_embedded(done)}")
+    with _stopped_by_schedulers():
+        for number, source in zip(numbers, sources, strict=True):
+            done = embed(source, embedder, out, waiting=lambda why: say(f"Waiting: {why}"), **how)
+            everything.append({"task": number, **done})
+            if not json:
+                typer.echo(f"Part {number} of {partitions}: {tell_embedded(done)}")
     if json:
         print_json({"folder": str(out), "tasks": everything})
 
@@ -162,15 +166,14 @@ def parse_tasks(text: str, partitions: int) -> list[int]:
     return sorted(numbers)
 
 
-def _embed_in_turn(source: Any, embedder: Any, out: Path, how: dict[str, Any]) -> dict[str, Any]:
-    from clipsieve.lock import wait_until_free
-
-    while True:
-        try:
-            return embed(source, embedder, out, **how)
-        except CollectionLocked as error:
-            say(f"Waiting: {error}")
-            wait_until_free(out)
+@contextlib.contextmanager
+def _stopped_by_schedulers() -> Iterator[None]:
+    """Take SIGTERM, which a scheduler sends some seconds before it kills, as Ctrl-C: what is embedded is committed."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _holds_images(folder: Path) -> bool:

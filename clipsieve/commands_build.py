@@ -171,14 +171,14 @@ def tell_built(done: Mapping[str, Any]) -> Iterator[str]:
 
 
 def info(ctx: typer.Context, folder: options.Folder, json: options.Json = False) -> None:
-    """Say what a collection holds: images, model, indices, columns, what was skipped.
+    """Say what a collection holds and takes, what its questions pay for lack of an index, and what is worth doing.
 
     Example: clipsieve info photos.clip
     """
     from clipsieve.commands_ask import open_folder
 
     with open_folder(ctx, folder) as collection:
-        known = collection.info()
+        known = collection.info(timed=True)
     if json:
         print_json(known)
         return
@@ -187,26 +187,42 @@ def info(ctx: typer.Context, folder: options.Folder, json: options.Json = False)
 
 
 def describe(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What `Collection.info` says, in words: pairs of a name and a line."""
+    """What `Collection.info` says when timed, in words: pairs of a name and a line."""
     yield "folder", str(info["folder"]) + (", opened for reading only" if info["read_only"] else "")
     yield "images", f"{info['count']:,}; {info['removed']:,} removed since, {info['skipped']:,} skipped on the way in"
     model = {None: "not known", "mini": "mini, the demo model"}.get(info["model"], info["model"])
     yield "model", f"{model}; {info['dim']:,} dimensions" + (f"; licence {info['licence']}" if info["licence"] else "")
+    kinds = ", ".join(f"{kind} {size(count)}" for kind, count in info["bytes"].items() if count)
+    yield "on disk", f"{size(sum(info['bytes'].values()))}: {kinds}" if kinds else "nothing yet"
     for index in info["indices"]:
-        if index["kind"] is None:
-            text = "none; every question reads all vectors"
-        else:
-            found = "exact" if index["recall"] is None else f"measured recall {index['recall']:.3f}"
-            text = f"{index['kind']}, {found}, {index['rows']:,} rows"
-        more = (
-            f"; {index['not_covered']:,} more are searched beside it" if index["kind"] and index["not_covered"] else ""
-        )
-        yield f"{index['name']} index", text + more
+        yield f"{index['name']} index", _index_line(index)
     yield "columns", ", ".join(info["columns"])
     for source in info["inputs"]:
         yield "input", source
-    if info["advice"]:
-        yield "advice", info["advice"]
+    for sentence in info["advice"]:
+        yield "advice", sentence
+
+
+def _index_line(index: Mapping[str, Any]) -> str:
+    scan = f"about {index['scan_ms']:.1f} ms"
+    if index["kind"] is None:
+        return f"none; every question reads all vectors, {scan}"
+    found = "exact" if index["recall"] is None else f"measured recall {index['recall']:.3f}"
+    text = f"{index['kind']}, {found}, {index['rows']:,} rows"
+    new = index["not_covered"]
+    if index["kind"] == "flat":
+        return f"{text}{f' and {new:,} new ones' if new else ''}; every question reads all of them, {scan}"
+    if index["search_ms"] is not None:
+        text += f", searched in {index['search_ms']:.1f} ms"
+    return f"{text}; {new:,} more are read beside it, {scan} a question" if new else text
+
+
+def size(count: int) -> str:
+    """Bytes in words: "812 B", "1.5 MiB"."""
+    for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if count >= 1024**power:
+            return f"{count / 1024**power:,.1f} {unit}"
+    return f"{count} B"
 
 
 def fetch_options(

@@ -6,9 +6,14 @@
     ├── NotFound (KeyError)                           no such id, key, class, set or collection name
     ├── ModelUnavailable (OSError)                    weights could not be fetched or opened
     ├── MissingExtra (ImportError)                    an optional package is needed and not installed
+    ├── Overloaded (BlockingIOError)                  too much is waiting already; come later
+    ├── TimedOut (TimeoutError)                       it was not done in the time that the caller gave
+    ├── Closed (RuntimeError)                         what was asked has been closed
+    ├── StoreUnavailable (ConnectionError)            where configurations are kept does not answer
     └── CollectionError (OSError)                     something about the folder
         ├── CollectionMissing (FileNotFoundError)     there is no collection there
         ├── CollectionDamaged (ValueError)            files and manifest disagree
+        ├── CollectionChanged                         it was rewritten since it was opened
         ├── CollectionLocked (BlockingIOError)        another writer is at work
         └── CollectionReadOnly (PermissionError)      it may be read, not written
 
@@ -47,6 +52,29 @@ class MissingExtra(ClipsieveError, ImportError):
     """An optional package is missing; the message names the extra that brings it."""
 
 
+class Overloaded(ClipsieveError, BlockingIOError):
+    """More waits for the model than is let wait. Nothing of the request was done.
+
+    retry_after  seconds in which about all that waits now should be done
+    """
+
+    def __init__(self, sentence: str, retry_after: float = 1.0) -> None:
+        super().__init__(sentence)
+        self.retry_after = retry_after
+
+
+class TimedOut(ClipsieveError, TimeoutError):
+    """The time that the caller gave is over. What of the request still waited is not done."""
+
+
+class Closed(ClipsieveError, RuntimeError):
+    """The object has been closed, or what it works with has stopped; it takes nothing more."""
+
+
+class StoreUnavailable(ClipsieveError, ConnectionError):
+    """Where deployed configurations are kept cannot be reached, or cannot be written."""
+
+
 class CollectionError(ClipsieveError, OSError):
     """A collection folder cannot be used as asked."""
 
@@ -57,6 +85,10 @@ class CollectionMissing(CollectionError, FileNotFoundError):
 
 class CollectionDamaged(CollectionError, ValueError):
     """A file of the collection is missing, cut short, or not what the manifest says. It is never answered from."""
+
+
+class CollectionChanged(CollectionError):
+    """What was asked for went in a later commit than the one that was opened. Opened again, it can be asked again."""
 
 
 class CollectionLocked(CollectionError, BlockingIOError):

@@ -51,7 +51,7 @@ def write_labels(
     """The labels in `parts` as the file or folder asked for.
 
     kind    parquet, csv, directai, or what `clipsieve.index.export` knows
-    truth   for directai's CSV, as in `labels.truth_of`; None takes folders for it that are named as the classes are
+    truth   for directai's CSV, as in `labels.truth_of`; None takes the folders for it if each image lies in one
     wanted  only these images, as from `labels.read_only`
     """
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -75,11 +75,13 @@ def _directai(
 ) -> Iterator[tuple[list[str], list[str | None], list[str | None] | None]]:
     """What `write_directai` takes."""
 
-    def every() -> Iterator[tuple[str | None, int]]:
+    def told() -> Iterator[bool]:
         for table, _ in tables(parts, collection.items, wanted):
-            yield from truth_of(collection.items(table["id"].to_pylist()), "folder", names)
+            rows = collection.items(table["id"].to_pylist())
+            for row, (_, at) in zip(rows, truth_of(rows, "folder", names), strict=True):
+                yield at >= 0 or ("/" in str(row["key"]) and bool(row.get("image_path")))
 
-    if truth is None and all(at >= 0 for _, at in every()):
+    if truth is None and all(told()):
         truth = "folder"
     for table, places in tables(parts, collection.items, wanted):
         said = None

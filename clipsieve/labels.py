@@ -98,6 +98,8 @@ def write_directai(stream: Iterator[tuple[list[str], list[str | None], list[str 
             else:
                 right = [float(t == g) for t, g in zip(truth, given, strict=True)]
                 lines.writerows(zip(names, truth, given, right, strict=True))
+        if not head:
+            lines.writerow(["path", "pred"])
         text.detach()
 
     write_file(path, write)

@@ -10,10 +10,11 @@ import contextlib
 import errno
 import json
 import os
+import random
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,10 +24,15 @@ from clipsieve.errors import CollectionLocked, CollectionReadOnly
 
 NAME = "clipsieve.lock"
 
+MOMENT = 2.0
+"""Seconds that a commit may take without anybody being told that others wait for it."""
+
 
 @contextlib.contextmanager
-def writer_lock(folder: Path) -> Iterator[None]:
+def writer_lock(folder: Path, waiting: Callable[[str], object] | None = None) -> Iterator[None]:
     """Hold the folder's lock for the block. CollectionLocked says who has it, and since when.
+
+    waiting  wait for whoever has it instead, and call this with that sentence if it takes longer than a moment
 
     CollectionReadOnly where nothing may be written.
 
@@ -41,15 +47,10 @@ def writer_lock(folder: Path) -> Iterator[None]:
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
         "token": uuid.uuid4().hex,  # tells two attempts of one process apart
     }
-    with _exclusively(path) as file:
-        holder = _read(file)
-        if holder and _lives(holder):
-            raise CollectionLocked(
-                f"{folder} is being written by process {holder.get('pid')} on {holder.get('host')} since "
-                f"{holder.get('since')}; wait for it, or, if that process is gone, delete {path}."
-            )
-        with naming(path):
-            _write(file, mine)
+    if waiting is None:
+        _take(path, mine)
+    else:
+        _take_in_turn(path, mine, waiting)
     try:
         yield
     finally:
@@ -65,14 +66,29 @@ def require_free(folder: Path) -> None:
             pass
 
 
-def wait_until_free(folder: Path, poll_s: float = 1.0) -> None:
-    """Return once nobody holds the folder's lock. Somebody else may take it before the caller does."""
+def _take(path: Path, mine: dict[str, Any]) -> None:
+    with _exclusively(path) as file:
+        holder = _read(file)
+        if holder and _lives(holder):
+            raise CollectionLocked(
+                f"{path.parent} is being written by process {holder.get('pid')} on {holder.get('host')} since "
+                f"{holder.get('since')}; wait for it, or, if that process is gone, delete {path}."
+            )
+        with naming(path):
+            _write(file, mine)
+
+
+def _take_in_turn(path: Path, mine: dict[str, Any], waiting: Callable[[str], object]) -> None:
+    began, said, pause = time.monotonic(), False, 0.02
     while True:
         try:
-            with writer_lock(folder):
-                return
-        except CollectionLocked:
-            time.sleep(poll_s)
+            return _take(path, mine)
+        except CollectionLocked as error:
+            if not said and time.monotonic() - began > MOMENT:
+                waiting(str(error))
+                said = True
+        time.sleep(pause * random.uniform(0.5, 1.5))  # so that many who wait do not all ask at once
+        pause = min(1.5 * pause, 0.5)
 
 
 def _lives(holder: dict[str, Any]) -> bool:
@@ -89,9 +105,13 @@ def _lives(holder: dict[str, Any]) -> bool:
 
 
 def _started(pid: int) -> str:
-    """When the process started, in the kernel's clock ticks; "" where there is no /proc."""
+    """When the process started, in the kernel's clock ticks; "" where there is no /proc, or if it ended.
+
+    One that was killed keeps its number until its parent asks what became of it, which may be never.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] in "ZX" else fields[19]
     except (OSError, IndexError):
         return ""
 

@@ -71,7 +71,7 @@ class _Fixed:
 
 _Meaning = _To | _Argument | _Switch | _Note | _Fixed
 
-_SLURM = _Note("jobs are not sent to Slurm from here")
+_SLURM = _Note("jobs are not sent to Slurm from here; have it start clipsieve inference.worker")
 
 INFERENCE: Mapping[str, _Meaning] = {
     "input-dataset": _Argument("input"),
@@ -90,7 +90,8 @@ INFERENCE: Mapping[str, _Meaning] = {
     "use-mclip": _Fixed(("False",), "name a multilingual model with --model, for instance open_clip:xlm-roberta-base-"
                         "ViT-B-32/laion5b_s13b_b90k"),
     "mclip-model": _Note("name a multilingual model with --model"),
-    "distribution-strategy": _Fixed(("sequential",), "run it in one process, which uses every GPU of the machine"),
+    "distribution-strategy": _Fixed(("sequential",), "run it in one process, which uses every GPU of the machine, or "
+                                    "clipsieve inference.worker on several"),
     "cache-path": _Note("files are read where they are"),
     "clip-cache-path": _Note("weights are kept where HF_HOME says"),
     "wds-number-file-per-input-file": _Note("shards are cut by --shard-size"),

@@ -28,7 +28,7 @@ from clipsieve.durable import read_lines
 from clipsieve.errors import CollectionDamaged, CollectionMissing, NotFound
 from clipsieve.manifest import Manifest, Shard, read_manifest
 from clipsieve.types import Int64, Skipped
-from clipsieve.whole import problem_of
+from clipsieve.whole import problem_of, why_absent
 
 ROLES = {
     "img_emb": ".npy",
@@ -63,14 +63,14 @@ def open_manifest(folder: str | os.PathLike[str]) -> Manifest:
 def open_array(folder: str | os.PathLike[str], shard: Shard, role: str = "img_emb") -> npt.NDArray[Any]:
     """The shard's vectors as a read-only memory map (rows, d), of the manifest's dtype.
 
-    NotFound if the shard has no such file; CollectionDamaged if file and manifest disagree. A shard of no rows has no
-    vectors: pass over those with `rows` 0.
+    NotFound if the shard has no such file; CollectionDamaged if file and manifest disagree; CollectionChanged if a
+    later commit is without the file. A shard of no rows has no vectors: pass over those with `rows` 0.
     """
     path = _path(folder, shard, role)
     try:
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r")
     except FileNotFoundError:
-        raise _damaged(path, "is missing") from None
+        raise why_absent(folder, shard.files[role]) from None
     except (ValueError, EOFError) as error:
         raise _damaged(path, f"cannot be mapped ({error})") from error
     if array.ndim != 2 or (role != "region_emb" and len(array) != shard.rows):
@@ -83,10 +83,7 @@ def read_metadata(folder: str | os.PathLike[str], shard: Shard, columns: Sequenc
 
     `id`, `key` and `has_caption` are always there; for folders of clip-retrieval they are made up.
     """
-    if "metadata" not in shard.files:
-        table = pa.table({})
-    else:
-        table = _read_table(_path(folder, shard, "metadata"), shard, columns)
+    table = _read_table(folder, shard, "metadata", columns) if "metadata" in shard.files else pa.table({})
     if "metadata" not in shard.files or not shard.files["metadata"].sha256:
         table = foreign.complete(table, shard)
     return table if columns is None else table.select([c for c in columns if c in table.column_names])
@@ -128,7 +125,7 @@ def read_dismissed(folder: str | os.PathLike[str], manifest: Manifest) -> set[in
 
 def read_thumbs(folder: str | os.PathLike[str], shard: Shard) -> pa.Table:
     """The shard's small images: id, thumb (encoded, null where there is none), in row order."""
-    return _read_table(_path(folder, shard, "thumbs"), shard, None)
+    return _read_table(folder, shard, "thumbs", None)
 
 
 def _removals(folder: str | os.PathLike[str], manifest: Manifest) -> list[dict[str, Any]]:
@@ -145,7 +142,8 @@ def _removals(folder: str | os.PathLike[str], manifest: Manifest) -> list[dict[s
     return lines
 
 
-def _read_table(path: Path, shard: Shard, columns: Sequence[str] | None) -> pa.Table:
+def _read_table(folder: str | os.PathLike[str], shard: Shard, role: str, columns: Sequence[str] | None) -> pa.Table:
+    path = _path(folder, shard, role)
     try:
         if path.suffix in (".arrow", ".hdf5"):
             table = peer_tables.read_table(path)
@@ -154,7 +152,7 @@ def _read_table(path: Path, shard: Shard, columns: Sequence[str] | None) -> pa.T
                 # A foreign file may need columns that were not asked for to make up a key from.
                 table = file.read(columns=list(columns) if columns and shard.files["metadata"].sha256 else None)
     except FileNotFoundError:
-        raise _damaged(path, "is missing") from None
+        raise why_absent(folder, shard.files[role]) from None
     except CollectionDamaged:
         raise
     except (pa.ArrowInvalid, OSError) as error:

@@ -406,6 +406,7 @@ class Distribution:
 
     matched, rejected, below  numbers of items: accepted; over the threshold but nearer a negative; under it
     counts                    int64 (b,), items per bin of the score of their best positive
+    rivalled                  int64 (b,), those of them that are nearer a negative, whatever the threshold
     edges                     float32 (b + 1,), ascending, bin i is edges[i] <= score < edges[i + 1], the last closed
     exact                     True after a scan of everything, False when scaled up from a sample
     """
@@ -414,6 +415,7 @@ class Distribution:
     rejected: int
     below: int
     counts: Int64
+    rivalled: Int64
     edges: Float32
     exact: bool
 
@@ -422,9 +424,10 @@ class Distribution:
             if getattr(self, name) < 0:
                 raise InputError(f"Distribution.{name} is {getattr(self, name)}; it counts items, from 0 up.")
         _check_array("Distribution.counts", self.counts, np.int64, "(b,)", (None,))
+        _check_array("Distribution.rivalled", self.rivalled, np.int64, "(b,)", (len(self.counts),))
         _check_array("Distribution.edges", self.edges, np.float32, "(b + 1,)", (len(self.counts) + 1,))
-        if (self.counts < 0).any():
-            raise InputError("Distribution.counts holds a negative number; it counts items, from 0 up.")
+        if (self.rivalled < 0).any() or (self.counts < self.rivalled).any():
+            raise InputError("Distribution.rivalled counts some of the items of Distribution.counts, from 0 up.")
         if not (self.edges[:-1] < self.edges[1:]).all():
             raise InputError("Distribution.edges does not ascend; each bin must end above its start.")
 

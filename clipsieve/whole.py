@@ -8,11 +8,11 @@ are those of the manifest, and compared by checksum otherwise. What changes with
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from clipsieve.errors import CollectionDamaged
-from clipsieve.manifest import File, Manifest
+from clipsieve.errors import CollectionChanged, CollectionDamaged, CollectionError
+from clipsieve.manifest import File, Manifest, read_manifest
 
 Progress = Callable[[int, int], None]
 
@@ -66,6 +66,50 @@ def require_whole(folder: Path, manifest: Manifest, progress: Progress | None = 
         raise CollectionDamaged(
             f"{folder / bad[0]}{more} Restore it from a copy, or run `clipsieve check {folder} --repair`."
         )
+
+
+@contextlib.contextmanager
+def reading(folder: Path, files: Iterable[File]) -> Iterator[None]:
+    """Around reading files of a collection that was opened a while ago.
+
+    CollectionChanged if a later commit did without one of them; CollectionDamaged if it has changed otherwise.
+    """
+    files = list(files)
+    _require_same(folder, files)
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError):
+        _require_same(folder, files)  # gone just now?
+        raise
+
+
+def _require_same(folder: Path, files: Iterable[File]) -> None:
+    for file in files:
+        try:
+            status = (folder / file.path).stat()
+        except FileNotFoundError:
+            raise why_absent(folder, file) from None
+        same = (status.st_size, status.st_mtime_ns) == (file.size, file.mtime_ns)
+        if file.sha256 and not same and problem_of(folder, file) is not None:
+            raise why_absent(folder, file)
+
+
+def why_absent(folder: str | os.PathLike[str], file: File) -> CollectionError:
+    """The error for a file that is not there, or not as it was: CollectionChanged if a later commit is without it."""
+    try:
+        now = files_of(read_manifest(Path(folder)))
+    except CollectionError:  # another program's
+        now = [file]
+    if file not in now:
+        return changed(folder)
+    path = Path(folder) / file.path
+    what = "has changed" if path.exists() else "is missing"
+    return CollectionDamaged(f"{path} {what}; run `clipsieve check`, then restore or embed again what it names.")
+
+
+def changed(folder: str | os.PathLike[str]) -> CollectionChanged:
+    """The error for what a later commit did away with."""
+    return CollectionChanged(f"{folder} was compacted or indexed anew since it was opened; open it again.")
 
 
 def verify(folder: str | os.PathLike[str], manifest: Manifest, progress: Progress | None = None) -> dict[str, str]:

@@ -30,13 +30,18 @@ THUMB_ROWS = 64
 
 @contextlib.contextmanager
 def open_writer(
-    folder: str | os.PathLike[str], new: Manifest | None = None, *, damaged: bool = False
+    folder: str | os.PathLike[str],
+    new: Manifest | None = None,
+    *,
+    damaged: bool = False,
+    waiting: Callable[[str], object] | None = None,
 ) -> Iterator["Writer"]:
     """The folder's one writer, for the length of the block.
 
     new  the manifest to start from where the folder has none yet; ignored where it has one, except that another model
          or dimension is a ModelMismatch or InputError
     damaged  open it even where files are not as they were written: to mend it
+    waiting  wait for another writer, and say so; see `lock.writer_lock`
 
     CollectionDamaged if files are not as they were written, since what is made of them would be taken for whole;
     CollectionLocked if somebody else writes; CollectionReadOnly for a folder of clip-retrieval; CollectionMissing
@@ -52,7 +57,7 @@ def open_writer(
         if new is None:
             raise CollectionMissing(f"{path} holds no collection; give the folder that `clipsieve inference` wrote.")
         path.mkdir(parents=True, exist_ok=True)
-    with writer_lock(path):
+    with writer_lock(path, waiting):
         # Looked at again under the lock: another writer may have committed the first manifest meanwhile.
         if new is not None and not (path / manifests.NAME).exists():
             commit(path, new)
@@ -188,7 +193,7 @@ class Writer:
             if re.fullmatch(r"clipsieve\.json|\w+\.index", _without_temporary(path.name))
         ]
         for path in garbage:
-            (self.folder / path).unlink()
+            (self.folder / path).unlink(missing_ok=True)  # over a network a list may be older than what it lists
         return garbage
 
     def file(self, path: Path) -> File:

@@ -16,7 +16,7 @@ import numpy as np
 from clipsieve import shards
 from clipsieve.durable import TEMPORARY, write_file
 from clipsieve.errors import InputError, MissingExtra
-from clipsieve.index import duplicates, faiss_index
+from clipsieve.index import costs, duplicates, faiss_index
 from clipsieve.index.calibrate import SAMPLE
 from clipsieve.index.faiss_index import FaissIndex
 from clipsieve.index.flat import FlatIndex
@@ -168,9 +168,10 @@ class _Job:
         covered = [s for s in self.parts if s.number in entry.shards]
         index = open_faiss(self.folder, entry, indexed_ids(self.folder, covered, self.modality)).index
         index = fill(index, rows_of(self.folder, self.dim, new, self.modality), self.device, self.progress)
-        return self._tuned(index), {"trained_rows": entry.parameters.get("trained_rows", entry.rows)}
+        trained = entry.parameters.get("trained_rows", entry.rows)
+        return self._tuned(index, entry.parameters.get("effort")), {"trained_rows": trained}
 
-    def _tuned(self, index: Any) -> FaissIndex:
+    def _tuned(self, index: Any, known: int | None = None) -> FaissIndex:
         ids = indexed_ids(self.folder, self.parts, self.modality)
         made = FaissIndex(index, positions(ids), score_error=0.0)
         if not made.lossless and not keeps_half(index, self.rows):
@@ -178,7 +179,7 @@ class _Job:
         if made.exhaustive:
             return made
         self.progress("tuning", 0, 1)
-        tuned = tune_and_measure(made, self.rows, self._other_rows(), self.recall)
+        tuned = tune_and_measure(made, self.rows, self._other_rows(), self.recall, known)
         self.progress("tuning", 1, 1)
         return tuned
 
@@ -203,6 +204,8 @@ class _Job:
             if plan.on_disk:
                 files["lists"] = writer.file(self.folder / self._free("ivfdata"))
             parameters |= {"effort": index.effort, "score_error": index.score_error, "recall_at": RECALL_AT}
+            queries = self.rows.take(self.rows.sample(costs.POSITIVES))
+            parameters["search_ms"] = round(costs.question_ms(index, queries), 3)
         if self.modality == "image":
             threshold, groups = self._groups(index, before)
             path = self.folder / self._free("groups.npy")
@@ -263,12 +266,14 @@ class _Job:
         return FaissIndex(made, positions(self._all_ids), effort=8)
 
     def _free(self, suffix: str) -> str:
-        """A name for a file of this modality that the manifest does not use: image.index, else image_2.index, ..."""
-        used = {file.path for index in self.writer.manifest.indices for file in index.files.values()}
-        number = 1
-        while (name := f"{self.modality}{'' if number == 1 else f'_{number}'}.{suffix}") in used:
-            number += 1
-        return name
+        """A name for a file of this modality: image.index, then image_2.index, image_3.index, ...
+
+        None is used again at once: a reader of the last commit may not have opened the file yet.
+        """
+        used = [file.path for index in self.writer.manifest.indices for file in index.files.values()]
+        found = [re.fullmatch(rf"{self.modality}(?:_(\d+))?\..*", path) for path in used]
+        number = 1 + max((int(match[1] or 1) for match in found if match), default=0)
+        return f"{self.modality}{'' if number == 1 else f'_{number}'}.{suffix}"
 
 
 def make_background(folder: Path, manifest: Manifest) -> Int64:

@@ -87,10 +87,10 @@ def _make_tables(connection: sqlite3.Connection) -> None:
 
 def _forget_stale(folder: Path, connection: sqlite3.Connection, manifest: Manifest) -> tuple[list[Shard], bool]:
     """Drop the rows of shards that are gone or changed; the shards to read in, and whether any were dropped."""
-    wanted = {shard.number: _made_from(folder, shard) for shard in manifest.shards if shard.rows}
+    wanted = {shard.number: made_from(folder, shard) for shard in manifest.shards if shard.rows}
     forgot = False
-    for number, made_from, first, last in connection.execute("SELECT * FROM shards").fetchall():
-        if wanted.get(number) == made_from:
+    for number, origin, first, last in connection.execute("SELECT * FROM shards").fetchall():
+        if wanted.get(number) == origin:
             del wanted[number]
         else:
             connection.execute("DELETE FROM items WHERE id BETWEEN ? AND ?", [first, last])
@@ -99,7 +99,7 @@ def _forget_stale(folder: Path, connection: sqlite3.Connection, manifest: Manife
     return [shard for shard in manifest.shards if shard.number in wanted], forgot
 
 
-def _made_from(folder: Path, shard: Shard) -> str:
+def made_from(folder: Path, shard: Shard) -> str:
     """Tells a shard's metadata from any other: by checksum, or by time where another program wrote it."""
     file = shard.files.get("metadata")
     name = "" if file is None else f"{file.path}|{file.size}|{file.sha256}"
@@ -118,10 +118,8 @@ def _read_in(folder: Path, connection: sqlite3.Connection, shard: Shard) -> None
     marks = ", ".join("?" * len(names))
     listed = ", ".join(quote(name) for name in names)
     connection.executemany(f"INSERT INTO items ({listed}) VALUES ({marks})", zip(*columns, strict=True))
-    made_from = _made_from(folder, shard)
-    connection.execute(
-        "INSERT INTO shards VALUES (?, ?, ?, ?)", [shard.number, made_from, shard.first_id, shard.last_id]
-    )
+    values = [shard.number, made_from(folder, shard), shard.first_id, shard.last_id]
+    connection.execute("INSERT INTO shards VALUES (?, ?, ?, ?)", values)
 
 
 def _column(connection: sqlite3.Connection, name: str, kind: str, type_: pa.DataType) -> str:

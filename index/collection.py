@@ -4,6 +4,7 @@ import dataclasses
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -17,12 +18,13 @@ from clipsieve.index.examples import Embedding, Templates, unit_rows
 from clipsieve.index.label import Labelling
 from clipsieve.index.missing import missing_files
 from clipsieve.index.opened import DUPLICATE_COSINE, Opened
-from clipsieve.index.rule import Question, first_of_group
+from clipsieve.index.rule import Question, Ranked, View, first_of_group, settle
 from clipsieve.index.scan import scan_threshold
 from clipsieve.index.stored import Modality
 from clipsieve.manifest import Manifest, Probe
 from clipsieve.types import (
     Calibration,
+    Claim,
     ClassSet,
     ClassVectors,
     Distribution,
@@ -101,9 +103,9 @@ class Collection:
         return self.manifest.dim
 
     @property
-    def version(self) -> int:
-        """Another number after each commit that `refresh` brings."""
-        return self._opened.version
+    def revision(self) -> str:
+        """Which commit this reads from: another text after each one that `refresh` brings."""
+        return self._opened.revision
 
     @property
     def model(self) -> ModelId | None:
@@ -128,6 +130,8 @@ class Collection:
         budget_ms: float | None = None,
         templates: Templates | Own = "own",
         calibration: Calibration | None = None,
+        view: View = "matched",
+        order: query.Order = "score",
     ) -> QueryResult:
         """The best k items of a class.
 
@@ -139,17 +143,77 @@ class Collection:
         budget_ms    when to stop and say so
         templates    wrapped around texts; the set's own by default, none for a single class
         calibration  in place of the set's own; "none" for a single class
+        view         "rejected": reaches the threshold but is nearer a negative; "below": does not reach it
+        order        by falling score, by falling margin, or what was added last first
         """
+        answer = self.rank(
+            question,
+            k,
+            name=name,
+            threshold=threshold,
+            where=where,
+            dedup=dedup,
+            modality=modality,
+            budget_ms=budget_ms,
+            templates=templates,
+            calibration=calibration,
+            view=view,
+            order=order,
+        )
+        hits = answer.hits(answer.ranked)
+        return QueryResult(hits, answer.claim, answer.recall, answer.timings_ms)
+
+    def rank(
+        self,
+        question: MetaClass | ClassSet,
+        k: int = 40,
+        *,
+        name: str | None = None,
+        threshold: float | None = None,
+        where: str | None = None,
+        dedup: bool = False,
+        modality: Modality = "image",
+        budget_ms: float | None = None,
+        templates: Templates | Own = "own",
+        calibration: Calibration | None = None,
+        view: View = "matched",
+        order: query.Order = "score",
+    ) -> "RankedAnswer":
+        """As `search`, without looking up whose keys they are: for answers of which only a part is shown at a time."""
         classes, meta = _chosen(question, name, templates, calibration)
-        asked = self._ask(classes, meta, k, threshold, where, modality)
+        asked = dataclasses.replace(self._ask(classes, meta, k, threshold, where, modality), view=view)
         opened = self._opened
         if dedup:
             asked = dataclasses.replace(asked, groups=opened.groups)
+        rows = opened.rows(modality)
+        if order != "score":
+            ranked = query.in_order(asked, rows, order).pick(slice(k))
+            return RankedAnswer(opened, asked, meta, ranked, "exact", None, {})
         index, recall = opened.index(modality)
-        answer = query.search(asked, opened.rows(modality), index, recall, budget_ms, opened.scan(modality))
-        keys = opened.metadata.keys(answer.ranked.ids)
-        hits = query.make_hits(asked, meta, answer.ranked, keys)
-        return QueryResult(hits, answer.claim, answer.recall, answer.timings_ms)
+        answer = query.search(asked, rows, index, recall, budget_ms, opened.scan(modality))
+        return RankedAnswer(opened, asked, meta, answer.ranked, answer.claim, answer.recall, answer.timings_ms)
+
+    def explain(
+        self,
+        question: MetaClass | ClassSet,
+        id: int,
+        *,
+        name: str | None = None,
+        modality: Modality = "image",
+        templates: Templates | Own = "own",
+        calibration: Calibration | None = None,
+    ) -> tuple[MetaClass, list[float], list[float]]:
+        """Why an item stands where it does: the class, and the item's score with each of its positives and negatives.
+
+        NotFound for an item that is not there.
+        """
+        classes, meta = _chosen(question, name, templates, calibration)
+        asked = self._ask(classes, meta, 1, None, None, modality)
+        compiled = asked.compile()
+        levels = settle(compiled, self._opened.rows(modality).take(np.array([id], dtype=np.int64)))[:, 0]
+        scores = levels if asked.scale is None else asked.scale.score(levels)
+        of_positive, of_negative = compiled.slices[0]
+        return meta, scores[of_positive].tolist(), scores[of_negative].tolist()
 
     def nearest(
         self,
@@ -228,7 +292,7 @@ class Collection:
                 first = [i for i in first_of_group(of).tolist() if int(of[i]) not in seen]
                 seen.update(of.tolist())
                 ranked = ranked.pick(np.array(first, dtype=np.intp))
-            yield from query.make_hits(asked, meta, ranked, opened.metadata.keys(ranked.ids))
+            yield from query.make_hits(asked, meta, ranked, opened.keys(ranked.ids))
 
     def distribution(
         self,
@@ -271,7 +335,7 @@ class Collection:
         """
         vectors = self.embed(classes)
         work = Labelling(vectors, classes.classes, self._scales(classes, vectors, "image"), reject)
-        rows, keys = self._opened.rows("image"), self._opened.metadata.keys
+        rows, keys = self._opened.rows("image"), self._opened.keys
         return labels_out.label_to(rows, work, Path(out), keys, progress=progress)
 
     def embed(self, classes: ClassSet, templates: Templates | Own = "own") -> tuple[ClassVectors, ...]:
@@ -299,11 +363,11 @@ class Collection:
     def items(self, ids: Sequence[int] | Int64) -> list[Mapping[str, object]]:
         """The metadata rows of these items, in order. NotFound names an id that was never given, or was removed."""
         self._opened.require(ids)
-        return self._opened.metadata.get(ids)
+        return self._opened.items(ids)
 
     def keys(self, ids: Sequence[int] | Int64) -> list[str]:
         """The keys of these ids, in order."""
-        return self._opened.metadata.keys(ids)
+        return self._opened.keys(ids)
 
     def ids_of_keys(self, keys: Sequence[str]) -> Int64:
         """The ids of these keys, int64 (n,), in order. NotFound names an unknown key."""
@@ -356,9 +420,13 @@ class Collection:
             self._refreshing.release()
         return True
 
-    def info(self) -> dict[str, Any]:
-        """What the collection holds, as JSON values."""
-        return self._opened.info() | {"model": None if self.model is None else self.model.name}
+    def info(self, *, timed: bool = False) -> dict[str, Any]:
+        """What the collection holds, as JSON values.
+
+        timed  find out what a question pays for vectors that no index covers, `scan_ms` of each index, and with that
+               what is worth doing, `advice`; takes up to a second
+        """
+        return self._opened.info(timed=timed) | {"model": None if self.model is None else self.model.name}
 
     def use(self, embedder: Any) -> None:
         """Embed questions with this from now on. ModelMismatch unless it is what made the vectors."""
@@ -404,6 +472,23 @@ class Collection:
     def _item_vector(self, image: int | str) -> Float32:
         vector: Float32 = unit_rows(self.vectors([self._opened.id_of(image)]))[0]
         return vector
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RankedAnswer:
+    """What `Collection.rank` found: the items in order, and what may be claimed about them, as in `QueryResult`."""
+
+    _opened: Opened
+    _question: Question
+    _meta: MetaClass
+    ranked: Ranked
+    claim: Claim
+    recall: float | None
+    timings_ms: Mapping[str, float]
+
+    def hits(self, ranked: Ranked) -> tuple[Hit, ...]:
+        """These of the items with their keys and reasons."""
+        return query.make_hits(self._question, self._meta, ranked, self._opened.metadata.keys(ranked.ids))
 
 
 def _chosen(

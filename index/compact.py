@@ -43,8 +43,8 @@ def compact(
     shard_size  most rows of a joined shard
 
     Ids stay as they are. A removed item's key and content are kept among the skipped ones, so that `clipsieve add` does
-    not bring it back. Nothing is written if there is nothing to do. Readers that opened the folder before must open it
-    again. The errors are those of `open_writer`.
+    not bring it back. Nothing is written if there is nothing to do. Readers that opened the folder before may meet a
+    CollectionChanged, and open it again then. The errors are those of `open_writer`.
     """
     if shard_size < 1:
         raise InputError(f"shard_size is {shard_size}; it must be 1 or more.")

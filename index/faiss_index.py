@@ -293,15 +293,18 @@ def read_index(
     score_error: float | None = None,
     recall: float | None = None,
     mapped: bool = False,
+    beside: bool = False,
 ) -> FaissIndex:
     """Open what `write_index` or clip-retrieval wrote; the other arguments are FaissIndex's own.
 
     mapped  leave the codes on disk and let the system read what a search touches (IVF and flat)
+    beside  the lists are on disk anyway, in a file of their own beside this one
 
     CollectionDamaged if faiss cannot read the file.
     """
     faiss = load_faiss()
     flags = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY if mapped else 0
+    flags |= faiss.IO_FLAG_ONDISK_SAME_DIR if beside else 0
     try:
         index = faiss.read_index(str(path), flags)
     except RuntimeError as error:

@@ -6,7 +6,7 @@ shards again is lost. One that is damaged, or that anybody else has written to, 
 """
 
 import contextlib
-import errno
+import copy
 import os
 import sqlite3
 import tempfile
@@ -21,18 +21,19 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from clipsieve import shards
-from clipsieve.errors import CollectionError, NotFound
+from clipsieve.errors import NotFound
 from clipsieve.index import cache
 from clipsieve.index import where as filters
+from clipsieve.index.connections import Connections, Stale, explained
 from clipsieve.manifest import Manifest
 from clipsieve.types import Int64
+from clipsieve.whole import changed
 
 NAME = "cache.sqlite"
 BULK = 20_000
 """From this many ids on, rows are read from the Parquet files in order: SQLite takes 7 us a row, they take 1."""
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_REFUSED = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}
 _T = TypeVar("_T")
 
 
@@ -61,9 +62,10 @@ class SqliteMetadata:
             self._temporary = tempfile.TemporaryDirectory(prefix="clipsieve-")
             state = self._temporary.name
         self.path = Path(folder if state is None else state) / NAME
-        self._idle: list[sqlite3.Connection] = []
-        self._lock = threading.Lock()  # guards _idle, and that only one thread makes the cache again
+        self._connections = Connections(self.path)
+        self._lock = threading.Lock()  # so that only one thread makes the cache again
         self._manifest = manifest
+        self._shards: frozenset[tuple[int, str]] = frozenset()  # number, and what the cache's rows of it are made from
         self._columns: list[tuple[str, str, str]] = []  # name, name in SQL, kind
         try:
             self.update(manifest, progress)
@@ -111,13 +113,14 @@ class SqliteMetadata:
     def ids_of_keys(self, keys: Sequence[str]) -> Int64:
         """The ids of these keys, int64 (n,), in their order; the greatest where a key was given twice (added anew).
 
-        NotFound names an unknown key.
+        NotFound names an unknown key; CollectionChanged where a later commit may have done away with it.
         """
         found: dict[str, int] = {}
         for chunk in _chunks(list(keys)):
-            marks = ", ".join("?" * len(chunk))
-            sql = f"SELECT key, max(id) FROM items WHERE key IN ({marks}) GROUP BY key"
-            found.update(self._query(sql, chunk))
+            sql = f"SELECT key, id FROM items WHERE key IN ({', '.join('?' * len(chunk))}) ORDER BY id"
+            pairs = self._query(sql, chunk, whole=True)
+            inside = self._inside(np.array([id for _, id in pairs], dtype=np.int64))
+            found.update(pair for pair, is_inside in zip(pairs, inside, strict=True) if is_inside)
         for key in keys:
             if key not in found:
                 raise NotFound(f"{self._folder} has no item with key {key!r}; `clipsieve info` shows some of its keys.")
@@ -128,9 +131,11 @@ class SqliteMetadata:
 
         A column whose name is no plain word stands in double quotes, a text in single ones: `"a.b" = 'x' and year > 9`.
         InputError if it cannot be read, names no such column (it lists them), or takes longer than `limit_s` seconds.
+        CollectionChanged where a later commit did away with rows.
         """
-        rows = self._run(lambda c: filters.run(c, where, self.columns, limit_s))
-        return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
+        rows = self._run(lambda c: filters.run(c, where, self.columns, limit_s), whole=True)
+        ids = np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
+        return ids[self._inside(ids)]
 
     def table(self, ids: Sequence[int] | Int64, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of these ids, in their order, as the shards hold them; read shard by shard, for many ids at once.
@@ -166,21 +171,31 @@ class SqliteMetadata:
     def update(self, manifest: Manifest, progress: Callable[[int, int], None] | None = None) -> None:
         """Follow the collection to another commit: read in new shards, forget those that are gone."""
         with self._lock:
-            with _explained(self.path):
-                try:
-                    self._fill(manifest, progress)
-                except (sqlite3.DatabaseError, PermissionError) as error:
-                    if isinstance(error, sqlite3.DatabaseError) and not _is_damage(error):
-                        raise
-                    self._discard()
-                    self._fill(manifest, progress)
+            try:
+                self._fill(manifest, progress)
+            except (sqlite3.DatabaseError, PermissionError) as error:
+                if isinstance(error, sqlite3.DatabaseError) and not _is_damage(error):
+                    raise
+                self._discard()
+                self._fill(manifest, progress)
             self._manifest = manifest
+            made = ((shard.number, cache.made_from(self._folder, shard)) for shard in manifest.shards if shard.rows)
+            self._shards = frozenset(made)
+
+    def at(self, manifest: Manifest) -> "SqliteMetadata":
+        """The same cache for another commit, in place of this one, which only those go on with who are at it."""
+        other = copy.copy(self)
+        other._connections, other._lock = Connections(self.path), threading.Lock()
+        other.update(manifest)
+        with self._lock:
+            self._connections.close()
+            self._temporary = None  # the other's now
+        return other
 
     def close(self) -> None:
         """Let go of the file, and delete it if it was temporary."""
         with self._lock:
-            while self._idle:
-                self._idle.pop().close()
+            self._connections.close()
             if self._temporary is not None:
                 self._temporary.cleanup()
 
@@ -216,64 +231,47 @@ class SqliteMetadata:
     def _unknown(self, wanted: int) -> NotFound:
         return NotFound(f"{self._folder} has no item {wanted}; ids are given once, and those compacted away are gone.")
 
-    def _query(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        return self._run(lambda connection: connection.execute(sql, values).fetchall())
+    def _query(self, sql: str, values: Sequence[object], whole: bool = False) -> list[tuple[Any, ...]]:
+        return self._run(lambda connection: connection.execute(sql, values).fetchall(), whole)
 
-    def _run(self, query: Callable[[sqlite3.Connection], _T]) -> _T:
-        """`query` on a connection of its own; once more on a cache made anew if the file turns out to be damaged."""
-        with _explained(self.path):
-            try:
-                with self._reader() as connection:
-                    return query(connection)
-            except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
-                    raise
+    def _run(self, query: Callable[[sqlite3.Connection], _T], whole: bool = False) -> _T:
+        """`query` on a connection of its own; once more on a cache made anew if the file turns out to be damaged.
+
+        whole  ask a cache that holds all rows of this commit. It may have followed others to a later one; then
+               CollectionChanged
+        """
+        shards = self._shards if whole else None
+        try:
+            return self._connections.run(query, shards)
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise
             with self._lock:
                 self._discard()
                 self._fill(self._manifest, None)
-            with self._reader() as connection:
-                return query(connection)
-
-    @contextlib.contextmanager
-    def _reader(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            connection = self._idle.pop() if self._idle else None
-        if connection is None:
-            connection = sqlite3.connect(self.path, check_same_thread=False, timeout=60)
-            filters.fence(connection)
+        except Stale:
+            with self._lock:
+                self._fill(self._manifest, None)
         try:
-            yield connection
-        except BaseException:
-            connection.close()  # not back to the idle ones: it may hold a file that is about to be deleted
-            raise
-        with self._lock:
-            self._idle.append(connection)
+            return self._connections.run(query, shards)
+        except Stale:
+            raise changed(self._folder) from None
+
+    def _inside(self, ids: Int64) -> npt.NDArray[np.bool_]:
+        """Which ids lie in the shards of this commit; the cache may hold others."""
+        parts = sorted((shard.first_id, shard.last_id) for shard in self._manifest.shards if shard.rows)
+        ranges = np.array(parts, dtype=np.int64).reshape(-1, 2)
+        at = np.searchsorted(ranges[:, 0], ids, "right") - 1
+        return (at >= 0) & (ids <= ranges[at, 1]) if len(ranges) else np.zeros(len(ids), np.bool_)
 
     def _discard(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
+        self._connections.drop()
         for suffix in ("", "-journal"):
             self.path.with_name(NAME + suffix).unlink(missing_ok=True)
 
     def _fill(self, manifest: Manifest, progress: Callable[[int, int], None] | None) -> None:
-        self._columns = cache.fill(self.path, self._folder, manifest, progress)
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """What SQLite says when the operating system refuses something, as an error of the operating system's kind."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_FULL:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path)) from error
-        if code in _REFUSED:
-            raise CollectionError(
-                f"{path} cannot be written or read ({error}); see to its disk and permissions, or have it elsewhere "
-                "with --state DIR."
-            ) from error
-        raise
+        with explained(self.path):
+            self._columns = cache.fill(self.path, self._folder, manifest, progress)
 
 
 def _merged(names: Sequence[str], row: Sequence[object]) -> dict[str, object]:

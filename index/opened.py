@@ -5,7 +5,7 @@ Opening costs no memory: vectors are mapped, and an index is read when a questio
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,19 +13,19 @@ import numpy as np
 
 from clipsieve import manifest as manifests
 from clipsieve import shards
-from clipsieve.errors import CollectionDamaged, CollectionMissing, NotFound
-from clipsieve.index import bare
+from clipsieve.errors import CollectionChanged, CollectionDamaged, CollectionMissing, NotFound
+from clipsieve.index import bare, costs
 from clipsieve.index.calibrate import SAMPLE, Background
 from clipsieve.index.duplicates import Groups
 from clipsieve.index.gather import GatheredScan
 from clipsieve.index.metadata import SqliteMetadata
 from clipsieve.index.originals import Originals
 from clipsieve.index.scan import Rows
-from clipsieve.index.stored import entry_of, open_groups, open_index, rows_of, shards_of
+from clipsieve.index.stored import FLAT, ROLES, entry_of, open_covered, open_groups, open_index, rows_of, shards_of
 from clipsieve.manifest import Manifest
 from clipsieve.protocols import VectorIndex
 from clipsieve.types import Int64
-from clipsieve.whole import require_whole
+from clipsieve.whole import changed, require_whole
 
 _T = TypeVar("_T")
 Signature = tuple[int, int, int] | None
@@ -61,7 +61,7 @@ class Opened:
             signature = signature_of(folder)  # before reading: what is committed meanwhile shows as stale
             try:
                 return cls._at(folder, signature, state, progress)
-            except CollectionDamaged:
+            except (CollectionChanged, CollectionDamaged):
                 if signature_of(folder) == signature:
                     raise  # else files went because of a commit made meanwhile
 
@@ -92,27 +92,32 @@ class Opened:
         return opened
 
     @property
-    def version(self) -> int:
-        """Another number for each commit."""
-        return hash(self._signature)
+    def revision(self) -> str:
+        """Another text for each commit."""
+        return "-".join(f"{part:x}" for part in self._signature or ())
 
     def stale(self) -> bool:
         """Whether the folder has a newer manifest."""
         return signature_of(self.folder) != self._signature
 
     def again(self) -> "Opened":
-        """The folder's last commit, with the same metadata store brought up to it."""
+        """The folder's last commit, with the same cache brought up to it, and what it still has of the indices.
+
+        Who is at work with this one may go on.
+        """
         while True:
             signature = signature_of(self.folder)
             try:
                 manifest = shards.open_manifest(self.folder)
                 require_whole(self.folder, manifest)
-                self.metadata.update(manifest)
                 removed = shards.read_removed(self.folder, manifest)
-                return Opened(self.folder, manifest, removed, self.metadata, signature)
-            except CollectionDamaged:
+                new = Opened(self.folder, manifest, removed, self.metadata.at(manifest), signature)
+            except (CollectionChanged, CollectionDamaged):
                 if signature_of(self.folder) == signature:
                     raise
+            else:
+                new._keep_indices(self)
+                return new
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -162,6 +167,23 @@ class Opened:
         """The sample that calibration is measured on. InputError for a collection too small to have one."""
         return self._once("background", modality, lambda: self._open_background(modality))
 
+    def keys(self, ids: Sequence[int] | Int64) -> list[str]:
+        """The keys of these ids, in order. NotFound names one that was never given; CollectionChanged, see `_asked`."""
+        return self._asked(self.metadata.keys, ids)
+
+    def items(self, ids: Sequence[int] | Int64) -> list[Mapping[str, object]]:
+        """The metadata rows of these ids, in order; else as `keys`."""
+        return self._asked(self.metadata.get, ids)
+
+    def _asked(self, read: Callable[[Sequence[int] | Int64], _T], ids: Sequence[int] | Int64) -> _T:
+        """The cache may have followed somebody else to a later commit: CollectionChanged if rows of this one went."""
+        try:
+            return read(ids)
+        except NotFound as error:
+            if self.rows(self.modalities[0]).has(np.asarray(ids, dtype=np.int64)).all():
+                raise changed(self.folder) from error
+            raise
+
     def require(self, ids: Sequence[int] | Int64) -> None:
         """NotFound if one of these was removed."""
         gone = np.isin(np.asarray(ids, dtype=np.int64), self.removed)
@@ -179,25 +201,11 @@ class Opened:
                 return int(found[0])
         raise NotFound(f"No image of content hash {image[:12]}... was uploaded, and no item has it; upload it again.")
 
-    def info(self) -> dict[str, Any]:
-        """What the commit holds, as JSON values."""
+    def info(self, *, timed: bool = False) -> dict[str, Any]:
+        """What the commit holds, as JSON values; see `Collection.info`."""
         manifest = self.manifest
-        indices = []
-        for modality in self.modalities:
-            entry = entry_of(manifest, modality)
-            total = manifest.rows if bare.is_manifest(manifest) else sum(s.rows for s in shards_of(manifest, modality))
-            covered = sum(s.rows for s in manifest.shards if entry is not None and s.number in entry.shards)
-            indices.append(
-                {
-                    "name": modality,
-                    "kind": None if entry is None else entry.kind,
-                    "recall": None if entry is None else entry.recall,
-                    "rows": 0 if entry is None else entry.rows,
-                    "not_covered": total - covered,
-                }
-            )
         sources = manifest.sources
-        return {
+        known = {
             "folder": str(self.folder),
             "count": self.count,
             "removed": manifest.rows - self.count,
@@ -205,16 +213,41 @@ class Opened:
             "dim": manifest.dim,
             "shards": len(manifest.shards),
             "licence": manifest.licence,
-            "indices": indices,
+            "bytes": costs.sizes(manifest, self.metadata.path),
+            "indices": [self._index_info(modality, timed) for modality in self.modalities],
             "columns": list(self.metadata.columns),
             "inputs": sorted({source.input for source in sources}),
             "read_only": manifest.read_only,
-            "advice": _advice(self.folder, manifest, indices),
         }
+        return known | ({"advice": costs.advice(known)} if timed else {})
+
+    def _index_info(self, modality: str, timed: bool) -> dict[str, Any]:
+        manifest, entry = self.manifest, entry_of(self.manifest, modality)
+        parts = [] if bare.is_manifest(manifest) else shards_of(manifest, modality)
+        rest = [s for s in parts if entry is None or s.number not in entry.shards]
+        read = parts if entry is None or entry.kind == FLAT else rest  # by every question
+        known = {
+            "name": modality,
+            "kind": None if entry is None else entry.kind,
+            "recall": None if entry is None else entry.recall,
+            "rows": 0 if entry is None else entry.rows,
+            "search_ms": None if entry is None else entry.parameters.get("search_ms"),
+            "not_covered": sum(s.rows for s in rest),
+        }
+        if timed:
+            known["scan_ms"] = costs.scan_ms(self.folder, manifest.dim, read, modality, self.removed)
+        return known
 
     def close(self) -> None:
         """Let go of the files."""
         self.metadata.close()
+
+    def _keep_indices(self, before: "Opened") -> None:
+        with before._lock:
+            for modality in ROLES:
+                same = entry_of(self.manifest, modality) == entry_of(before.manifest, modality)
+                if same and ("covered", modality) in before._made:
+                    self._made["covered", modality] = before._made["covered", modality]
 
     def _open_rows(self, modality: str) -> Rows:
         if bare.is_manifest(self.manifest):
@@ -224,7 +257,8 @@ class Opened:
     def _open_index(self, modality: str) -> tuple[VectorIndex | None, float | None]:
         if bare.is_manifest(self.manifest):
             return bare.make_index(self.folder, self._parts(modality), self.rows(modality))
-        return open_index(self.folder, self.manifest, modality, self.removed)
+        covered = self._once("covered", modality, lambda: open_covered(self.folder, self.manifest, modality))
+        return open_index(self.folder, self.manifest, modality, self.removed, covered)
 
     def _parts(self, modality: str) -> list[bare.Part]:
         return self._once("parts", modality, lambda: bare.open_parts(self.folder, modality))
@@ -245,20 +279,6 @@ class Opened:
                 self._made[what, modality] = make()
             made: _T = self._made[what, modality]
             return made
-
-
-def _advice(folder: Path, manifest: Manifest, indices: list[dict[str, Any]]) -> str | None:
-    """When making or extending an index is worth it: once a tenth of the rows, and many, are scanned beside it."""
-    if manifest.read_only:
-        return None
-    image = next((i for i in indices if i["name"] == "image"), None)
-    if image is None:
-        return None
-    if image["kind"] is None:
-        return f"Run `clipsieve index {folder}`: it finds duplicates, and makes an index where one is worth it."
-    if image["not_covered"] > max(10_000, image["rows"] // 10) or (image["kind"] == "flat" and image["not_covered"]):
-        return f"{image['not_covered']:,} rows are not in the index yet; run `clipsieve index {folder}`."
-    return None
 
 
 def signature_of(folder: Path) -> Signature:

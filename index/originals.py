@@ -24,6 +24,7 @@ from clipsieve.errors import InputError, NotFound
 from clipsieve.manifest import Manifest, Shard
 from clipsieve.protocols import MetadataStore
 from clipsieve.types import content_hash
+from clipsieve.whole import reading
 
 _IN_TAR = re.compile(r"(.+?\.(?:tar|tgz|tar\.gz|tar\.bz2|tar\.xz|tar\.zst))/(.+)", re.IGNORECASE | re.DOTALL)
 _IN_TABLE = re.compile(r"(.+)#(\d+)", re.DOTALL)
@@ -75,7 +76,9 @@ class Originals:
         if "thumbs" not in shard.files:
             return None
         position = int(np.searchsorted(shards.read_ids(self._folder, shard), id))
-        return _cell(self._folder / shard.files["thumbs"].path, position, None)
+        file = shard.files["thumbs"]
+        with reading(self._folder, [file]):
+            return _cell(self._folder / file.path, position, None)
 
     def _shard(self, id: int) -> Shard:
         for shard in self._manifest.shards:

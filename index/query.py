@@ -9,14 +9,27 @@ need no search: they only ever remove what a positive found.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from clipsieve.errors import InputError
-from clipsieve.index.rule import Question, Ranked, accepted, join, judge, maxima, no_items, settle
-from clipsieve.index.scan import Pass, Rows, contains, scan_topk
+from clipsieve.index.rule import (
+    Question,
+    Ranked,
+    accepted,
+    first_of_group,
+    join,
+    judge,
+    maxima,
+    no_items,
+    settle,
+)
+from clipsieve.index.scan import Pass, Rows, contains, scan_threshold, scan_topk
 from clipsieve.protocols import VectorIndex
 from clipsieve.types import Claim, Distribution, Float32, Hit, Int64, MetaClass
+
+Order = Literal["score", "margin", "new"]
 
 LEAST_DEPTH = 64
 DEEPEN = 4
@@ -61,7 +74,7 @@ def search(
 ) -> Answer:
     """Answer a question from an index over the rows, or by a scan where there is none or it does not pay.
 
-    index      holds all live rows (and may hold removed ones); None to scan
+    index      holds all live rows (and may hold removed ones); None to scan, as for any view but "matched"
     recall     of an index that is not exhaustive or not exact, as measured on this collection
     budget_ms  when to end with what was found, claimed as partial
     scan       answers by reading all rows, as `scan_topk` does; used where nothing ends the reading early
@@ -71,7 +84,8 @@ def search(
     _check(question, rows, index, recall)
     start = time.perf_counter()
     state = _Search(question, rows, None if budget_ms is None else start + budget_ms / 1000, scan)
-    claim = state.scan() if index is None or not state.worth_searching else state.deepen(index)
+    searched = index is not None and question.view == "matched" and state.worth_searching
+    claim = state.deepen(index) if searched and index is not None else state.scan()
     state.timings["total"] = (time.perf_counter() - start) * 1000
     top = state.found.top(question.k, question.groups)
     return Answer(top, claim, recall if claim == "complete" else None, state.scanned, state.timings)
@@ -187,6 +201,14 @@ class _Search:
         self.timings[stage] = self.timings.get(stage, 0.0) + (time.perf_counter() - started) * 1000
 
 
+def in_order(question: Question, rows: Rows, order: Order) -> Ranked:
+    """All items of the question's view, by falling margin or by falling id, one per group; its k is not looked at."""
+    ranked = join(list(scan_threshold(rows, question)))
+    key = ranked.best - ranked.worst if order == "margin" else ranked.ids
+    ranked = ranked.pick(np.lexsort((ranked.ids, -ranked.best, -key)))
+    return ranked if question.groups is None else ranked.pick(first_of_group(question.groups(ranked.ids)))
+
+
 def make_hits(question: Question, meta: MetaClass, ranked: Ranked, keys: Sequence[str]) -> tuple[Hit, ...]:
     """Hits from ranked items and their keys, in order. `meta` is the class whose examples the question embeds."""
     best, worst = ranked.best.astype(np.float64), ranked.worst.astype(np.float64)
@@ -230,7 +252,7 @@ def distribution(
         wanted = np.unique(sample) if wanted is None else np.intersect1d(sample, wanted)
     step, least = Pass(compiled), np.float32(question.least)
     matched = below = seen = 0
-    counts = np.zeros(len(edges) - 1, np.int64)
+    counts, rivalled = np.zeros(len(edges) - 1, np.int64), np.zeros(len(edges) - 1, np.int64)
     for ids, vectors in rows.blocks(step.rows, wanted):
         live = vectors[~contains(without, ids)] if len(without) else vectors
         best, worst = (side[0] for side in step(live)[1:])  # (b,), (b,)
@@ -241,16 +263,18 @@ def distribution(
         matched += int(accepted(best, worst, question.least).sum())
         below += int((best < least).sum())
         score = best if scale is None else scale.score(best)
-        counts += np.histogram(np.clip(score, edges[0], edges[-1]), edges)[0]
+        score = np.clip(score, edges[0], edges[-1])
+        counts += np.histogram(score, edges)[0]
+        rivalled += np.histogram(score[worst >= best], edges)[0]
     if sample is None:
-        return Distribution(matched, total - matched - below, below, counts, edges, exact=True)
+        return Distribution(matched, total - matched - below, below, counts, rivalled, edges, exact=True)
     if not seen and total:
         raise InputError("The sample holds none of the items asked about; draw a larger one.")
     factor = total / max(1, seen)
     whole = np.rint(np.array([matched, below]) * factor).astype(int)
     rejected = max(0, total - int(whole.sum()))
-    scaled = np.rint(counts * factor).astype(np.int64)
-    return Distribution(int(whole[0]), rejected, int(whole[1]), scaled, edges, exact=False)
+    scaled, rivals = (np.rint(c * factor).astype(np.int64) for c in (counts, rivalled))
+    return Distribution(int(whole[0]), rejected, int(whole[1]), scaled, rivals, edges, exact=False)
 
 
 def _check(question: Question, rows: Rows, index: VectorIndex | None, recall: float | None) -> None:

@@ -19,6 +19,7 @@ returned to a caller went through `settle`; labels, where no near-tie is worth t
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,7 @@ from clipsieve.index.calibrate import Float64, Scale
 from clipsieve.types import ClassVectors, Float32, Int64
 
 Bool = npt.NDArray[np.bool_]
+View = Literal["matched", "rejected", "below"]
 
 SLACK = 1e-5
 """More than the float32 rounding of an inner product of unit rows of a few thousand dimensions (measured: 1e-6)."""
@@ -158,6 +160,21 @@ def accepted(best: Float32, worst: Float32, threshold: float | Float32 | None = 
     return ok if threshold is None else ok & (best >= np.float32(threshold))
 
 
+def belongs(view: View, best: Float32, worst: Float32, least: float, slack: float = 0.0) -> Bool:
+    """Which items, by P and N of shape (b,), a view shows.
+
+    slack  how far P and N may be off: a positive one lets all in that may belong, a negative one those that surely do
+    """
+    shown: Bool
+    if view == "below":
+        shown = best < np.float32(least + slack)
+    elif view == "rejected":
+        shown = (best >= np.float32(least - slack)) & (worst >= best - np.float32(slack))
+    else:
+        shown = (best >= np.float32(least - slack)) & (best > worst - np.float32(slack))
+    return shown
+
+
 def rank_score(best: Float32, worst: Float32) -> Float64:
     """What compares classes: in [-1, 1] for cosines in [-1, 1], above -0.0 exactly if accepted.
 
@@ -226,6 +243,8 @@ class Question:
     only, without  int64, ids that alone may be found, ids that must not be
     groups         ids -> int64 group of each (an item alone has a group of its own); one item per group is returned
     scale          the class's calibration; None for cosines
+    view           which side of the rule: matched (accepted), rejected (P reaches the threshold, N is no less than P),
+                   or below the threshold
     """
 
     vectors: ClassVectors
@@ -235,6 +254,7 @@ class Question:
     without: Int64 | None = None
     groups: Callable[[Int64], Int64] | None = None
     scale: Scale | None = None
+    view: View = "matched"
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -256,7 +276,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranked:
-    """Accepted items and why. All arrays have one entry per item.
+    """Items of a view and why. All arrays have one entry per item.
 
     ids                 int64
     best, worst         float32, settled levels P and N (cosines where uncalibrated); N is -inf without negatives
@@ -302,7 +322,7 @@ def join(parts: Sequence[Ranked]) -> Ranked:
 
 
 def judge(question: Question, compiled: Compiled, ids: Int64, vectors: Float32) -> Ranked:
-    """The rule for one question: the accepted among these items, settled, in the order given.
+    """The rule for one question: those of these items that its view shows, settled, in the order given.
 
     compiled  `question.compile()`, made once by the caller
     ids       int64 (b,)
@@ -310,7 +330,7 @@ def judge(question: Question, compiled: Compiled, ids: Int64, vectors: Float32) 
     """
     levels = settle(compiled, vectors)  # (p + q, b)
     (positive, negative), (best, worst) = compiled.slices[0], maxima(compiled, levels)
-    at = np.flatnonzero(accepted(best[0], worst[0], question.least))
+    at = np.flatnonzero(belongs(question.view, best[0], worst[0], question.least))
     behind = levels[positive][:, at].argmax(axis=0)
     against = np.full(len(at), -1, np.int64)
     if negative.start < negative.stop:

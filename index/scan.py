@@ -27,6 +27,7 @@ from clipsieve.index.rule import (
     Question,
     Ranked,
     accepted,
+    belongs,
     compile_classes,
     deciding,
     first_of_group,
@@ -357,11 +358,11 @@ class _Best:
     def offer(self, ids: Int64, vectors: Float32, best: Float32, worst: Float32) -> None:
         """A block, with its P and N (b,) to within the slack; ids above all offered before."""
         question, slack, k = self.question, self._compiled.slack, self.question.k
-        floor = question.least
+        floor = -np.inf if question.view == "below" else question.least
         if len(self._top.ids) == k:
             floor = max(floor, float(self._top.best[-1]))
         at = np.flatnonzero(best >= floor - slack)
-        at = at[best[at] > worst[at] - slack]
+        at = at[belongs(question.view, best[at], worst[at], question.least, slack)]
         if len(at) and self._only is not None:
             at = at[contains(self._only, ids[at])]
         if len(at) and self._without is not None:
@@ -387,7 +388,7 @@ class _Best:
     def _cut(self, at: npt.NDArray[np.intp], ids: Int64, best: Float32, worst: Float32) -> npt.NDArray[np.intp]:
         """Of many candidates those that may be among the block's own best k."""
         question, slack, k = self.question, self._compiled.slack, self.question.k
-        sure = at[accepted(best[at] - slack, worst[at] + slack, question.least)]
+        sure = at[belongs(question.view, best[at], worst[at], question.least, -2 * slack)]
         if question.groups is not None:
             sure = sure[np.argsort(-best[sure])]
             sure = sure[first_of_group(question.groups(ids[sure]))]
@@ -424,6 +425,7 @@ def scan_topk(rows: Rows, questions: Sequence[Question], deadline: float | None 
     if threads < 2:
         return work(None)
     spans = rows.spans(-(-(rows.count + len(rows.without)) // threads))
+    rows.buffer(1)  # imports torch, where that pays, before there are several threads to do it
     with one_thread_each(), ThreadPoolExecutor(len(spans), initializer=stay_alone) as pool:
         parts = list(pool.map(work, spans))
     found = [join([ranked[i] for ranked, _ in parts]).top(q.k, q.groups) for i, q in enumerate(questions)]
@@ -431,13 +433,13 @@ def scan_topk(rows: Rows, questions: Sequence[Question], deadline: float | None 
 
 
 def scan_threshold(rows: Rows, question: Question) -> Iterator[Ranked]:
-    """Every accepted item, block by block in id order; the question's k and groups are not looked at."""
+    """Every item of the question's view, block by block in id order; its k and groups are not looked at."""
     compiled = question.compile()
     step = Pass(compiled)
     without = None if question.without is None else np.unique(question.without)
     for ids, vectors in rows.blocks(step.rows, _union([question])):
         _, best, worst = step(vectors)
-        at = np.flatnonzero((best[0] >= question.least - compiled.slack) & (best[0] > worst[0] - compiled.slack))
+        at = np.flatnonzero(belongs(question.view, best[0], worst[0], question.least, compiled.slack))
         if without is not None:
             at = at[~contains(without, ids[at])]
         if len(at):
@@ -484,6 +486,7 @@ def scan_label(
 
     spans = rows.spans(2 * block_rows(len(compiled.matrix)), span)
     threads = min(processors(), MOST_THREADS, max(1, len(spans)))
+    rows.buffer(1)  # imports torch, where that pays, before there are several threads to do it
     with one_thread_each(), ThreadPoolExecutor(threads, initializer=stay_alone) as pool:
         for blocks in ordered_map(pool, work, spans, ahead=2 * threads):
             yield from blocks

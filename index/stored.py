@@ -7,13 +7,14 @@ from typing import Literal
 import numpy as np
 
 from clipsieve import shards
-from clipsieve.errors import CollectionDamaged, NotFound
+from clipsieve.errors import CollectionDamaged, CollectionError, NotFound
 from clipsieve.index.duplicates import Groups
 from clipsieve.index.flat import CombinedIndex, FlatIndex
 from clipsieve.index.scan import Ids, Rows
 from clipsieve.manifest import Index, Manifest, Shard
 from clipsieve.protocols import VectorIndex
 from clipsieve.types import Int64
+from clipsieve.whole import reading
 
 Modality = Literal["image", "text"]
 
@@ -66,22 +67,33 @@ def entry_of(manifest: Manifest, modality: str) -> Index | None:
     return entry if entry is not None and set(entry.shards) <= numbers else None
 
 
-def open_index(
-    folder: Path, manifest: Manifest, modality: str, removed: Int64 | None = None
-) -> tuple[VectorIndex | None, float | None]:
-    """The index of a modality over all its shards, and its measured recall; None where a scan is the index.
+def open_covered(folder: Path, manifest: Manifest, modality: str) -> VectorIndex | None:
+    """The index of a modality over the shards that it covers, removed rows included; None where a scan is the index.
 
-    Shards that it does not cover are searched exhaustively beside it. CollectionDamaged if its file is not the one that
-    the manifest names.
+    CollectionDamaged if its file is not the one that the manifest names.
     """
     entry = entry_of(manifest, modality)
     if entry is None or entry.kind == FLAT:
-        return None, None
+        return None
     from clipsieve.index.train import open_faiss
 
     covered = [s for s in shards_of(manifest, modality) if s.number in entry.shards]
-    ids = indexed_ids(folder, covered, modality)
-    index = open_faiss(folder, entry, ids)
+    return open_faiss(folder, entry, indexed_ids(folder, covered, modality))
+
+
+def open_index(
+    folder: Path, manifest: Manifest, modality: str, removed: Int64 | None = None, covered: VectorIndex | None = None
+) -> tuple[VectorIndex | None, float | None]:
+    """The index of a modality over all its shards, and its measured recall; None where a scan is the index.
+
+    covered  what `open_covered` gives, if it is open already
+
+    Shards that it does not cover are searched exhaustively beside it. The errors are those of `open_covered`.
+    """
+    index = covered or open_covered(folder, manifest, modality)
+    entry = entry_of(manifest, modality)
+    if index is None or entry is None:
+        return None, None
     rest = [s for s in shards_of(manifest, modality) if s.number not in entry.shards]
     if not rest:
         return index, entry.recall
@@ -95,8 +107,12 @@ def open_groups(folder: Path, manifest: Manifest) -> Groups:
         raise NotFound(f"{folder} has no duplicate groups yet; run `clipsieve index {folder}` to find them.")
     covered = [s for s in shards_of(manifest, "image") if s.number in entry.shards]
     path = folder / entry.files["groups"].path
+    groups: Int64
     try:
-        groups: Int64 = np.load(path, mmap_mode="r")
+        with reading(folder, [entry.files["groups"]]):
+            groups = np.load(path, mmap_mode="r")
+    except CollectionError:
+        raise
     except (OSError, ValueError) as error:
         raise CollectionDamaged(f"{path} cannot be read ({error}); run `clipsieve index --rebuild`.") from error
     return Groups(indexed_ids(folder, covered, "image"), groups)

@@ -19,6 +19,7 @@ from clipsieve.index.plan import TRAINING_PER_LIST
 from clipsieve.index.scan import Rows
 from clipsieve.manifest import Index
 from clipsieve.types import Float32, Int64, Neighbors
+from clipsieve.whole import reading
 
 RECALL_AT = 40
 """Recall is measured at the number of answers that a search gives by default."""
@@ -101,12 +102,15 @@ def _require_room(path: Path, size: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
-def tune_and_measure(index: FaissIndex, rows: Rows, other: Rows | None, recall: float) -> FaissIndex:
+def tune_and_measure(
+    index: FaissIndex, rows: Rows, other: Rows | None, recall: float, known: int | None = None
+) -> FaissIndex:
     """The index with the least effort that reaches the recall, and the recall that it has on queries not tuned on.
 
     rows   what it holds. Queries are drawn from them, and none may count finding itself
     other  rows of another modality in the same space: queries of another kind. Each kind must reach the recall, and the
            lower of the two is the one carried
+    known  an effort that sufficed before some rows were added: it is kept, without tuning, if it still does
 
     Recall counts the RECALL_AT true neighbours that are among twice as many found: a search looks that deep, and then
     scores what it found exactly.
@@ -117,18 +121,28 @@ def tune_and_measure(index: FaissIndex, rows: Rows, other: Rows | None, recall: 
         drawn = other.take(other.sample(QUERIES, seed=3))
         kinds.append((drawn, np.full(len(drawn), -1, np.int64)))
     rng = np.random.default_rng(0)
-    tests, efforts = [], []
+    to_tune, tests = [], []
     for queries, selves in kinds:
         order = rng.permutation(len(queries))
         half = max(1, len(queries) // 2)
-        for at in (order[:half], order[half:] if len(order) > 1 else order):
-            tests.append((queries[at], _truth(rows, queries[at], selves[at])))
-        efforts.append(faiss_index.tune(index, *tests[-2], recall).effort or 1)
+        to_tune.append((queries[order[:half]], selves[order[:half]]))
+        rest = order[half:] if len(order) > 1 else order
+        tests.append((queries[rest], _truth(rows, queries[rest], selves[rest])))
+    if known is not None:
+        kept = _measured(index, known, tests)
+        if (kept.recall or 0) >= recall:
+            return kept
+    efforts = [faiss_index.tune(index, q, _truth(rows, q, selves), recall).effort or 1 for q, selves in to_tune]
     # Lists that hold fewer rows than a search asks for would send every question to a scan, however good they are.
     least = -(-index.most_effort * VISITED // max(1, rows.count)) if index.most_effort < rows.count else 1
-    tuned = dataclasses.replace(index, effort=min(max(*efforts, least), index.most_effort))
-    found = [(tuned.search(queries, truth.ids.shape[1]), truth) for queries, truth in tests[1::2]]
-    return dataclasses.replace(tuned, recall=min(faiss_index.measure_recall(*pair) for pair in found))
+    return _measured(index, min(max(*efforts, least), index.most_effort), tests)
+
+
+def _measured(index: FaissIndex, effort: int, tests: list[tuple[Float32, Neighbors]]) -> FaissIndex:
+    """The index with that effort, and the least recall of the tests."""
+    tried = dataclasses.replace(index, effort=effort)
+    found = [(tried.search(queries, truth.ids.shape[1]), truth) for queries, truth in tests]
+    return dataclasses.replace(tried, recall=min(faiss_index.measure_recall(*pair) for pair in found))
 
 
 def _truth(rows: Rows, queries: Float32, selves: Int64) -> Neighbors:
@@ -144,19 +158,15 @@ def _truth(rows: Rows, queries: Float32, selves: Int64) -> Neighbors:
 
 def open_faiss(folder: Path, entry: Index, ids: Int64) -> FaissIndex:
     """The faiss index of a manifest's entry, over the rows of these ids. CollectionDamaged if it is not that."""
-    for file in entry.files.values():
-        path = folder / file.path
-        if not path.is_file() or path.stat().st_size != file.size:
-            raise CollectionDamaged(
-                f"{path} is not the index that the manifest names; run `clipsieve index --rebuild`."
-            )
     path = folder / entry.files["index"].path
     effort, error = entry.parameters.get("effort"), float(entry.parameters.get("score_error", 0.0))
-    if "lists" in entry.files:
-        faiss = faiss_index.load_faiss()
-        index = FaissIndex(faiss.read_index(str(path), faiss.IO_FLAG_ONDISK_SAME_DIR), positions(ids), effort, error)
-    else:
-        index = faiss_index.read_index(path, positions(ids), effort, error)
+    try:
+        with reading(folder, entry.files.values()):
+            index = faiss_index.read_index(path, positions(ids), effort, error, beside="lists" in entry.files)
+    except CollectionDamaged as damage:
+        raise CollectionDamaged(
+            f"{path} is not the index that the manifest names; run `clipsieve index --rebuild`."
+        ) from damage
     if index.count != len(ids) or index.count != entry.rows:
         raise CollectionDamaged(
             f"{path} holds {index.count} rows and the manifest says {entry.rows}; run `clipsieve index --rebuild`."

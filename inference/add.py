@@ -4,6 +4,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from clipsieve.errors import InputError
 from clipsieve.inference.decode import MAX_PIXELS
 from clipsieve.inference.embedder import StagedEmbedder
 from clipsieve.inference.known import Known
-from clipsieve.inference.pending import Embedded, Pending
+from clipsieve.inference.pending import TWICE, Embedded, Pending, read_of
 from clipsieve.inference.probe import probe
 from clipsieve.inference.reader import Source
-from clipsieve.inference.run import TWICE, commit_batches, embed_items
+from clipsieve.inference.run import commit_batches, embed_items
 from clipsieve.types import ImageItem, Skipped
 from clipsieve.writer import Writer, open_writer
 
@@ -81,7 +82,8 @@ def add_to_collection(
             _require_same(writer, embedder)
             if thumbs is None:
                 thumbs = any("thumbs" in shard.files for shard in writer.manifest.shards)
-            pending = Pending(writer, source, embedder, None, news.replaces)
+            before = read_of(source, writer.manifest)
+            pending = Pending(lambda: nullcontext(writer), source, embedder, None, before, replaces=news.replaces)
             batches = embed_items(
                 itertools.chain([first], items), embedder, text, batch_size, workers, thumbs, max_pixels
             )
@@ -124,11 +126,11 @@ class _News:
         self.tell()
 
     def _pass_over(self, key: str, path: str, size: int, mtime: float) -> bool:
-        same = self._known.same_file(key, path, size, mtime)
-        if same:
-            self.count.read += 1
-            self._pass()
-        return same
+        if not self._known.same_file(key, path, size, mtime):
+            return False
+        self.count.read += 1
+        self._pass()
+        return True
 
     def _pass(self) -> None:
         self.count.same += 1

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -15,7 +15,7 @@ from clipsieve.errors import ClipsieveError, InputError, ModelUnavailable
 from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors, hash_weights
 from clipsieve.inference.decode import MAX_PIXELS, decode
 from clipsieve.inference.models import ModelName, parse_name
-from clipsieve.protocols import ImageEmbedder
+from clipsieve.protocols import ImageEmbedder, TextEmbedder
 from clipsieve.types import Float32, ModelId
 
 if TYPE_CHECKING:
@@ -40,6 +40,17 @@ class StagedEmbedder(ImageEmbedder, Protocol):
 
     def embed_tensors(self, batch: Sequence[Tensors]) -> Float32:
         """n preprocessed images -> float32 (n, d), C-contiguous, unit rows. InputError if a row is not finite."""
+
+
+@runtime_checkable
+class StagedTextEmbedder(TextEmbedder, Protocol):
+    """A TextEmbedder in two steps, likewise."""
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tensors]:
+        """n texts -> what the model takes of each. For any thread."""
+
+    def embed_tokens(self, batch: Sequence[Tensors]) -> Float32:
+        """n tokenized texts -> float32 (n, d), C-contiguous, unit rows. InputError if a row is not finite."""
 
 
 def load_embedder(name: str, *, device: str = "auto", precision: str = "auto") -> "TorchImageEmbedder":
@@ -99,12 +110,7 @@ class TorchImageEmbedder:
 
     def embed_tensors(self, batch: Sequence[Tensors]) -> Float32:
         """See StagedEmbedder."""
-        import torch
-
-        if not batch:
-            return np.zeros((0, self.dim), np.float32)
-        stacked = {name: torch.from_numpy(np.stack([one[name] for one in batch])) for name in batch[0]}
-        return self._embed(self._checkpoint.encode_images, stacked, "image")
+        return self._embed_stacked(self._checkpoint.encode_images, batch, "image")
 
     def embed_images(self, images: Sequence[bytes]) -> Float32:
         """See protocols.ImageEmbedder."""
@@ -124,6 +130,16 @@ class TorchImageEmbedder:
             return np.concatenate([embed(chunk) for chunk in chunks])
         with ThreadPoolExecutor(self.lanes, "clipsieve-embed") as pool:
             return np.concatenate(list(pool.map(embed, chunks)))
+
+    def _embed_stacked(
+        self, encode: Callable[[Any, Batch], "torch.Tensor"], batch: Sequence[Tensors], what: str
+    ) -> Float32:
+        import torch
+
+        if not batch:
+            return np.zeros((0, self.dim), np.float32)
+        stacked = {name: torch.from_numpy(np.stack([one[name] for one in batch])) for name in batch[0]}
+        return self._embed(encode, stacked, what)
 
     def _embed(self, encode: Callable[[Any, Batch], "torch.Tensor"], batch: Batch, what: str) -> Float32:
         """Batch on the CPU -> float32 (n, d), unit rows; halved and tried again where the device's memory is short."""
@@ -168,19 +184,30 @@ class TorchImageEmbedder:
 
 
 class TorchEmbedder(TorchImageEmbedder):
-    """A TorchImageEmbedder with a text tower: also a protocols.TextEmbedder."""
+    """A TorchImageEmbedder with a text tower: also a StagedTextEmbedder."""
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tensors]:
+        """See StagedTextEmbedder."""
+        if not texts:
+            return []
+        arrays = {name: tensor.numpy() for name, tensor in self._tokenize(texts).items()}
+        return [{name: array[i] for name, array in arrays.items()} for i in range(len(texts))]
+
+    def embed_tokens(self, batch: Sequence[Tensors]) -> Float32:
+        """See StagedTextEmbedder."""
+        assert self._checkpoint.encode_texts is not None
+        return self._embed_stacked(self._checkpoint.encode_texts, batch, "text")
 
     def embed_texts(self, texts: Sequence[str]) -> Float32:
         """See protocols.TextEmbedder."""
-        return self._embed_chunks(self._embed_text_chunk, texts)
-
-    def _embed_text_chunk(self, texts: Sequence[str]) -> Float32:
-        tokenize, encode = self._checkpoint.tokenize, self._checkpoint.encode_texts
-        assert tokenize is not None
+        encode = self._checkpoint.encode_texts
         assert encode is not None
+        return self._embed_chunks(lambda chunk: self._embed(encode, self._tokenize(chunk), "text"), texts)
+
+    def _tokenize(self, texts: Sequence[str]) -> Batch:
+        assert self._checkpoint.tokenize is not None
         with self._tokenizing:
-            batch = tokenize(texts)
-        return self._embed(encode, batch, "text")
+            return self._checkpoint.tokenize(texts)
 
 
 def _load(parsed: ModelName) -> Checkpoint:

@@ -13,7 +13,7 @@ from clipsieve.types import Float32, ModelId
 
 
 class FakeEmbedder:
-    """A StagedEmbedder and TextEmbedder whose vectors are drawn from a hash of the pixels, or of the text.
+    """A StagedEmbedder and StagedTextEmbedder whose vectors are drawn from a hash of the pixels, or of the text.
 
     The same picture or text always gets the same vector, on every machine; different ones are about orthogonal.
     """
@@ -46,9 +46,17 @@ class FakeEmbedder:
                 raise InputError(f"Image {position} cannot be embedded: {error}") from error
         return self.embed_tensors(tensors)
 
+    def tokenize(self, texts: Sequence[str]) -> list[Tensors]:
+        """See embedder.StagedTextEmbedder."""
+        return [{"hash": _hash(b"text " + text.encode("utf-8", "replace"))} for text in texts]
+
+    def embed_tokens(self, batch: Sequence[Tensors]) -> Float32:
+        """See embedder.StagedTextEmbedder."""
+        return self.embed_tensors(batch)
+
     def embed_texts(self, texts: Sequence[str]) -> Float32:
         """See protocols.TextEmbedder."""
-        return self.embed_tensors([{"hash": _hash(b"text " + text.encode("utf-8", "replace"))} for text in texts])
+        return self.embed_tokens(self.tokenize(texts))
 
 
 def _hash(data: bytes) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:

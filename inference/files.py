@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, NamedTuple, Self
 
 from clipsieve.inference.decode import image_extensions
@@ -55,7 +56,7 @@ class FileSource:
         self._ignored: Counter[str] = Counter()
         names = [""] if len(places) == 1 and places[0].is_folder() else relative_names(places)
         entries = [entry for place, prefix in zip(places, names, strict=True) for entry in self._list(place, prefix)]
-        self._entries = sorted(entries, key=lambda entry: entry.name)[partition::partitions]
+        self._entries = sorted(entries, key=attrgetter("name"))[partition::partitions]
 
     @property
     def total(self) -> int:
@@ -106,19 +107,23 @@ class FileSource:
             yield _Entry(prefix, root, file, has_caption, has_metadata)
             return
         listing = _list_local(place.path) if place.fs is None else _list_remote(place)
-        names = set(listing.files)
         images = image_extensions()
-        used: set[str] = set()
+        pictures, others = list[str](), set[str]()
         for relative in listing.files:
-            stem, suffix = posixpath.splitext(relative)
-            if suffix.lower() in images:
-                caption, metadata = (stem + sidecar for sidecar in _SIDECARS)
-                used.update((caption, metadata))
-                name = posixpath.join(prefix, relative)
-                yield _Entry(name, place, relative, caption in names, metadata in names)
-        self._ignored.update(
-            suffix for relative in names - used if (suffix := posixpath.splitext(relative)[1].lower()) not in images
-        )
+            if _suffix(relative) in images:
+                pictures.append(relative)
+            else:
+                others.add(relative)
+        used: set[str] = set()
+        for relative in pictures:
+            name = posixpath.join(prefix, relative) if prefix else relative
+            if not others:
+                yield _Entry(name, place, relative)
+                continue
+            caption, metadata = _sidecars(relative)
+            used.update((caption, metadata))
+            yield _Entry(name, place, relative, caption in others, metadata in others)
+        self._ignored.update(_suffix(relative) for relative in others - used)
         for relative, problem in listing.problems.items():
             yield _Entry(posixpath.join(prefix, relative), place, relative, problem=problem)
 
@@ -129,6 +134,20 @@ def _path(entry: _Entry) -> str:
 
 def _state(entry: _Entry) -> FileState | None:
     return entry.problem or entry.root.child(entry.relative).state()
+
+
+def _suffix(path: str) -> str:
+    """The lower-case extension, with its dot; as `posixpath.splitext` has it, in a third of its time."""
+    stem, dot, suffix = path.rpartition(".")
+    if dot and stem and stem[-1] not in "/." and "/" not in suffix:
+        return dot + suffix.lower()
+    return posixpath.splitext(path)[1].lower()
+
+
+def _sidecars(image: str) -> tuple[str, str]:
+    """Where the caption and the metadata of an image would lie."""
+    stem = image[: image.rindex(".")]
+    return f"{stem}.txt", f"{stem}.json"
 
 
 def _read(entry: _Entry) -> ImageItem | Skipped:
@@ -160,13 +179,12 @@ def _read(entry: _Entry) -> ImageItem | Skipped:
 
 
 def _passed_over(entry: _Entry, pass_over: Callable[[str, str, int, float], bool]) -> bool:
-    place = entry.root.child(entry.relative)
+    path = f"{entry.root.path.rstrip('/')}/{entry.relative}"  # of this machine, where it is the url as well
     try:
-        status = os.stat(place.path)  # noqa: PTH116
+        status = os.stat(path)  # noqa: PTH116
     except OSError:  # reading it will say what is wrong
         return False
-    key, path = readable(entry.name), readable(place.url)
-    return not entry.problem and pass_over(key, path, status.st_size, status.st_mtime)
+    return not entry.problem and pass_over(readable(entry.name), readable(path), status.st_size, status.st_mtime)
 
 
 def _bytes(place: Place) -> bytes:
@@ -198,8 +216,9 @@ def _list_local(root: str) -> _Listing:
             reason = f"The folder cannot be listed ({error.strerror}); check its permissions."
             listing.problems[folder or "."] = reason
             continue
+        above = f"{folder}/" if folder else ""
         for entry in entries:
-            relative = posixpath.join(folder, entry.name)
+            relative = above + entry.name
             if entry.is_dir(follow_symlinks=False):
                 folders.append(relative)
             elif entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112 (False, not an error, in a loop)

@@ -1,7 +1,8 @@
 """What a collection has taken of its inputs before: which of what an input holds now is new, changed, or the same."""
 
+from bisect import bisect_right
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from clipsieve.manifest import Manifest
 from clipsieve.shards import read_dismissed, read_metadata, read_removed, read_skipped
@@ -13,22 +14,22 @@ Standing = Literal["new", "changed", "same", "removed", "taken"]
 
 
 class _Row(NamedTuple):
-    id: int
     live: bool
     input: str | None
     path: str | None
     hash: str | None
-    size: int | None
-    mtime: float | None
 
 
 class Known:
     """The items of a folder at one commit by key, and what was skipped on the way in. Some 400 bytes an item."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        removed = set(read_removed(folder, manifest).tolist())
-        gone = removed - read_dismissed(folder, manifest)  # vanished, or replaced
-        self._rows: dict[str, _Row] = {}
+        self._removed = set(read_removed(folder, manifest).tolist())
+        gone = self._removed - read_dismissed(folder, manifest)  # vanished, or replaced
+        # Columns, and not an object for each item: of 200,000 those would take longer to make than all the rest.
+        self._columns: list[list[Any]] = [[] for _ in COLUMNS]
+        self._sources: list[tuple[int, str | None]] = []  # position of a shard's first item, and the input it is of
+        self._at: dict[str, int] = {}
         self._skipped: set[Skipped] = set()
         for shard in manifest.shards:
             self._skipped.update(read_skipped(folder, shard))
@@ -36,16 +37,22 @@ class Known:
                 continue
             table = read_metadata(folder, shard, COLUMNS)
             columns = [table[n].to_pylist() if n in table.column_names else [None] * shard.rows for n in COLUMNS]
-            source = None if shard.source is None else shard.source.input
-            for id, key, *rest in zip(*columns, strict=True):
-                if id not in gone:  # later items of a key stand for it
-                    self._rows[key] = _Row(id, id not in removed, source, *rest)
+            ids, keys = columns[:2]
+            first = len(self._columns[0])
+            for whole, column in zip(self._columns, columns, strict=True):
+                whole += column
+            self._sources.append((first, None if shard.source is None else shard.source.input))
+            places = zip(keys, range(first, first + len(ids)), strict=True)  # later items of a key stand for it
+            self._at.update((p for p, i in zip(places, ids, strict=True) if i not in gone) if gone else places)
         self._in_vain = {(s.key, s.content_hash) for s in self._skipped if s.content_hash is not None}
 
     def same_file(self, key: str, path: str, size: int, mtime: float) -> bool:
         """Whether the item of this key was read from this file, which nobody wrote to since."""
-        row = self._rows.get(key)
-        return row is not None and row.live and (row.path, row.size, row.mtime) == (path, size, mtime)
+        at = self._at.get(key)
+        if at is None:
+            return False
+        ids, _, paths, _, sizes, mtimes = self._columns
+        return mtimes[at] == mtime and sizes[at] == size and paths[at] == path and ids[at] not in self._removed
 
     def standing(self, item: ImageItem, input: str) -> Standing:
         """How an item that was just read from `input` stands to what is known of its key.
@@ -53,7 +60,7 @@ class Known:
         "removed": somebody had this very image removed. "taken": the key is that of an item from somewhere else.
         """
         digest = content_hash(item.data)
-        row = self._rows.get(item.key)
+        row = self._row(item.key)
         if (item.key, digest) in self._in_vain:
             return "same"
         if row is None or (not row.live and row.hash != digest):
@@ -73,9 +80,18 @@ class Known:
 
     def id_of(self, key: str) -> int:
         """The id of the item of that key, which must be known."""
-        return self._rows[key].id
+        ids: list[int] = self._columns[0]
+        return ids[self._at[key]]
 
     def where(self, key: str) -> str:
         """Where the item of that key came from, in words."""
-        row = self._rows[key]
-        return row.path or row.input or "elsewhere"
+        row = self._row(key)
+        return (row and (row.path or row.input)) or "elsewhere"
+
+    def _row(self, key: str) -> _Row | None:
+        at = self._at.get(key)
+        if at is None:
+            return None
+        id, _, path, hash, _, _ = (column[at] for column in self._columns)
+        _, source = self._sources[bisect_right(self._sources, at, key=lambda s: s[0]) - 1]
+        return _Row(id not in self._removed, source, path, hash)

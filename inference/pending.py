@@ -1,18 +1,23 @@
 """Embedded batches on their way to becoming a shard."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from clipsieve.errors import InputError
 from clipsieve.inference.reader import Source
+from clipsieve.inference.turns import Turn
+from clipsieve.manifest import Manifest
 from clipsieve.manifest import Source as Progress
 from clipsieve.protocols import ImageEmbedder, TextEmbedder
 from clipsieve.types import Embeddings, Float32, Skipped
 from clipsieve.writer import Writer
+
+TWICE = "Its key was given to an earlier item; give each a key of its own."
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +52,33 @@ class Embedded:
 class Pending:
     """Takes batches in order and writes what it holds as one shard when told to.
 
+    turn      gives the folder's writer for the length of a commit: always the same one, or whenever nobody else writes
     cursor    inputs of the source read before the first batch; None where what comes is only what was new in it
+    before    what `read_of` says at the beginning
+    taken     keys of items that the folder holds; may grow. A row with one of them is skipped
     replaces  key -> id of the item that the item of this key takes the place of; may grow
     """
 
     def __init__(
         self,
-        writer: Writer,
+        turn: Turn,
         source: Source,
         embedder: ImageEmbedder,
         cursor: int | None,
+        before: int,
+        taken: Container[str] = (),
         replaces: Mapping[str, int] | None = None,
     ) -> None:
-        self._writer = writer
+        self._turn = turn
         self._source = source
         self._embedder = embedder
         self._cursor = cursor
+        self._before = before
+        self._taken = taken
         self._replaces = {} if replaces is None else replaces
         self._batches: list[Embedded] = []
-        self._next = writer.manifest.next_shard
+        self.embedded = self.skipped = 0
+        """What was committed."""
 
     @property
     def read(self) -> int:
@@ -77,17 +90,32 @@ class Pending:
         self._batches.append(batch)
 
     def commit(self) -> None:
-        """Write and commit a shard; does nothing if no batch was taken since the last, or theirs is done."""
-        if not self.read or self._writer.manifest.next_shard != self._next:
-            return  # the latter if Ctrl-C came between the commit and its return
-        batches, read = self._batches, self.read
+        """Write and commit a shard; does nothing if no batch was taken since the last, or theirs is done.
+
+        InputError if somebody else read from the same part of the source meanwhile.
+        """
+        if not self.read:
+            return
+        with self._turn() as writer:
+            before = read_of(self._source, writer.manifest)
+            if before == self._before:
+                self._append(writer)
+            elif before != self._before + self.read:  # as it is if Ctrl-C came between the commit and its return
+                raise InputError(
+                    f"{writer.folder} holds {before:,} inputs of {_part(self._source)} now and not {self._before:,}; "
+                    "let only one process embed it, and start that again."
+                )
+
+    def _append(self, writer: Writer) -> None:
+        batches = [_without(batch, self._taken) for batch in self._batches]
+        read = self.read
         rows = [row for batch in batches for row in batch.rows]
         skipped = [skip for batch in batches for skip in batch.skipped]
         keys = tuple(row.key for row in rows)
         model = self._embedder.model
         texts = self._texts(batches)
         thumbs = [row.thumb for row in rows]
-        self._writer.append(
+        writer.append(
             Embeddings(np.concatenate([batch.vectors for batch in batches]), keys, model),
             texts=None if texts is None else Embeddings(texts, keys, model),
             captions=[row.caption for row in rows],
@@ -109,8 +137,10 @@ class Pending:
         )
         if self._cursor is not None:
             self._cursor += read
+        self._before += read
         self._batches = []
-        self._next = self._writer.manifest.next_shard
+        self.embedded += len(rows)
+        self.skipped += len(skipped)
 
     def _texts(self, batches: Sequence[Embedded]) -> Float32 | None:
         if all(batch.texts is None for batch in batches):
@@ -118,6 +148,27 @@ class Pending:
         assert isinstance(self._embedder, TextEmbedder)
         empty = self._embedder.embed_texts([""])
         return np.concatenate([empty.repeat(len(b.rows), axis=0) if b.texts is None else b.texts for b in batches])
+
+
+def read_of(source: Source, manifest: Manifest) -> int:
+    """How many inputs of this part of the source were read in all, in order or by `clipsieve add`."""
+    here = (source.name, source.partition, source.partitions)
+    return sum(s.read for s in manifest.sources if (s.input, s.partition, s.partitions) == here)
+
+
+def _without(batch: Embedded, taken: Container[str]) -> Embedded:
+    """The batch, its rows of these keys skipped."""
+    kept = [i for i, row in enumerate(batch.rows) if row.key not in taken]
+    if len(kept) == len(batch.rows):
+        return batch
+    twice = [Skipped(row.key, TWICE) for row in batch.rows if row.key in taken]
+    rows = [batch.rows[i] for i in kept]
+    texts = None if batch.texts is None else batch.texts[kept]
+    return Embedded(rows, batch.vectors[kept], texts, [*batch.skipped, *twice])
+
+
+def _part(source: Source) -> str:
+    return source.name if source.partitions == 1 else f"part {source.partition} of {source.name}"
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -3,9 +3,11 @@
 import io
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Container, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,18 +17,17 @@ from clipsieve.errors import ClipsieveError, InputError
 from clipsieve.inference.checkpoint import Tensors
 from clipsieve.inference.decode import MAX_PIXELS, decode
 from clipsieve.inference.embedder import StagedEmbedder
-from clipsieve.inference.pending import Embedded, Pending, Row
+from clipsieve.inference.pending import TWICE, Embedded, Pending, Row, read_of
 from clipsieve.inference.probe import probe
 from clipsieve.inference.reader import Source
+from clipsieve.inference.turns import Keys, turns
 from clipsieve.manifest import Manifest
 from clipsieve.ordered import ordered_map, processors
 from clipsieve.protocols import TextEmbedder
 from clipsieve.shards import read_metadata, read_skipped
 from clipsieve.types import Float32, ImageItem, Skipped, content_hash
-from clipsieve.writer import Writer, open_writer
 
 THUMB_SIDE = 256
-TWICE = "Its key was given to an earlier item; give each a key of its own."
 READ_AHEAD_BYTES = 512 * 2**20
 """Encoded images that may wait for a decoder at a time; large photographs would fill the memory otherwise."""
 
@@ -62,6 +63,7 @@ def embed_collection(
     max_pixels: int = MAX_PIXELS,
     licence: str | None = None,
     progress: Callable[[int, int | None, int], None] | None = None,
+    waiting: Callable[[str], object] | None = None,
 ) -> RunSummary:
     """Embed what `source` yields into the folder `out`, or go on where a run that was stopped had got to.
 
@@ -73,6 +75,8 @@ def embed_collection(
     max_pixels      larger images are skipped, see `decode`
     licence         of the model, for the manifest of a new collection
     progress        called with (inputs read in all, their total or None, skipped in all) after each batch
+    waiting         share the folder with others who embed other parts: its lock is held for each commit only. Called
+                    with a sentence when that takes longer than a moment to get
 
     Every input ends as a row or in skipped/ with a sentence on why, and so does a second item of one key. ModelMismatch
     if `out` was made with another model. InputError if it holds another input, or if this one changed meanwhile.
@@ -81,18 +85,22 @@ def embed_collection(
         raise InputError(
             f"batch_size {batch_size}, shard_size {shard_size}, workers {workers}: each must be 1 or more."
         )
-    seen = probe(embedder)
+    folder, seen = Path(out), probe(embedder)
     new = Manifest(model=embedder.model, dim=embedder.dim, licence=licence, probe=seen)
-    with open_writer(out, new) as writer:
-        if writer.manifest.probe is not None:
-            writer.manifest.probe.require(seen)
-        items, cursor = _resume(writer, source)
-        skipped_before = writer.manifest.progress(source.name, source.partition, source.partitions).skipped
+    keys = Keys(folder)
+    require = partial(_require_same_input, folder, source)
+    with turns(folder, new, keys, require, waiting) as turn:
+        with turn() as writer:
+            manifest = writer.manifest
+            if manifest.probe is not None:
+                manifest.probe.require(seen)
+        items, cursor = _resume(folder, manifest, source)
+        skipped_before = manifest.progress(source.name, source.partition, source.partitions).skipped
         total = source.total  # asked once: a table's footer is read for it
-        pending = Pending(writer, source, embedder, cursor)
+        pending = Pending(turn, source, embedder, cursor, read_of(source, manifest), keys.taken)
         began = time.monotonic()
         read = skipped = 0
-        fresh = _once(items, _known_keys(writer))
+        fresh = _once(items, keys.taken)
         batches = embed_items(fresh, embedder, text, batch_size, workers, thumbs, max_pixels)
 
         def told(batch: Embedded) -> None:
@@ -103,27 +111,30 @@ def embed_collection(
 
         commit_batches(batches, pending, shard_size, commit_seconds, told)
         seconds = time.monotonic() - began
-    embedded = read - skipped
-    return RunSummary(read, embedded, skipped, seconds, embedded / seconds if seconds else 0.0, cursor)
+    rate = pending.embedded / seconds if seconds else 0.0
+    return RunSummary(read, pending.embedded, pending.skipped, seconds, rate, cursor)
 
 
-def _resume(writer: Writer, source: Source) -> tuple[Iterator[ImageItem | Skipped], int]:
-    """The inputs not yet read, and how many were. InputError if the folder's are not the first ones of `source`."""
-    manifest = writer.manifest
+def _require_same_input(folder: Path, source: Source, manifest: Manifest) -> None:
+    """InputError unless all that was read is of `source`, cut into as many parts."""
     if any(s.added and s.input == source.name for s in manifest.sources):
-        raise InputError(f"{writer.folder} was given {source.name!r} with `clipsieve add`; go on with that.")
+        raise InputError(f"{folder} was given {source.name!r} with `clipsieve add`; go on with that.")
     read = [s for s in manifest.sources if not s.added]
     others = {s.input for s in read} - {source.name}
     if others:
         raise InputError(
-            f"{writer.folder} holds the input {min(others)!r} and not {source.name!r}; embed it into another folder, "
+            f"{folder} holds the input {min(others)!r} and not {source.name!r}; embed it into another folder, "
             "or add it with `clipsieve add`."
         )
     cut = {s.partitions for s in read if s.input == source.name} - {source.partitions}
     if cut:
         raise InputError(
-            f"{writer.folder} holds parts of {source.name!r} cut into {min(cut)}, not {source.partitions}; keep it so."
+            f"{folder} holds parts of {source.name!r} cut into {min(cut)}, not {source.partitions}; keep it so."
         )
+
+
+def _resume(folder: Path, manifest: Manifest, source: Source) -> tuple[Iterator[ImageItem | Skipped], int]:
+    """The inputs not yet read, and how many were. InputError if the folder's are not the first ones of `source`."""
     cursor = manifest.progress(source.name, source.partition, source.partitions).cursor
     if cursor == 0:
         return source.items(), 0
@@ -136,31 +147,27 @@ def _resume(writer: Writer, source: Source) -> tuple[Iterator[ImageItem | Skippe
         if (s := shard.source) and not s.added and (s.input, s.partition, s.cursor) == here
     ]
     for shard in made:  # one, or none where it was compacted away
-        expected = {s.key for s in read_skipped(writer.folder, shard)[-1:]}
+        expected = [s.key for s in read_skipped(folder, shard)]
         if shard.rows:
-            expected.add(read_metadata(writer.folder, shard, ["key"])["key"][-1].as_py())
+            expected.append(read_metadata(folder, shard, ["key"])["key"][-1].as_py())
         if last is None or last.key not in expected:
             found = "it ends before that" if last is None else f"that is {last.key!r} now"
             raise InputError(
-                f"The input {source.name!r} changed since it was embedded into {writer.folder}: its number {cursor} "
-                f"was {min(expected)!r}, and {found}. Embed it into another folder, or add it with `clipsieve add`."
+                f"The input {source.name!r} changed since it was embedded into {folder}: its number {cursor} "
+                f"was {expected[-1]!r}, and {found}. Embed it into another folder, or add it with `clipsieve add`."
             )
     return items, cursor
 
 
-def _known_keys(writer: Writer) -> set[str]:
-    shards = [shard for shard in writer.manifest.shards if shard.rows]
-    return {key for shard in shards for key in read_metadata(writer.folder, shard, ["key"])["key"].to_pylist()}
-
-
-def _once(items: Iterable[ImageItem | Skipped], keys: set[str]) -> Iterator[ImageItem | Skipped]:
-    """The items, each but the first of a key as a Skipped. `keys` are taken already; it grows."""
+def _once(items: Iterable[ImageItem | Skipped], taken: Container[str]) -> Iterator[ImageItem | Skipped]:
+    """The items, each but the first of a key as a Skipped. Keys that are `taken` have their first already."""
+    seen: set[str] = set()
     for item in items:
-        if isinstance(item, ImageItem) and item.key in keys:
+        if isinstance(item, ImageItem) and (item.key in taken or item.key in seen):
             yield Skipped(item.key, TWICE)
             continue
         if isinstance(item, ImageItem):
-            keys.add(item.key)
+            seen.add(item.key)
         yield item
 
 

@@ -27,6 +27,7 @@ AT_HOME = {
     "httpx2": {"inference"},
     "faiss": {"index"},
     "flask": {"back"},
+    "redis": {"back"},
 }
 # Where real objects are made and passed on: these files may import every room.
 COMPOSITION_ROOT = re.compile(r"clipsieve/(cli|opening|pictures|grading|labelling|demo|demo_scenes|commands_\w+)\.py")

@@ -22,8 +22,8 @@ class Service:
     said: list[str] = field(default_factory=list)
 
     def ask(self, path, body=None, headers=None, method=None):
-        """GET, or POST a value as JSON; status, headers, and the answer as JSON or text."""
-        data = None if body is None else json.dumps(body).encode()
+        """GET, or POST bytes or a value as JSON; status, headers, and the answer as JSON or text."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", **(headers or {})}
         request = urllib.request.Request(self.url + path, data, headers, method=method)
         try:

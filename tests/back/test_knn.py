@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from clipsieve.back.shelf import Options
-from clipsieve.errors import InputError
-from clipsieve.index.collection import open_collection
+from clipsieve.errors import CollectionChanged, InputError
+from clipsieve.index.collection import Collection, open_collection
 from clipsieve.inference.fake import FakeEmbedder
 from clipsieve.inference.reader import open_source
 from clipsieve.inference.run import embed_collection
@@ -284,3 +284,20 @@ def test_other_addresses_and_methods(client):
     assert (answer.status_code, answer.get_json()["error"]["code"]) == (404, 404)
     answer = client.get("/knn-service")
     assert (answer.status_code, set(answer.headers["Allow"].split(", "))) == (405, {"OPTIONS", "POST"})
+
+
+def test_a_question_that_a_commit_overtakes_is_asked_again(client, monkeypatch):
+    nearest, times = Collection.nearest, [1]
+
+    def overtaken(self, *arguments, **options):
+        times[0] -= 1
+        if times[0] >= 0:
+            raise CollectionChanged("The folder has another commit by now.")
+        return nearest(self, *arguments, **options)
+
+    monkeypatch.setattr(Collection, "nearest", overtaken)
+    assert len(ask(client, text="bus").get_json()) == 5
+    times[0] = 2
+    answer = ask(client, text="bus")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert "another commit" in answer.get_json()["message"]

@@ -1,16 +1,20 @@
 """`clipsieve back` in a process of its own, over sockets."""
 
 import http.client
+import json
 import signal
 import subprocess
 import sys
 from urllib.parse import urlsplit
 
 import pytest
+from PIL import Image
 
 from clipsieve.index.build import build_indices
 from tests.back.made import FAKE, add_items
+from tests.back.redis_server import running_redis
 from tests.back.service import running
+from tests.inference.pictures import encoded
 
 QUESTION = {
     "embedding_input": FAKE.embed_texts(["bus"])[0].tolist(),
@@ -64,6 +68,49 @@ def test_what_a_folder_gets_shows_in_a_running_service(tmp_path):
         assert len(service.ask("/knn-service", everything)[2]) == 9
 
 
+DEPLOY = {"classifier_configs": [{"name": "bus", "examples_to_include": ["a bus"]}]}
+
+
+def test_deployed_classifiers_lie_in_the_first_collection(service, folder):
+    _, _, said = service.ask("/deploy_classifier", DEPLOY)
+    assert said["message"] == "New model deployed."
+    assert [path.stem for path in (folder / "sets").iterdir()] == [said["deployed_id"]]
+    assert service.ask(f"/model_config?deployed_id={said['deployed_id']}")[2]["classifier_configs"][0]["name"] == "bus"
+
+
+@pytest.mark.slow
+def test_a_model_alone_classifies_with_what_redis_holds(tmp_path):
+    id = "b5d1bdec-3bf3-4632-a011-538384d5bcb1"
+    stored = {
+        "labels": ["red", "blue"],
+        "inc_sub_labels_dict": {"red": ["red"], "blue": ["blue"]},
+        "exc_sub_labels_dict": {},
+    }
+    red = encoded(Image.new("RGB", (64, 64), "red"))
+    with running_redis(tmp_path) as redis:
+        with redis.client() as client:
+            client.set(id, json.dumps(stored))
+        with running("--model", "mini", "--store", redis.address) as service:
+            status, _, said = service.ask(f"/classify?deployed_id={id}", *form(red))
+            assert (status, said["pred"]) == (200, "red")
+            assert service.ask("/deploy_classifier", {**DEPLOY, "deployed_id": id})[2]["message"] == "Model updated."
+            assert service.ask("/indices-list")[2] == []
+            with redis.client() as client:
+                assert json.loads(client.get(id))["labels"] == ["bus"]
+            assert service.ask(f"/classify?deployed_id={id}", *form(red))[2]["pred"] == "bus"
+            redis.process.terminate()
+            redis.process.wait(60)
+            for path, body in [(f"/model_config?deployed_id={id}", None), ("/deploy_classifier", DEPLOY)]:
+                status, _, said = service.ask(path, body)
+                assert (status, said["status_code"], said["data"]) == (502, 502, None)
+
+
+def form(data):
+    """Body and headers of a form with an image as `data`."""
+    head = b'--b\r\nContent-Disposition: form-data; name="data"; filename="a.png"\r\n\r\n'
+    return head + data + b"\r\n--b--\r\n", {"Content-Type": "multipart/form-data; boundary=b"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -71,6 +118,7 @@ def test_what_a_folder_gets_shows_in_a_running_service(tmp_path):
         ([], "indices_paths.json does not exist"),
         (["--indices-paths", "broken.json"], "broken.json is not JSON"),
         (["a", "b/a"], "Two folders are called 'a'"),
+        pytest.param(["--model", "nonsense"], "The model 'nonsense' is not known", marks=pytest.mark.slow),
     ],
 )
 def test_what_cannot_be_served_is_said(tmp_path, arguments, words):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,10 +18,13 @@ from typer.testing import CliRunner
 
 from clipsieve import cli
 from clipsieve.command import STOPPED, Command
+from clipsieve.commands_build import size
 from clipsieve.errors import ModelUnavailable
+from clipsieve.index.build import build_indices
 from clipsieve.inference.fake import FakeEmbedder
 from clipsieve.parts import Parts
 from clipsieve.peer_flags import PEERS, rewrite
+from tests.inference.pictures import write_tree
 
 COLOURS = {"red": (220, 30, 30), "green": (20, 200, 40), "blue": (30, 40, 220)}
 PER_COLOUR = 10
@@ -119,10 +123,36 @@ def test_index_and_info(run, photos, tmp_path):
         ("text", "flat", 30),
     ]
     told = json.loads(run("info", photos, "--json").stdout)
-    assert (told["count"], told["model"], told["skipped"]) == (30, "fake", 1)
+    assert (told["count"], told["model"], told["skipped"], told["advice"]) == (30, "fake", 1, [])
     said = run("info", photos).stdout
-    for line in ("images      30; 0 removed since, 1 skipped on the way in", "image index flat, exact, 30 rows"):
+    for line in (
+        "images      30; 0 removed since, 1 skipped on the way in",
+        "image index flat, exact, 30 rows; every question reads all of them, about ",
+        f"vectors {size(told['bytes']['vectors'])}, metadata ",
+    ):
         assert line in said
+
+
+def test_info_says_what_is_not_indexed_and_what_is_worth_doing(run, images, tmp_path):
+    folder = tmp_path / "c"
+    run("inference", images / "red", folder, "--model", "fake")
+    said = run("info", folder).stdout
+    assert "image index none; every question reads all vectors, about " in said
+    assert f"advice      Run `clipsieve index {folder}`: it finds duplicates" in said
+    build_indices(folder, factory="IVF1,Flat")
+    run("add", folder, images)
+    said = run("info", folder).stdout
+    assert re.search(
+        r"image index IVF1,Flat, .* 10 rows, searched in [\d.]+ ms; 30 more are read beside it, about", said
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (3 * 2**29, "1.5 GiB"), (2**50, "1,048,576.0 GiB")],
+)
+def test_sizes_in_words(count, words):
+    assert size(count) == words
 
 
 def test_index_into_another_folder_makes_a_collection_of_its_own(run, images, photos, tmp_path):
@@ -285,6 +315,22 @@ def test_label_takes_directais_call_on_a_folder_of_images(run, images, deploy_bo
     assert len(lines(tmp_path / "p.csv")) == 3
     assert "accuracy 1.0000" in run("label", *words, "--eval_only", "True").stdout
     assert sorted(p.name for p in tmp_path.iterdir()) == ["classifier.json", "list.txt", "o.csv", "p.csv"]
+
+
+def test_directais_csv_has_the_folders_as_labels_where_there_are_any(run, images, deploy_body, tmp_path):
+    def ask(root, out):
+        run("label", "--root", root, "--classifier_json_file", deploy_body, "--output_file", tmp_path / out)
+        return lines(tmp_path / out)
+
+    red = (images / "red" / "1.png").read_bytes()
+    write_tree(tmp_path / "in", {"red/a.b.png": red, "x, y/c.png": red})
+    assert ask(tmp_path / "in", "folders.csv") == [
+        ["path", "label", "pred", "is_correct"],
+        ["red/a.b", "red", "red", "1.0"],
+        ["x, y/c", "x, y", "red", "0.0"],
+    ]
+    write_tree(tmp_path / "flat", {"a.png": red})
+    assert ask(tmp_path / "flat", "flat.csv") == [["path", "pred"], ["flat/a", "red"]]
 
 
 def test_failures_are_one_sentence(run, photos, tmp_path):

@@ -1,20 +1,23 @@
 """`end2end` and `inference.worker` over small real inputs."""
 
 import json
+import os
+import signal
 import threading
 from typing import Any
 
 import numpy as np
 import pytest
 
+from clipsieve import lock
 from clipsieve.commands_batch import parse_tasks
 from clipsieve.errors import InputError
-from clipsieve.lock import writer_lock
 from clipsieve.manifest import read_manifest
 from clipsieve.shards import read_metadata
+from tests.clipsieve.test_cli import ColourEmbedder, keys
 from tests.clipsieve.test_cli import images as images  # fixtures
-from tests.clipsieve.test_cli import keys
 from tests.clipsieve.test_cli import run as run
+from tests.clipsieve.test_lock import held_by_another
 from tests.inference.pictures import jpeg
 from tests.inference.webserver import serving
 
@@ -78,34 +81,37 @@ def test_a_worker_takes_the_peers_call(run, images, tmp_path):
     assert len(stored(tmp_path / "c")) == 30
 
 
-def test_a_worker_waits_for_another_one(run, images, tmp_path):
+def test_a_worker_waits_for_who_holds_the_collection(run, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "MOMENT", 0.0)
     out = tmp_path / "c"
     out.mkdir()
-    held, said = threading.Event(), threading.Event()
-
-    def write():
-        with writer_lock(out):
-            held.set()
-            assert said.wait(30)
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    assert held.wait(30)
-
-    class Telling:
-        """Lets the writer go once the worker had its chance to fail."""
-
-        def __call__(self, name, **_):
-            from tests.clipsieve.test_cli import ColourEmbedder
-
-            threading.Timer(0.3, said.set).start()
-            return ColourEmbedder(name)
-
-    result = run("inference.worker", images, out, *MODEL, "--partitions", 2, "--tasks", "0", load=Telling())
-    writer.join()
+    with held_by_another(out) as end:
+        threading.Timer(0.3, end.set).start()
+        result = run("inference.worker", images, out, *MODEL, "--partitions", 2, "--tasks", "0")
     assert "Waiting: " in result.stderr
     assert "is being written by process" in result.stderr
     assert "Part 0 of 2: " in result.stdout
+
+
+class Terminated(ColourEmbedder):
+    """Is told to end, as schedulers do it, while it embeds the fourth batch."""
+
+    batches = 0
+
+    def embed_tensors(self, batch):
+        self.batches += len(batch) == 2
+        if self.batches == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+            threading.Event().wait(0.2)  # until the main thread has heard of it
+        return super().embed_tensors(batch)
+
+
+def test_a_worker_that_is_told_to_end_commits_what_it_has(run, images, tmp_path):
+    words = ["inference.worker", images, tmp_path / "c", *MODEL, "--partitions", 2, "--tasks", "0", "--batch-size", 2]
+    said = run(*words, "--no-text", code=130, load=lambda name, **_: Terminated(name))
+    assert "Stopped. What was embedded is kept" in said.stderr
+    assert len(stored(tmp_path / "c")) == 6
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_the_number_of_parts_stays(run, images, tmp_path):

@@ -1,4 +1,5 @@
 import inspect
+import pickle
 import re
 
 import pytest
@@ -35,6 +36,10 @@ def test_str_is_the_sentence(error):
         (errors.NotFound, KeyError),
         (errors.ModelUnavailable, OSError),
         (errors.MissingExtra, ImportError),
+        (errors.Overloaded, BlockingIOError),
+        (errors.TimedOut, TimeoutError),
+        (errors.Closed, RuntimeError),
+        (errors.StoreUnavailable, ConnectionError),
         (errors.CollectionMissing, FileNotFoundError),
         (errors.CollectionDamaged, ValueError),
         (errors.CollectionLocked, BlockingIOError),
@@ -44,3 +49,9 @@ def test_str_is_the_sentence(error):
 def test_is_the_builtin_a_caller_would_catch(error, builtin):
     with pytest.raises(builtin):
         raise error("sentence")
+
+
+def test_overloaded_says_when_to_come_again_and_keeps_saying_it():
+    error = errors.Overloaded("Come later.", retry_after=2.5)
+    assert pickle.loads(pickle.dumps(error)).retry_after == error.retry_after == 2.5
+    assert str(pickle.loads(pickle.dumps(error))) == "Come later."

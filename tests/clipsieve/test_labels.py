@@ -63,6 +63,8 @@ def test_directais_csv_is_quoted(tmp_path):
     write_directai(iter([(["c.jpg"], ["x"], ["y"]), (["d.jpg"], [None], ["y"])]), tmp_path / "b.csv")
     lines = (tmp_path / "b.csv").read_text().splitlines()
     assert lines == ["path,label,pred,is_correct", "c,y,x,0.0", "d,y,,0.0"]
+    write_directai(iter([]), tmp_path / "c.csv")
+    assert (tmp_path / "c.csv").read_text().splitlines() == ["path,pred"]
 
 
 def test_the_truth_is_a_folder_or_a_column():

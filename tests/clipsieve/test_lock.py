@@ -1,15 +1,18 @@
+import contextlib
 import errno
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 
 import pytest
 
+from clipsieve import lock
 from clipsieve.errors import CollectionLocked, CollectionReadOnly
-from clipsieve.lock import NAME, wait_until_free, writer_lock
+from clipsieve.lock import NAME, writer_lock
 
 
 def hold(folder, **changed):
@@ -56,6 +59,20 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
         pass
 
 
+def test_the_lock_of_a_killed_process_that_nobody_asked_after_is_taken_over(tmp_path):
+    code = "import sys\nfrom clipsieve.lock import *\nwith writer_lock(Path(sys.argv[1])): print(flush=True), input()"
+    child = [sys.executable, "-c", code, tmp_path]
+    with subprocess.Popen(child, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline()
+        with pytest.raises(CollectionLocked), writer_lock(tmp_path):
+            pass
+        os.kill(process.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, and left as it is
+        os.kill(process.pid, 0)  # its number is still there
+        with writer_lock(tmp_path):
+            pass
+
+
 def test_a_process_number_given_to_somebody_new_is_not_the_writer(tmp_path):
     hold(tmp_path, started="another time")
     with writer_lock(tmp_path):
@@ -75,24 +92,45 @@ def test_half_a_record_is_nobodys(tmp_path, content):
         pass
 
 
-def test_waiting_ends_when_the_writer_does(tmp_path):
+@contextlib.contextmanager
+def held_by_another(folder):
+    """Another thread has the folder's lock, until the event is set or the block ends."""
     held, end = threading.Event(), threading.Event()
 
     def write():
-        with writer_lock(tmp_path):
+        with writer_lock(folder):
             held.set()
             assert end.wait(30)
 
     writer = threading.Thread(target=write)
     writer.start()
     assert held.wait(30)
-    waiting = threading.Thread(target=wait_until_free, args=(tmp_path, 0.01))
-    waiting.start()
-    waiting.join(0.1)
-    assert waiting.is_alive()
-    end.set()
-    waiting.join(30)
-    writer.join()
-    assert not waiting.is_alive()
-    with writer_lock(tmp_path):
-        pass
+    try:
+        yield end
+    finally:
+        end.set()
+        writer.join()
+
+
+def test_who_waits_says_so_once_and_gets_the_lock_when_the_writer_is_done(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "MOMENT", 0.0)
+    with held_by_another(tmp_path) as end:
+        said = []
+
+        def waiting(why):
+            said.append(why)
+            threading.Timer(0.1, end.set).start()  # some more attempts later
+
+        with writer_lock(tmp_path, waiting):
+            assert end.is_set()
+            with pytest.raises(CollectionLocked), writer_lock(tmp_path):
+                pass
+    assert len(said) == 1
+    assert f"is being written by process {os.getpid()}" in said[0]
+
+
+def test_nothing_is_said_about_a_moment(tmp_path):
+    with held_by_another(tmp_path) as end:
+        threading.Timer(0.05, end.set).start()
+        with writer_lock(tmp_path, pytest.fail):
+            pass

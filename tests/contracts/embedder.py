@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from clipsieve.errors import InputError
+from clipsieve.inference.embedder import StagedTextEmbedder
 from clipsieve.protocols import ImageEmbedder, TextEmbedder
 
 
@@ -56,6 +57,10 @@ class ImageEmbedderContract:
         with pytest.raises(InputError, match="Image 1 "):
             embedder.embed_images([_image(0), b"no image"])
 
+
+class StagedEmbedderContract(ImageEmbedderContract):
+    """The same for one in two steps."""
+
     def test_two_steps_are_one(self, embedder):
         images = [_image(0), _image(1)]
         rows = embedder.embed_tensors([embedder.preprocess(data) for data in images])
@@ -87,3 +92,14 @@ class TextEmbedderContract:
 
     def test_no_texts(self, embedder):
         assert embedder.embed_texts([]).shape == (0, embedder.dim)
+
+
+class StagedTextEmbedderContract(TextEmbedderContract):
+    """The same for one in two steps."""
+
+    def test_two_text_steps_are_one(self, embedder):
+        assert isinstance(embedder, StagedTextEmbedder)
+        texts = ["a red bus", "", "two red truck " * 200]
+        rows = embedder.embed_tokens(embedder.tokenize(texts))
+        np.testing.assert_array_equal(rows, embedder.embed_texts(texts))
+        assert embedder.embed_tokens(embedder.tokenize([])).shape == (0, embedder.dim)

@@ -58,8 +58,8 @@ def everything(rows: Rows) -> tuple[Int64, Float32]:
 
 
 def loop(question: Question, rows: Rows) -> list[tuple[float, int, float]]:
-    """The accepted (P, id, N) in float64, item by item, best first: the rule in its plainest form, without groups."""
-    accepted = []
+    """What the view shows, (P, id, N) in float64, item by item, best first: the rule at its plainest; no groups."""
+    shown = []
     c, scale = question.vectors, question.scale
     for i, v in zip(*everything(rows), strict=True):
         levels = np.concatenate([c.positive, c.negative]).astype(np.float64) @ v.astype(np.float64)
@@ -70,9 +70,11 @@ def loop(question: Question, rows: Rows) -> list[tuple[float, int, float]]:
         allowed = (question.only is None or i in question.only) and (
             question.without is None or i not in question.without
         )
-        if allowed and p > n and p >= np.float32(question.least):
-            accepted.append((p, int(i), n))
-    return sorted(accepted, key=lambda item: (-item[0], item[1]))
+        least = np.float32(question.least)
+        view = "below" if p < least else "matched" if p > n else "rejected"
+        if allowed and view == question.view:
+            shown.append((p, int(i), _near_zero(n)))
+    return sorted(shown, key=lambda item: (-item[0], item[1]))
 
 
 def best_of(question: Question, rows: Rows) -> list[tuple[float, int, float]]:
@@ -88,7 +90,12 @@ def best_of(question: Question, rows: Rows) -> list[tuple[float, int, float]]:
 
 def as_items(ranked: Ranked) -> list[tuple[float, int, float]]:
     """Ranked in the form of `loop`."""
-    return list(zip(ranked.best.tolist(), ranked.ids.tolist(), ranked.worst.tolist(), strict=True))
+    return list(zip(ranked.best.tolist(), ranked.ids.tolist(), map(_near_zero, ranked.worst.tolist()), strict=True))
+
+
+def _near_zero(level: float) -> float:
+    """Where float64 sums of another order cancel to almost nothing, their last bits differ."""
+    return round(level, 12)
 
 
 def group_by(size: int) -> Callable[[Int64], Int64]:

@@ -9,7 +9,9 @@ from clipsieve.index import build, faiss_index, plan, train
 from clipsieve.index.build import build_indices
 from clipsieve.index.flat import FlatIndex
 from clipsieve.index.plan import choose_index
+from clipsieve.index.scan import Rows
 from clipsieve.index.stored import entry_of, open_groups, open_index, rows_of, shards_of
+from clipsieve.index.train import tune_and_measure
 from clipsieve.manifest import Manifest, read_manifest
 from clipsieve.types import Embeddings, Float32, ModelId
 from clipsieve.whole import verify
@@ -106,7 +108,19 @@ def test_an_approximate_index_is_tuned_measured_extended_and_rebuilt(tmp_path: P
 
     (again,) = build_indices(tmp_path, rebuild=True)
     assert (again.action, again.entry.kind) == ("built", "flat")
-    assert [p.name for p in tmp_path.glob("image*")] == ["image.groups.npy"]
+    assert [p.name for p in tmp_path.glob("image*")] == ["image_3.groups.npy"]
+
+
+def test_an_effort_that_sufficed_is_kept_while_it_does() -> None:
+    rows = Rows(DIM, [(range(3000), clustered(3000))])
+    index = faiss_index.train_and_build("IVF64,Flat", rows)
+    kept = tune_and_measure(index, rows, None, 0.3, known=3)
+    assert kept.effort == 3
+    assert kept.recall is not None
+    assert 0.3 <= kept.recall < 1
+    tuned = tune_and_measure(index, rows, None, 1.0, known=3)
+    assert (tuned.effort or 0) > 3
+    assert (tuned.recall or 0) > kept.recall
 
 
 def test_captions_get_an_index_of_those_that_are_there(tmp_path: Path) -> None:
@@ -164,6 +178,16 @@ def test_a_changed_index_file_is_not_answered_from(tmp_path: Path) -> None:
     (tmp_path / "image.index").write_bytes(b"short")
     with pytest.raises(CollectionDamaged, match="rebuild"):
         open_index(tmp_path, read_manifest(tmp_path), "image")
+
+
+def test_names_of_index_files_do_not_come_again_at_once(tmp_path: Path) -> None:
+    add(tmp_path, clustered(900))
+    names = []
+    for _ in range(3):
+        (built,) = build_indices(tmp_path, factory="IVF8,Flat", rebuild=True)
+        names += [file.path for file in built.entry.files.values()]
+    assert len(set(names)) == 6
+    assert sorted(path.name for path in tmp_path.glob("image*")) == sorted(names[-2:])
 
 
 def test_an_index_over_shards_that_are_gone_does_not_count(tmp_path: Path) -> None:

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import clipsieve
-from clipsieve.errors import CollectionMissing, CollectionReadOnly, InputError, ModelMismatch, NotFound
+from clipsieve.errors import (
+    CollectionMissing,
+    CollectionReadOnly,
+    InputError,
+    ModelMismatch,
+    NotFound,
+)
+from clipsieve.index import opened, stored
 from clipsieve.index.build import build_indices
 from clipsieve.index.collection import Collection, open_collection
 from clipsieve.index.examples import unit_rows
@@ -291,14 +298,44 @@ def test_refresh_sees_what_others_commit(folder: Path) -> None:
         assert [first.id, *(hit.id for hit in stream)][-1] < 300  # what was begun goes on as it began
 
 
+def test_an_index_that_stayed_is_not_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def spy(folder: Path, manifest: Manifest, modality: str) -> object:
+        index = stored.open_covered(folder, manifest, modality)
+        assert index is not None
+        read.append(index.count)
+        return index
+
+    monkeypatch.setattr(opened, "open_covered", spy)
+    build_indices(folder, factory="IVF4,Flat")
+    with open_collection(folder, embedder=FAKE) as photos:
+        first = photos.search(MetaClass("bus", ["bus"]), k=1).hits[0]
+        fill(folder, FAKE.embed_texts(["bus"]))
+        assert photos.refresh()
+        assert photos.search(MetaClass("bus", ["bus"]), k=1).hits[0].id == 300
+        photos.remove([300])
+        assert photos.search(MetaClass("bus", ["bus"]), k=1).hits == (first,)
+        photos.remove([first.id])
+        assert photos.search(MetaClass("bus", ["bus"]), k=1).hits[0].id not in (first.id, 300)
+        assert read == [300]
+        build_indices(folder)
+        assert photos.refresh()
+        assert photos.search(MetaClass("bus", ["bus"]), k=1).hits[0].id not in (first.id, 300)
+        assert read == [300, 301]
+
+
 def test_info(folder: Path) -> None:
     build_indices(folder)
     with open_collection(folder) as photos:
         photos.remove([3])
-        known = photos.info()
+        known = photos.info(timed=True)
         assert (known["count"], known["removed"], known["model"], known["dim"]) == (299, 1, "fake", DIM)
-        assert known["indices"] == [{"name": "image", "kind": "flat", "recall": None, "rows": 300, "not_covered": 0}]
-        assert known["advice"] is None
+        (index,) = known["indices"]
+        assert index["scan_ms"] > 0  # every question reads a flat index
+        facts = {"name": "image", "kind": "flat", "recall": None, "rows": 300, "search_ms": None, "not_covered": 0}
+        assert index == facts | {"scan_ms": index["scan_ms"]}
+        assert known["advice"] == []
 
 
 def test_no_collection(tmp_path: Path) -> None:
@@ -315,7 +352,7 @@ def test_an_empty_collection(tmp_path: Path) -> None:
         assert empty.count == 0
         assert empty.search(MetaClass("bus", ["bus"])).hits == ()
         assert list(empty.filter(MetaClass("bus", ["bus"]))) == []
-        assert empty.info()["advice"] is None
+        assert empty.info(timed=True)["advice"] == []
 
 
 def peers_embeddings(folder: Path, vectors: Float32) -> None:
@@ -422,3 +459,38 @@ def test_nearest_fills_up_what_duplicates_took(folder: Path, indexed: bool) -> N
         assert (plain >= 300).sum() > 20
         assert (once >= 300).sum() == 0
         assert (np.diff(scores) <= 0).all()
+
+
+def test_every_item_is_in_one_view(photos: Collection) -> None:
+    question = MetaClass("bus", ["bus"], ["truck"], threshold=0.3)
+    seen = {view: photos.search(question, k=300, view=view).hits for view in ("matched", "rejected", "below")}
+    counted = photos.distribution(question)
+    assert [len(hits) for hits in seen.values()] == [counted.matched, counted.rejected, counted.below]
+    assert min(len(hits) for hits in seen.values()) > 0
+    assert sorted(hit.id for hits in seen.values() for hit in hits) == list(range(300))
+    for hits in seen.values():
+        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert all(hit.score >= 0.3 and hit.margin <= 0 for hit in seen["rejected"])
+    assert all(hit.score < 0.3 for hit in seen["below"])
+
+
+def test_other_orders(photos: Collection) -> None:
+    question = MetaClass("bus", ["bus"], ["truck"])
+    hits = photos.search(question, k=300).hits
+    by_margin = photos.search(question, k=20, order="margin").hits
+    newest = photos.search(question, k=20, order="new").hits
+    assert [h.id for h in by_margin] == [h.id for h in sorted(hits, key=lambda h: (-h.margin, -h.score, h.id))[:20]]
+    assert [h.id for h in newest] == sorted((h.id for h in hits), reverse=True)[:20]
+    by_margin = photos.search(question, k=20, order="margin", where="n < 100", view="rejected").hits
+    assert all(hit.margin <= 0 and hit.id < 100 for hit in by_margin)
+
+
+def test_explain_gives_every_example_its_score(photos: Collection) -> None:
+    question = MetaClass("bus", ["bus", "dog"], ["truck"])
+    hit = photos.search(question, k=1).hits[0]
+    meta, positive, negative = photos.explain(question, hit.id)
+    assert meta == question
+    assert max(positive) == pytest.approx(hit.score)
+    assert max(positive) - max(negative) == pytest.approx(hit.margin)
+    with pytest.raises(NotFound):
+        photos.explain(question, 10**6)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from clipsieve import shards
+from clipsieve.errors import CollectionChanged, NotFound
 from clipsieve.index.build import build_indices
 from clipsieve.index.compact import Compacted, compact, group_shards
 from clipsieve.inference.add import add_to_collection
@@ -134,3 +135,44 @@ def test_a_reader_keeps_what_it_opened(out):
         assert photos.refresh()
         assert photos.search(MetaClass("q", ["a text"]), k=30).hits == asked
         np.testing.assert_array_equal(photos.vectors([3]), photos.vectors([3]))
+
+
+def test_what_a_reader_can_no_longer_be_told_is_said(root, out):
+    """The reader opened it before something was removed, and has read neither captions, index nor thumbnails."""
+    build_indices(out, factory="IVF2,Flat")
+    with open_collection(out, embedder=FakeEmbedder()) as photos:
+        asked = {
+            "hits": lambda: photos.search(MetaClass("q", ["a text"]), k=30).hits,
+            "captions": lambda: photos.search(MetaClass("q", ["a text"]), modality="text").hits,
+            "index": lambda: photos.search(MetaClass("q", ["a text"]), k=1).hits,
+            "duplicates": lambda: photos.search(MetaClass("q", ["a text"]), dedup=True).hits,
+            "filter": lambda: photos.select("width > 0").tolist(),
+            "keys": lambda: photos.ids_of_keys(["03.jpg"]).tolist(),
+            "rows": lambda: photos.items([2]),
+            "thumbnails": lambda: photos.thumbnail(3),
+        }
+        with open_collection(out) as other:
+            other.remove([2, 5])
+        compact(out)
+        with open_collection(out):  # brings the cache up to it
+            pass
+        for question in asked.values():
+            with pytest.raises(CollectionChanged, match=f"{out} was compacted or indexed anew.*open it again"):
+                question()
+        assert photos.refresh()
+        del asked["rows"]
+        assert all(question() for question in asked.values())
+
+
+def test_a_reader_is_not_told_what_was_added_since(root, out):
+    with open_collection(out, embedder=FakeEmbedder()) as photos:
+        before = photos.select("width > 0").tolist()
+        write_tree(root, {"99.jpg": jpeg(99), "10.jpg": jpeg(100)})
+        add(root, out)
+        with open_collection(out) as other:  # brings the cache up to it
+            assert other.ids_of_keys(["99.jpg", "10.jpg"]).tolist() == [21, 20]
+            assert len(other.select("width > 0")) == len(before) + 1
+        assert photos.select("width > 0").tolist() == before
+        assert photos.ids_of_keys(["10.jpg"]).tolist() == [10]
+        with pytest.raises(NotFound):
+            photos.ids_of_keys(["99.jpg"])

@@ -259,6 +259,7 @@ def test_distribution() -> None:
         assert got.rejected == ((p <= n) & (p >= least)).sum()
         assert got.counts.sum() == kept.sum()
         np.testing.assert_array_equal(got.counts, np.histogram(p, got.edges)[0])
+        np.testing.assert_array_equal(got.rivalled, np.histogram(p[p <= n], got.edges)[0])
 
 
 def test_distribution_from_a_sample() -> None:

@@ -36,6 +36,7 @@ def questions(draw: st.DrawFn) -> tuple[Question, Rows]:
         without=draw(st.sampled_from([None, ids[::3], np.array([10**9])])),
         groups=draw(st.sampled_from([None, group_by(5)])),
         scale=Background(live).scale(c) if calibrated else None,
+        view=draw(st.sampled_from(["matched", "matched", "rejected", "below"])),
     ), rows
 
 

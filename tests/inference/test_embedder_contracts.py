@@ -1,41 +1,76 @@
 import pytest
 
+from clipsieve.inference.batcher import batched
 from clipsieve.inference.embedder import load_embedder
 from clipsieve.inference.fake import FakeEmbedder
-from tests.contracts.embedder import ImageEmbedderContract, TextEmbedderContract
+from clipsieve.inference.text_cache import CachedEmbedder
+from tests.contracts.embedder import (
+    ImageEmbedderContract,
+    StagedEmbedderContract,
+    StagedTextEmbedderContract,
+    TextEmbedderContract,
+)
 
 
-class TestFake(ImageEmbedderContract, TextEmbedderContract):
+class TestFake(StagedEmbedderContract, StagedTextEmbedderContract):
     @pytest.fixture
     def embedder(self):
         return FakeEmbedder()
 
 
-class TestOpenClip(ImageEmbedderContract, TextEmbedderContract):
+class TestOpenClip(StagedEmbedderContract, StagedTextEmbedderContract):
     @pytest.fixture
     def embedder(self, open_clip_folder):
         return load_embedder(f"local-dir:{open_clip_folder}", device="cpu")
 
 
-class TestClip(ImageEmbedderContract, TextEmbedderContract):
+class TestClip(StagedEmbedderContract, StagedTextEmbedderContract):
     @pytest.fixture
     def embedder(self, clip_folder):
         return load_embedder(f"local-dir:{clip_folder}", device="cpu")
 
 
-class TestSiglip(ImageEmbedderContract, TextEmbedderContract):
+class TestSiglip(StagedEmbedderContract, StagedTextEmbedderContract):
     @pytest.fixture
     def embedder(self, siglip_folder):
         return load_embedder(f"hf:{siglip_folder}", device="cpu")
 
 
-class TestSiglip2(ImageEmbedderContract, TextEmbedderContract):
+class TestSiglip2(StagedEmbedderContract, StagedTextEmbedderContract):
     @pytest.fixture
     def embedder(self, siglip2_folder):
         return load_embedder(f"hf_clip:{siglip2_folder}", device="cpu")
 
 
-class TestDino(ImageEmbedderContract):
+class TestDino(StagedEmbedderContract):
     @pytest.fixture
     def embedder(self, dino_folder):
         return load_embedder(str(dino_folder), device="cpu")
+
+
+class TestBatchedFake(StagedEmbedderContract, StagedTextEmbedderContract):
+    @pytest.fixture
+    def embedder(self):
+        with batched(FakeEmbedder()) as embedder:
+            yield embedder
+
+
+class TestBatchedOpenClip(StagedEmbedderContract, StagedTextEmbedderContract):
+    @pytest.fixture
+    def embedder(self, open_clip_folder):
+        with batched(load_embedder(f"local-dir:{open_clip_folder}", device="cpu")) as embedder:
+            yield embedder
+
+
+class TestBatchedDino(StagedEmbedderContract):
+    @pytest.fixture
+    def embedder(self, dino_folder):
+        with batched(load_embedder(str(dino_folder), device="cpu")) as embedder:
+            yield embedder
+
+
+class TestCached(ImageEmbedderContract, TextEmbedderContract):
+    @pytest.fixture
+    def embedder(self, open_clip_folder):
+        with batched(load_embedder(f"local-dir:{open_clip_folder}", device="cpu")) as embedder:
+            yield CachedEmbedder(embedder)

@@ -93,6 +93,14 @@ def test_a_folder_in_order_with_captions_and_metadata(tmp_path):
     assert items["d.jpg"].meta["json"] == [1]
 
 
+def test_what_is_an_image_goes_by_the_extension_that_splitext_finds(tmp_path):
+    names = ["a..jpg", "b.c.JPG", "d.jpg/e.jpg", ".f.jpg", "d.jpg/g", ".jpg", "..jpg", "h", "i.jpgx"]
+    write_tree(tmp_path, dict.fromkeys(names, JPEG))
+    source = open_source(tmp_path, format="files")
+    assert [item.key for item in source.items()] == [".f.jpg", "a..jpg", "b.c.JPG", "d.jpg/e.jpg"]
+    assert source.ignored == {"": 4, ".jpgx": 1}
+
+
 def test_relative_paths_links_and_single_files(tmp_path, monkeypatch):
     write_tree(tmp_path, {"real/a.jpg": JPEG, "real/a.txt": b"one", "real/sub/b.jpg": JPEG})
     (tmp_path / "link").symlink_to("real")

@@ -158,6 +158,18 @@ def test_a_damaged_list_is_listed_like_any_other_file(site, tmp_path):
     assert keys(source, 1) == [good.key]
 
 
+def test_one_of_several_lists_can_be_read_alone(site, tmp_path):
+    for i in range(3):
+        (tmp_path / f"{i}.txt").write_text(f"{site.url}/{i}.jpg")
+    source = open_source(tmp_path, format="urls", fetching=HERE)
+    before = source.states()
+    (tmp_path / "1.txt").write_text(f"{site.url}/{1}.jpg\n")
+    changed = {path for path, state in source.states().items() if before[path] != state}
+    assert changed == {str(tmp_path / "1.txt")}
+    assert keys(source.only(changed)) == [f"{site.url}/1.jpg"]
+    assert len(keys(source)) == 3
+
+
 def test_the_format_is_told_by_name_and_columns(site, tmp_path):
     table_of(site, tmp_path / "list.parquet")
     table_of(site, tmp_path / "both.parquet", image=[jpeg(i) for i in range(COUNT)])

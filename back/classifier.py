@@ -1,0 +1,117 @@
+"""Images scored by deployed classifiers. Nothing of HTTP."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from clipsieve.back.deployed import Deployed
+from clipsieve.errors import InputError, ModelUnavailable
+from clipsieve.index.directai import raw_scores, softmax
+from clipsieve.index.examples import Remembered, embed_classes, embed_texts
+from clipsieve.index.rule import Compiled, compile_classes, maxima, settle
+from clipsieve.protocols import ImageEmbedder, TextEmbedder
+from clipsieve.types import Float32, content_hash
+
+MOST_BYTES = 256 * 2**20
+"""Of the classes' vectors that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a classifier says of an image.
+
+    raw     class -> DirectAI's raw score, in 0..1
+    scores  class -> its share; they sum to 1
+    pred    the class of the greatest raw score
+    """
+
+    scores: dict[str, float]
+    pred: str
+    raw: dict[str, float]
+
+
+class Classifier:
+    """Scores images with one model. Texts and images are embedded once; safe to use from several threads at once.
+
+    embedder  gives the model, an ImageEmbedder and TextEmbedder, when the first question needs it
+    """
+
+    def __init__(self, embedder: Callable[[], Any], most_bytes: int = MOST_BYTES) -> None:
+        self._embedder, self._most = embedder, most_bytes
+        self._texts, self._images = Remembered(), Remembered()
+        self._compiled: dict[object, Compiled] = {}  # the least recently used first
+        self._bytes = 0
+        self._lock = threading.Lock()  # guards the two before
+        self._compiling = threading.Lock()  # many may ask for a new classifier at once: one embeds its texts
+
+    def embed_image(self, data: bytes) -> Float32:
+        """The vector of an encoded image, float32 (d,), unit length. InputError if it cannot be opened."""
+        name = content_hash(data)
+        vector = self._images.get(name)
+        if vector is None:
+            vector = self._model().embed_images([data])[0]
+            self._images.put(name, vector)
+        return vector
+
+    def score(self, deployed: Deployed, image: Float32) -> Scored:
+        """The image, float32 (d,), by a classifier's configuration."""
+        compiled = self._compile(deployed)
+        raw = raw_scores(*maxima(compiled, settle(compiled, image[np.newaxis])))[:, 0]  # (c,)
+        scores = softmax(raw[:, np.newaxis])[:, 0]
+        names = compiled.names
+        return Scored(
+            dict(zip(names, scores.tolist(), strict=True)),
+            names[int(raw.argmax())],
+            dict(zip(names, raw.tolist(), strict=True)),
+        )
+
+    def _compile(self, deployed: Deployed) -> Compiled:
+        """The classes as vectors. The key is all that decides them: what is deployed anew under an id is made anew."""
+        key = (deployed.classes, deployed.templates)
+        known = self._known(key)
+        if known is not None:
+            return known
+        with self._compiling:
+            known = self._known(key)
+            if known is not None:
+                return known
+            made = self._embed(deployed)
+        with self._lock:
+            self._compiled[key] = made
+            self._bytes += made.units.nbytes
+            while self._bytes > self._most and len(self._compiled) > 1:
+                self._bytes -= self._compiled.pop(next(iter(self._compiled))).units.nbytes
+        return made
+
+    def _known(self, key: object) -> Compiled | None:
+        with self._lock:
+            found = self._compiled.pop(key, None)
+            if found is not None:
+                self._compiled[key] = found
+            return found
+
+    def _embed(self, deployed: Deployed) -> Compiled:
+        embedder = self._model()
+
+        def texts(wanted: Sequence[str]) -> Float32:
+            return embed_texts(wanted, deployed.templates, embedder.embed_texts, self._texts)
+
+        def images(wanted: Sequence[int | str]) -> Float32:
+            raise InputError("A deployed classifier has texts only.")
+
+        return compile_classes(embed_classes(deployed.classes, embedder.model, texts, images))
+
+    def _model(self) -> Any:
+        """The model. ModelUnavailable where there is none that embeds images and texts, whatever the reason."""
+        try:
+            embedder = self._embedder()
+        except InputError as error:  # a wrong name is the service's fault, not the request's
+            raise ModelUnavailable(str(error)) from error
+        if not isinstance(embedder, ImageEmbedder) or not isinstance(embedder, TextEmbedder):
+            raise ModelUnavailable(
+                f"The model {embedder.model.name!r} does not embed both images and texts; serve another one by --model."
+            )
+        return embedder

@@ -1,0 +1,172 @@
+"""DirectAI's protocol for classifiers: /deploy_classifier, /classify and /model_config.
+
+Errors are {"status_code": N, "message": ..., "data": null}, but {"detail": ...} for a method that a route does not
+take. An image is looked at before the id, as there. What is answered with a bare 500 there is a sentence here.
+"""
+
+import json
+import logging
+import uuid
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from flask import Response, request
+from flask_openapi import APIBlueprint, Tag
+
+from clipsieve.back.classifier import Classifier
+from clipsieve.back.deployed import Deployed, from_stored, read_classifier, to_stored
+from clipsieve.back.guard import reads
+from clipsieve.back.meters import Meters
+from clipsieve.back.pydantic_v1 import Fault, invalid, missing, one_line, parse
+from clipsieve.back.stores import Store
+from clipsieve.errors import ClipsieveError, InputError, NotFound, StoreUnavailable
+
+log = logging.getLogger("clipsieve.back")
+
+TAG = Tag(name="DirectAI", description="The protocol of DirectAI's data-free model server.")
+NO_STORE = "Exception in Model Config Storage Server. Please try again."
+NO_IMAGE = "Invalid image received, unable to open."
+
+
+def blueprint(classifier: Classifier, store: Store, meters: Meters) -> APIBlueprint:
+    """The routes. Configurations are kept in `store`."""
+    routes = APIBlueprint("directai", __name__, abp_tags=[TAG])
+
+    @routes.post(
+        "/deploy_classifier",
+        summary="Keep a classifier, or change one",
+        request_body=_body("application/json", DEPLOY),
+        responses={"200": _OBJECT},
+    )
+    def deploy_classifier() -> Response:
+        try:
+            value = parse(request.get_data(cache=False), request.mimetype)
+        except InputError:
+            raise
+        except (ValueError, RecursionError):
+            return _answer({"detail": "There was an error parsing the body"}, 400)
+        deployed, asked = read_classifier(value)
+        return _answer(deploy(store, deployed, asked))
+
+    @routes.post(
+        "/classify",
+        summary="Scores of an image: classify?deployed_id=ID",
+        request_body=_body("multipart/form-data", IMAGE),
+        responses={"200": _OBJECT},
+    )
+    @reads
+    def classify() -> Response:
+        id, data = read_question()
+        with meters.time("image_clip_inference_time"):
+            try:
+                image = classifier.embed_image(data)
+            except InputError as error:
+                raise InputError(NO_IMAGE) from error
+        deployed = find(store, id)
+        if deployed.detector is not None:
+            raise InputError(f"{id} is a detector; classify with the id of a classifier.")
+        scored = classifier.score(deployed, image)
+        return _answer({"scores": scored.scores, "pred": scored.pred, "raw_scores": scored.raw})
+
+    @routes.get("/model_config", summary="What was deployed: model_config?deployed_id=ID", responses={"200": _OBJECT})
+    def model_config() -> Response:
+        id = _deployed_id()
+        if id is None:
+            raise invalid([missing("query", "deployed_id")])
+        return _answer(find(store, id).to_json(id))
+
+    @routes.errorhandler(InputError)
+    def refused(error: InputError) -> Response:
+        return error_answer(error, 422)
+
+    @routes.errorhandler(NotFound)
+    def not_found(error: NotFound) -> Response:
+        return error_answer(error, 400)
+
+    @routes.errorhandler(StoreUnavailable)
+    def unavailable(error: StoreUnavailable) -> Response:
+        log.error("%s %s: %s", request.method, request.path, error)
+        return error_answer(StoreUnavailable(NO_STORE), 502)
+
+    return routes
+
+
+def deploy(store: Store, deployed: Deployed, asked: str | None) -> dict[str, str]:
+    """Keep a configuration under the id asked for, or, where nothing is kept under that, under a new one."""
+    if asked is not None and store.get(asked) is not None:
+        id, message = asked, "Model updated."
+    else:
+        id = str(uuid.uuid4())
+        message = "New model deployed." if asked is None else f"{asked} model not found. Generated new model."
+    store.put(id, to_stored(deployed, id))
+    return {"deployed_id": id, "message": message}
+
+
+def find(store: Store, id: str) -> Deployed:
+    """The configuration kept under this id. NotFound in DirectAI's words."""
+    stored = store.get(id)
+    if stored is None:
+        raise NotFound("Key not found")
+    return from_stored(stored, id)
+
+
+def read_question() -> tuple[str, bytes]:
+    """The id and the image of /classify; of several the last, as there. InputError for what is not given."""
+    id, files, texts = _deployed_id(), request.files.getlist("data"), request.form.getlist("data")
+    faults = [] if id is not None else [missing("query", "deployed_id")]
+    if not files and any(texts):
+        kind = "Expected UploadFile, received: <class 'str'>"
+        faults.append(Fault(("body", "data"), kind, "value_error"))
+    elif not files:
+        faults.append(missing("body", "data"))
+    if id is None or faults:
+        raise invalid(faults)
+    return id, files[-1].read()
+
+
+def error_answer(error: ClipsieveError, status: int) -> Response:
+    """An error in the protocol's shape."""
+    if status in (404, 405):
+        return _answer({"detail": HTTPStatus(status).phrase}, status)
+    return _answer({"status_code": status, "message": one_line(str(error)), "data": None}, status)
+
+
+def _deployed_id() -> str | None:
+    given = request.args.getlist("deployed_id")
+    return given[-1] if given else None
+
+
+def _answer(value: Mapping[str, Any], status: int = 200) -> Response:
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return Response(text, status, mimetype="application/json")
+
+
+_TEXT = {"type": "string"}
+_TEXTS = {"type": "array", "items": _TEXT}
+DEPLOY: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["classifier_configs"],
+    "properties": {
+        "classifier_configs": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name", "examples_to_include"],
+                "properties": {"name": _TEXT, "examples_to_include": _TEXTS, "examples_to_exclude": _TEXTS},
+            },
+        },
+        "deployed_id": {**_TEXT, "description": "The id of a classifier to change."},
+        "augment_examples": {"type": "boolean", "description": "Wrap each text in 80 templates; true by default."},
+    },
+}
+IMAGE: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {"data": {"type": "string", "format": "binary", "description": "An encoded image."}},
+}
+_OBJECT: dict[str, Any] = {"description": "An object.", "content": {"application/json": {"schema": {"type": "object"}}}}
+
+
+def _body(kind: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"required": True, "content": {kind: {"schema": dict(schema)}}}

@@ -1,0 +1,100 @@
+"""Connections to `cache.sqlite` for those who read it from several threads."""
+
+import contextlib
+import errno
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from clipsieve.errors import CollectionError
+from clipsieve.index import where as filters
+
+_REFUSED = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}
+_T = TypeVar("_T")
+
+
+class Connections:
+    """As many connections as threads ask at once, fenced: what a filter says can do nothing but read the items."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._idle: list[sqlite3.Connection] = []
+        self._closed = False
+        self._lock = threading.Lock()  # guards _idle
+
+    def run(self, query: Callable[[sqlite3.Connection], _T], shards: frozenset[tuple[int, str]] | None = None) -> _T:
+        """What `query` returns.
+
+        shards  (number, what its rows were made from) of shards that the cache must hold while it is asked
+
+        Stale if it does not; sqlite3.DatabaseError for a cache that is damaged; `explained` errors.
+        """
+        with explained(self._path), self._one() as connection:
+            if shards is None:
+                return query(connection)
+            connection.set_authorizer(None)
+            connection.execute("BEGIN")  # so that both see one state
+            try:
+                if not shards <= set(connection.execute("SELECT number, made_from FROM shards").fetchall()):
+                    raise Stale
+                filters.fence(connection)
+                return query(connection)
+            finally:
+                connection.set_authorizer(None)
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                filters.fence(connection)
+
+    def close(self) -> None:
+        """Let go of the file; who asks nevertheless gets a connection for that one time."""
+        with self._lock:
+            self._closed = True
+        self.drop()
+
+    def drop(self) -> None:
+        """Let go of the file, which is about to be deleted."""
+        with self._lock:
+            while self._idle:
+                self._idle.pop().close()
+
+    @contextlib.contextmanager
+    def _one(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        if connection is None:
+            connection = sqlite3.connect(self._path, check_same_thread=False, timeout=60)
+            filters.fence(connection)
+        try:
+            yield connection
+        except BaseException:
+            connection.close()  # not back to the idle ones: it may hold a file that is about to be deleted
+            raise
+        with self._lock:
+            if not self._closed:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+
+class Stale(Exception):
+    """The cache does not hold what it should; it was made of another commit."""
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """What SQLite says when the operating system refuses something, as an error of the operating system's kind."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path)) from error
+        if code in _REFUSED:
+            raise CollectionError(
+                f"{path} cannot be written or read ({error}); see to its disk and permissions, or have it elsewhere "
+                "with --state DIR."
+            ) from error
+        raise

@@ -1,0 +1,181 @@
+"""Embedders for many threads: what they ask for at the same time runs as one batch.
+
+`batched(embedder)` is an embedder like the one it is made of. Requests are gathered by `row_queue`; images
+are decoded in a pool of threads, ahead of the model. Texts are tokenized with their batch.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Protocol, Self, overload
+
+import numpy as np
+from PIL import Image
+
+from clipsieve.errors import InputError
+from clipsieve.inference.batch_request import BatchOptions, Request
+from clipsieve.inference.batch_statistics import BatchStatistics
+from clipsieve.inference.checkpoint import Tensors
+from clipsieve.inference.embedder import StagedEmbedder, StagedTextEmbedder
+from clipsieve.inference.row_queue import Model, RowQueue
+from clipsieve.ordered import processors
+from clipsieve.types import Float32
+
+
+class StagedClip(StagedEmbedder, StagedTextEmbedder, Protocol):
+    """Images and texts."""
+
+
+@overload
+def batched(
+    embedder: StagedClip, options: BatchOptions | None = None, *, clock: Callable[[], int] = ...
+) -> "BatchedEmbedder": ...
+@overload
+def batched(
+    embedder: StagedEmbedder, options: BatchOptions | None = None, *, clock: Callable[[], int] = ...
+) -> "BatchedImageEmbedder": ...
+def batched(
+    embedder: StagedEmbedder, options: BatchOptions | None = None, *, clock: Callable[[], int] = time.monotonic_ns
+) -> "BatchedImageEmbedder":
+    """The embedder for many threads: a BatchedEmbedder if it is a StagedTextEmbedder too.
+
+    clock  nanoseconds, for the statistics and the timeouts
+    """
+    models: dict[str, Model] = {"image": embedder.embed_tensors}
+    options = options or BatchOptions()
+    if isinstance(embedder, StagedTextEmbedder):
+        models["text"] = _texts_or_tokens(embedder)
+        queue = RowQueue(models, embedder.dim, embedder.lanes, options, clock)
+        return BatchedEmbedder(embedder, embedder, queue)
+    return BatchedImageEmbedder(embedder, RowQueue(models, embedder.dim, embedder.lanes, options, clock))
+
+
+class BatchedImageEmbedder:
+    """A StagedEmbedder for many threads; made by `batched`. A context manager, closed at its end.
+
+    Every `embed_...` also takes
+
+    timeout   seconds until the request is given up, with TimedOut; by default that of the options
+    priority  requests of a lower number go first, however long those of a higher one have waited
+
+    and raises Overloaded if too much waits, Closed after `close`. A request that fails is alone in that.
+    """
+
+    def __init__(self, embedder: StagedEmbedder, queue: RowQueue) -> None:
+        self.model = embedder.model
+        self.dim = embedder.dim
+        self.lanes = embedder.lanes
+        self._embedder = embedder
+        self._queue = queue
+        self._decoders = ThreadPoolExecutor(queue.options.workers or processors(), "clipsieve-decode")
+
+    def preprocess(self, data: bytes) -> Tensors:
+        """See StagedEmbedder."""
+        return self._embedder.preprocess(data)
+
+    def preprocess_image(self, image: Image.Image) -> Tensors:
+        """See StagedEmbedder."""
+        return self._embedder.preprocess_image(image)
+
+    def embed_tensors(self, batch: Sequence[Tensors], *, timeout: float | None = None, priority: int = 0) -> Float32:
+        """See StagedEmbedder. They may differ in shape."""
+        return self._embed("image", len(batch), lambda _: [batch], timeout, priority)
+
+    def embed_images(self, images: Sequence[bytes], *, timeout: float | None = None, priority: int = 0) -> Float32:
+        """See protocols.ImageEmbedder."""
+        return self._embed("image", len(images), lambda request: self._decoded(images, request), timeout, priority)
+
+    def statistics(self) -> BatchStatistics:
+        """What was done so far."""
+        return self._queue.statistics()
+
+    def close(self) -> None:
+        """Accept nothing more, finish what was accepted, end the threads."""
+        self._queue.close()
+        self._decoders.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _embed(
+        self,
+        kind: str,
+        rows: int,
+        prepared: Callable[[Request], Iterable[Sequence[Tensors | str]]],
+        timeout: float | None,
+        priority: int,
+    ) -> Float32:
+        if not rows:
+            return np.zeros((0, self.dim), np.float32)
+        with self._queue.request(kind, rows, timeout, priority) as request:
+            for some in prepared(request):
+                self._queue.put(request, some)
+            return self._queue.wait(request)
+
+    def _decoded(self, images: Sequence[bytes], request: Request) -> Iterator[list[Tensors]]:
+        """What the model takes, a batch at a time, so that it begins before all is decoded; two are decoded ahead."""
+        size = self._queue.options.max_batch
+        ahead: deque[Future[Tensors]] = deque()
+        begun = 0
+        try:
+            for first in range(0, len(images), size):
+                for data in images[begun : first + 2 * size]:
+                    ahead.append(self._decoders.submit(self._embedder.preprocess, data))
+                    begun += 1
+                some = []
+                for position in range(first, min(first + size, len(images))):
+                    some.append(_result(ahead[0], position, request))
+                    ahead.popleft()
+                yield some
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+class BatchedEmbedder(BatchedImageEmbedder):
+    """A BatchedImageEmbedder that is a StagedTextEmbedder too."""
+
+    def __init__(self, embedder: StagedEmbedder, texts: StagedTextEmbedder, queue: RowQueue) -> None:
+        super().__init__(embedder, queue)
+        self._texts = texts
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tensors]:
+        """See StagedTextEmbedder."""
+        return self._texts.tokenize(texts)
+
+    def embed_tokens(self, batch: Sequence[Tensors], *, timeout: float | None = None, priority: int = 0) -> Float32:
+        """See StagedTextEmbedder. They may differ in shape."""
+        return self._embed("text", len(batch), lambda _: [batch], timeout, priority)
+
+    def embed_texts(self, texts: Sequence[str], *, timeout: float | None = None, priority: int = 0) -> Float32:
+        """See protocols.TextEmbedder."""
+        return self._embed("text", len(texts), lambda _: [texts], timeout, priority)
+
+
+def _texts_or_tokens(embedder: StagedTextEmbedder) -> Model:
+    """A batch holds only one of them: they differ in shape."""
+
+    # Tokenized here and not by those who ask: a batch costs its tokenizer less than its texts one by one, and of the
+    # threads that would do it, each would keep the model from the interpreter's lock.
+    def embed(rows: Sequence[Any]) -> Float32:
+        return embedder.embed_texts(rows) if isinstance(rows[0], str) else embedder.embed_tokens(rows)
+
+    return embed
+
+
+def _result(future: Future[Tensors], position: int, request: Request) -> Tensors:
+    try:
+        return future.result(request.left())
+    except InputError as error:
+        raise InputError(f"Image {position} cannot be embedded: {error}") from error
+    except TimeoutError:
+        if future.done():
+            return future.result()  # it came in this very moment, or the error is its own
+        raise request.late() from None
