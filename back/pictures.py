@@ -50,30 +50,32 @@ class Pictures:
 
 
 def refuse_bombs(data: bytes) -> None:
-    """InputError for an encoded image of more than MOST_PIXELS, going by its header. What is none, the decoder says."""
+    """InputError for an encoded image of more than MOST_PIXELS, or that another program would draw, by its header.
+
+    What is no image is for the decoder to say.
+    """
     try:
-        opened = Image.open(io.BytesIO(data))
+        with Image.open(io.BytesIO(data)) as opened:
+            format, pixels = opened.format, opened.width * opened.height
+            size = f"{opened.width} x {opened.height}"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        pixels = "far too many"
+        format, pixels, size = None, MOST_PIXELS + 1, "far too many"
     except Exception:  # Pillow's readers raise nearly anything
         return
-    else:
-        with opened:
-            if opened.width * opened.height <= MOST_PIXELS:
-                return
-            pixels = f"{opened.width} x {opened.height}"
-    raise InputError(f"The image has {pixels} pixels, and at most {MOST_PIXELS:,} are decoded; send a smaller one.")
+    if format in _PROGRAMS:
+        raise InputError(f"Images in {format} are not read; send a JPEG or PNG.")
+    if pixels > MOST_PIXELS:
+        raise InputError(f"The image has {size} pixels, and at most {MOST_PIXELS:,} are decoded; send a smaller one.")
 
 
 def small_jpeg(data: bytes) -> str | None:
     """An encoded image as base64 of a JPEG of at most SIDE pixels; None if it cannot be decoded."""
     try:
+        refuse_bombs(data)
         with Image.open(io.BytesIO(data)) as opened:
-            if opened.width * opened.height > MOST_PIXELS or opened.format in _PROGRAMS:
-                return None
             opened.draft("RGB", (SIDE, SIDE))
             image = opened.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except (OSError, ValueError):
         return None
     image.thumbnail((SIDE, SIDE))
     file = io.BytesIO()

@@ -89,7 +89,8 @@ def back(
     threads: Annotated[int, typer.Option("--threads", help="Requests answered at once.")] = 32,
     queue: Annotated[int, typer.Option("--queue", help="Requests that may wait beyond those.")] = 64,
     timeout: Annotated[
-        float, typer.Option("--timeout", metavar="SECONDS", help="For a request to come in full, and for its turn.")
+        float,
+        typer.Option("--timeout", metavar="SECONDS", help="For a request to come in full, and again for its turn."),
     ] = 30,
     log_level: Annotated[
         str,

@@ -7,7 +7,10 @@ import zlib
 import pytest
 from PIL import Image
 
+from clipsieve.back.classifier import Classifier
+from clipsieve.back.pictures import small_jpeg
 from clipsieve.commands_back import make_fetch
+from clipsieve.errors import InputError
 from clipsieve.inference import fetch
 from clipsieve.inference.addresses import is_public
 from tests.back.made import FAKE, add_items, serve
@@ -153,6 +156,14 @@ def test_an_image_of_too_many_pixels_is_not_decoded(ask, monkeypatch, size, word
 
 def test_a_large_image_is_decoded(ask):
     assert "damaged or cut short" in ask()(image=base64.b64encode(bomb(8000, 11_000)).decode())[1]["message"]
+
+
+@pytest.mark.parametrize("data", [bomb(65_000, 65_000), encoded(Image.new("RGB", (9, 9)), "EPS")])
+def test_nor_for_directais_clients_nor_to_be_shown(monkeypatch, data):
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(InputError, match=r"far too many|EPS are not read"):
+        Classifier(lambda: FAKE).embed_image(data)
+    assert small_jpeg(data) is None
 
 
 @pytest.mark.parametrize("data", [b"no image", b"", jpeg(0)[:200], encoded(Image.new("RGB", (9, 9)), "EPS")])

@@ -218,13 +218,12 @@ def test_what_cannot_be_opened_ends_it(folder, tmp_path):
 def test_models_are_loaded_before_it_is_ready_if_asked_for(tmp_path):
     loaded = []
 
-    def load(name, **_):
+    def load(name):
         loaded.append(name)
         return FAKE
 
-    shelf = Shelf(
-        open_entries(Parts(load), entries_of([add_items(tmp_path / "c", 3)]), "cpu", None, None, None, None, None)
-    )
+    entries = entries_of([add_items(tmp_path / "c", 3)])
+    shelf = Shelf(open_entries(load, entries, None, None, None, None, None))
     assert loaded == []
     shelf.load_models()
     assert loaded == ["fake"]
