@@ -98,13 +98,15 @@ class RateLimit:
 class Deadlines:
     """Ends connections on which nothing comes, or goes, in time. Safe to use from several threads at once.
 
-    arriving  seconds for a request to come in full, its body included
+    arriving  seconds for a request's body to come
     sending   seconds for an answer to be taken
     clock     seconds, rising
     """
 
+    HEAD = 10.0
+    """Seconds for a request's head, which has no place yet that could be counted, where `arriving` is not less."""
     LEAVING = 1.0
-    """Seconds for what a client still sends although it was refused."""
+    """Seconds for what a client still sends although nobody wants it."""
 
     def __init__(self, arriving: float, sending: float = 600.0, clock: Callable[[], float] = time.monotonic) -> None:
         self.arriving = arriving
@@ -113,12 +115,16 @@ class Deadlines:
         self._due: dict[socket.socket, tuple[float, int]] = {}
         self._lock = threading.Lock()
 
-    def arrives(self, connection: socket.socket) -> None:
-        """A request is being read from it."""
+    def head(self, connection: socket.socket) -> None:
+        """A request's head is being read from it."""
+        self._set(connection, min(self.HEAD, self.arriving), socket.SHUT_RD)
+
+    def body(self, connection: socket.socket) -> None:
+        """Its body is being read."""
         self._set(connection, self.arriving, socket.SHUT_RD)
 
-    def refused(self, connection: socket.socket) -> None:
-        """The request is refused; what is left of it is read for a moment, so that the client reads the answer."""
+    def leaves(self, connection: socket.socket) -> None:
+        """It is answered without its body. What comes of that is read for a moment, so that the answer is read too."""
         self._set(connection, self.LEAVING, socket.SHUT_RD)
 
     def answers(self, connection: socket.socket) -> None:

@@ -72,11 +72,9 @@ def protect(app: Flask, protection: Protection, answer: Answer) -> None:
 
     def judged() -> Refusal | None:
         refusal = _refusal(protection)
-        if deadlines is not None and refusal is not None:
-            deadlines.refused(request.environ["gunicorn.socket"])
-        if refusal is not None or gate is None or request.path in UNCOUNTED:
+        if refusal is not None or request.path in UNCOUNTED:
             return refusal
-        g.has_turn = gate.begin()
+        g.has_turn = gate is None or gate.begin()
         return None if g.has_turn else BUSY
 
     @app.before_request
@@ -85,7 +83,6 @@ def protect(app: Flask, protection: Protection, answer: Answer) -> None:
             refusal, headers = _preflight(policy)
             return Response("", 200, headers) if refusal is None else _refused(refusal, answer)
         refusal = judged()
-        g.let_in = refusal is None
         return None if refusal is None else _refused(refusal, answer)
 
     @app.after_request
@@ -96,8 +93,9 @@ def protect(app: Flask, protection: Protection, answer: Answer) -> None:
             response.vary.add("Origin")
             if request.path not in WITHOUT_CORS:
                 response.headers.update(guard.cors_headers(request.headers.get("Origin"), policy))
-        if deadlines is not None and g.get("let_in", False):
-            deadlines.answers(request.environ["gunicorn.socket"])
+        if deadlines is not None:
+            then = deadlines.answers if g.get("has_turn", False) else deadlines.leaves
+            then(request.environ["gunicorn.socket"])
         return response
 
     @app.teardown_request
@@ -126,7 +124,9 @@ def _refusal(protection: Protection) -> Refusal | None:
     refusal = guard.check_token(request.headers.get("Authorization"), reading, policy)
     if refusal is not None:
         return refusal
-    if not protection.state.ready and request.path not in UNCOUNTED:
+    if request.path in UNCOUNTED:  # its body, if it has one, is not read
+        return None
+    if not protection.state.ready:
         return OPENING
     length = request.content_length
     has_body = bool(length) or "Transfer-Encoding" in request.headers
@@ -140,6 +140,8 @@ def _read(protection: Protection, length: int | None) -> Refusal | None:
     deadlines = protection.deadlines
     late = "" if deadlines is None else f" It has {deadlines.arriving:g} s for that (--timeout)."
     incomplete = Refusal(408, f"The request did not come in full.{late}")
+    if deadlines is not None:
+        deadlines.body(request.environ["gunicorn.socket"])
     try:
         data = request.get_data()
     except Exception:  # chunks that are none, or a connection that ended; each server has errors of its own

@@ -71,7 +71,7 @@ def worker_class(open_all: Callable[[], None], ready: Callable[[str], None], pro
             self.handle_exit(None, None)
 
         def handle(self, conn: Any) -> Any:
-            deadlines.arrives(conn.sock)
+            deadlines.head(conn.sock)
             try:
                 return super().handle(conn)
             finally:

@@ -133,7 +133,7 @@ def back(
     protection = protection_of(binding, policy, None if rate_limit is None else parse_rate(rate_limit))
     if not (is_loopback(host) or tokens[0]):
         notes.append(
-            "Whoever reaches this machine may ask; --read-token-file asks for a token, which a proxy encrypts."
+            "Whoever can reach this machine may ask; --read-token-file asks for a token, and a proxy has to encrypt it."
         )
     for note in notes:
         say(f"Note: {note}")

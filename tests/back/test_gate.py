@@ -107,13 +107,14 @@ def test_rates_that_are_none(text):
         parse_rate(text)
 
 
-def test_a_connection_that_dawdles_is_ended():
+@pytest.mark.parametrize(("step", "seconds"), [("head", 10), ("body", 30), ("leaves", 1)])
+def test_a_connection_that_dawdles_is_ended(step, seconds):
     clock = Clock()
-    deadlines = Deadlines(arriving=30, sending=600, clock=clock)
+    deadlines = Deadlines(arriving=30, clock=clock)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        deadlines.arrives(ours)
-        clock.now += 29.9
+        getattr(deadlines, step)(ours)
+        clock.now += seconds - 0.1
         deadlines.sweep()
         theirs.send(b"a")
         assert ours.recv(1) == b"a"
@@ -122,8 +123,15 @@ def test_a_connection_that_dawdles_is_ended():
         assert ours.recv(1) == b""  # it would wait otherwise
         ours.send(b"too late")  # and yet an answer goes out
         assert theirs.recv(8) == b"too late"
+
+
+def test_an_answer_that_nobody_takes_is_given_up():
+    clock = Clock()
+    deadlines = Deadlines(arriving=30, sending=600, clock=clock)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
         deadlines.answers(ours)
-        clock.now += 600
+        clock.now += 601
         deadlines.sweep()
         with pytest.raises(BrokenPipeError):
             ours.send(b"x")
@@ -134,13 +142,13 @@ def test_one_that_is_answered_is_left_alone():
     deadlines = Deadlines(arriving=1, clock=clock)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        deadlines.arrives(ours)
+        deadlines.body(ours)
         deadlines.clear(ours)
         deadlines.clear(ours)
         clock.now += 1000
         deadlines.sweep()
         theirs.send(b"a")
         assert ours.recv(1) == b"a"
-    deadlines.arrives(ours)
+    deadlines.head(ours)
     clock.now += 1000
     deadlines.sweep()  # closed meanwhile

@@ -207,6 +207,14 @@ def test_it_says_that_it_is_opening(folder, tmp_path):
         assert service.ask("/knn-service", QUESTION)[0] == 200
 
 
+def test_it_ends_while_it_opens(folder, tmp_path):
+    os.mkfifo(tmp_path / "flags.json")
+    with started(folder, "--flags", tmp_path / "flags.json", module="tests.child") as service:
+        service.wait_for("Listening at")
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(60) == 0
+
+
 def test_what_cannot_be_opened_ends_it(folder, tmp_path):
     (tmp_path / "flags.json").write_text('{"classes": [{"name": "noise", "positive": ["bus"]}]}')
     with started(folder, "--flags", tmp_path / "flags.json", module="tests.child") as service:
@@ -297,6 +305,14 @@ def test_a_request_that_never_comes_in_full_is_left(impatient, sent):
         assert impatient.ask("/healthz")[0] == 200
         if sent:
             assert slow[0].recv(100) == b""
+
+
+@pytest.mark.parametrize(("path", "status"), [("/metrics", 200), ("/healthz", 200), ("/nowhere", 408)])
+def test_a_body_that_nobody_wants_holds_nothing(impatient, path, status):
+    with connected(impatient) as slow:
+        slow.sendall(b"GET %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{" % path.encode())
+        assert read_answer(slow)[0] == status
+        assert slow.recv(1) == b""
 
 
 def test_a_body_that_never_comes_in_full_is_told_so(impatient):
