@@ -14,9 +14,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException
 
 import clipsieve
-from clipsieve.back import api, classify, knn, logs
+from clipsieve.back import api, classify, job_routes, knn, logs
 from clipsieve.back.classifier import Classifier
 from clipsieve.back.guard import for_all
+from clipsieve.back.jobs import Jobs
 from clipsieve.back.meters import Meters
 from clipsieve.back.protect import Protection, State, protect
 from clipsieve.back.shelf import Fetch, Shelf
@@ -37,6 +38,7 @@ def create_app(
     embedder: Callable[[], Any] | None = None,
     store: Store | None = None,
     protection: Protection | None = None,
+    jobs: Jobs | None = None,
 ) -> OpenAPI:
     """The service over these collections.
 
@@ -44,6 +46,7 @@ def create_app(
     embedder    gives the model that images are classified with, when it is first needed; None for no such routes
     store       where deployed classifiers are kept; by default they are forgotten with the service
     protection  who may ask and how much; by default what protects a service on one's own machine
+    jobs        where long work is done; None for no such routes
     """
     meters = meters or Meters()
     protection = protection or Protection()
@@ -56,6 +59,8 @@ def create_app(
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.register_api(knn.blueprint(shelf, meters, fetch, limits))
     app.register_api(api.blueprint(shelf, fetch))
+    if jobs is not None:
+        app.register_api(job_routes.blueprint(shelf, jobs, lambda served: api.no_sets))
     if embedder is not None:
         app.register_api(classify.blueprint(Classifier(embedder), store or MemoryStore(), meters))
     _add_operations(app, meters, protection.state)
