@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 import clipsieve
 from clipsieve.back import api, classify, knn, logs
 from clipsieve.back.classifier import Classifier
+from clipsieve.back.describe import describe
 from clipsieve.back.guard import for_all
 from clipsieve.back.meters import Meters
 from clipsieve.back.protect import Protection, State, protect
@@ -163,7 +164,7 @@ def _add_operations(app: OpenAPI, meters: Meters, state: State) -> None:
 
     @app.get("/openapi", summary="All routes, as OpenAPI", tags=tag)
     def openapi() -> Any:
-        return app.api_doc
+        return describe(app.api_doc)
 
     @app.get("/metrics", summary="Figures for Prometheus", tags=tag)
     def metrics() -> Response:
