@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 import clipsieve
 from clipsieve.back import api, classify, job_routes, knn, logs
 from clipsieve.back.classifier import Classifier
+from clipsieve.back.describe import describe
 from clipsieve.back.guard import for_all
 from clipsieve.back.jobs import Jobs
 from clipsieve.back.meters import Meters
@@ -54,8 +55,10 @@ def create_app(
         "clipsieve",
         info={"title": "clipsieve", "version": clipsieve.__version__},
         static_folder=None,
+        doc_ui=False,
         validation_error_callback=lambda error: error_answer(InputError(api.validation_sentence(error)), 400),
     )
+    app.openapi_version = "3.1.0"
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.register_api(knn.blueprint(shelf, meters, fetch, limits))
     app.register_api(api.blueprint(shelf, fetch))
@@ -163,6 +166,10 @@ def _add_operations(app: OpenAPI, meters: Meters, state: State) -> None:
     @for_all
     def readyz() -> Any:
         return {"status": state.status}, 200 if state.status == "ok" else 503
+
+    @app.get("/openapi", summary="All routes, as OpenAPI", tags=tag)
+    def openapi() -> Any:
+        return describe(app.api_doc)
 
     @app.get("/metrics", summary="Figures for Prometheus", tags=tag)
     def metrics() -> Response:

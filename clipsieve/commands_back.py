@@ -114,6 +114,10 @@ def back(
 
     Example: clipsieve back --model mini --port 8000
     """
+    # Many requests at once need no threads each: the libraries', which spin while they wait, took most of the time.
+    for library in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(library, "1")  # before they are loaded
+
     from clipsieve.back import logs
     from clipsieve.back.config import entries_of, read_indices_paths
     from clipsieve.back.gate import parse_rate
@@ -324,11 +328,13 @@ class Models:
     def get(self, name: str) -> Any:
         """The embedder of that name."""
         from clipsieve.inference.batcher import batched
+        from clipsieve.inference.embedder import use_all_processors
         from clipsieve.inference.text_cache import CachedEmbedder
 
         with self._lock:
             if name not in self._made:
                 one = batched(self._parts.load(name, device=self._device))
+                use_all_processors()
                 self._batched.append(one)
                 self._made[name] = CachedEmbedder(one) if hasattr(one, "embed_texts") else one
             return self._made[name]

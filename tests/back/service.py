@@ -55,6 +55,8 @@ def poll(found, seconds=60, otherwise=lambda: "it did not come to pass"):
 
 
 def _value(answer):
+    if answer.headers.get_content_maintype() == "image":
+        return answer.read()
     text = answer.read().decode()
     return json.loads(text) if answer.headers.get_content_type() == "application/json" and text else text
 

@@ -152,6 +152,25 @@ def test_a_body_in_chunks_is_read_and_bounded(guarded):
         assert read_answer(connection)[0] == 408
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../../../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/..%2f..%2fetc%2fpasswd", "//etc/passwd",
+        "/api/v1/items/../../../../etc/passwd/image", "/api/v1/items/..%2f..%2fetc%2fpasswd/image",
+        "/api/v1/items/4/image", "/api/v1/items/-1/image", "/api/v1/items/9999999999999999999999/image",
+        "/api/v1/items/0/image?collection=..%2f..%2fetc", "/openapi/static/..%2f..%2f__init__.py",
+    ],
+)  # fmt: skip
+def test_no_file_is_served_but_an_items(guarded, path):
+    headers = {"Authorization": "Bearer a-token-to-read"}
+    assert guarded.ask("/api/v1/items/3/image", headers=headers)[1].get_content_type() == "image/jpeg"
+    connection = http.client.HTTPConnection(urlsplit(guarded.url).netloc, timeout=60)
+    connection.request("GET", path, headers=headers)  # as it is: urllib would mend it
+    answered = connection.getresponse()
+    assert (answered.status, answered.headers.get_content_type()) == (404, "application/json")
+    connection.close()
+
+
 def test_what_it_logs_is_json_and_no_secret(guarded):
     guarded.ask("/indices-list", headers={"X-Request-Id": "thatone", "Authorization": "Bearer a-token-to-read"})
     guarded.wait_for("thatone")
