@@ -29,7 +29,7 @@ def blueprint(shelf: Shelf, jobs: Jobs, stored: Callable[[Served], Stored]) -> A
     """The routes. `stored` gets a collection's class sets by name."""
     routes = APIBlueprint("jobs", __name__, url_prefix="/api/v1", abp_tags=[TAG])
 
-    @routes.post("/jobs", summary="Begin a job")
+    @routes.post("/jobs", summary="Begin a job", responses={"202": schema.Begun})
     def begin(body: schema.NewJob) -> Any:
         served = shelf[body.collection]
         task = Task.of(served.collection, body, stored(served))

@@ -254,7 +254,7 @@ class Jobs:
             result = self._work(job, self.folder / job.id, tell)
             size = (self.folder / job.id / result.file).stat().st_size
         except Stopped:
-            ended = {"state": "cancelled" if job.id in self._cancelled else "waiting"}
+            ended = {"state": "waiting"}
         except (ClipsieveError, OSError) as error:
             ended = {"state": "failed", "message": str(error)}
             log.warning("Job %s (%s) failed: %s", job.id, job.kind, error)
@@ -265,7 +265,9 @@ class Jobs:
             ended = {"state": "done", "result": result.file, "bytes": size}
             ended |= {"items": result.items, "skipped": result.skipped}
         with self._changed:
-            self._cancelled.discard(job.id)
+            if job.id in self._cancelled:  # even if its work got through: it was said to be
+                self._cancelled.discard(job.id)
+                ended = {"state": "cancelled"}
             if ended["state"] == "waiting":
                 self._set(self._jobs[job.id], state="waiting", rate=None)
             else:

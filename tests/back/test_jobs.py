@@ -10,6 +10,7 @@ import threading
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -110,7 +111,8 @@ def download(client, url):
 
 def searched(client, **body):
     """All the items of a question, as /search pages through them."""
-    hits, page = [], {"next": None}
+    hits: list[dict[str, Any]] = []
+    page = {"next": None}
     while not hits or page["next"] is not None:
         page = client.post("/api/v1/search", json={**body, "limit": 250, "cursor": page["next"]}).get_json()
         hits += page["hits"]
@@ -419,11 +421,25 @@ def test_a_service_that_ends_leaves_its_jobs_to_the_next(tmp_path):
     assert not (tmp_path / "left").exists()
     jobs.start()
     poll(lambda: all(job.state == "done" for job in jobs.all()))
-    assert jobs[first].ended <= jobs[second].ended
+    assert [job.id for job in sorted(jobs.all(), key=lambda job: job.ended or 0)] == [first, second]
     assert {path.name for path in (tmp_path / first).iterdir()} == {"result.csv"}
     jobs.close()
     jobs = Jobs(tmp_path, write)
     assert (jobs[first].state, jobs.path(first, "result.csv").read_text()) == ("done", "id\n")
+    jobs.close()
+
+
+def test_a_job_that_was_cancelled_too_late_has_no_result(tmp_path):
+    def work(job, folder, tell):
+        jobs.cancel(job.id)
+        return write(job, folder, lambda *_: None)
+
+    (tmp_path / "go").touch()
+    jobs = Jobs(tmp_path, work)
+    job = jobs.add("export", "photos", "csv", "x", lambda folder: None)
+    jobs.start()
+    assert poll(lambda: jobs[job.id].ended and jobs[job.id]).state == "cancelled"
+    assert list((tmp_path / job.id).iterdir()) == []
     jobs.close()
 
 
