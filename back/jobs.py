@@ -277,9 +277,12 @@ class Jobs:
         """The job finished; nothing but its result stays."""
         ended = self._set(job, ended=self._clock(), rate=None, **changes)
         log.info("Job %s (%s) is %s", job.id, job.kind, ended.state)
-        for path in (self.folder / job.id).glob("*"):
-            if path.name not in (ended.result, SKIPPED):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with contextlib.suppress(OSError):  # what stays goes with the job
+            for path in (self.folder / job.id).iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name not in (ended.result, SKIPPED):
+                    path.unlink()
         return ended
 
     def _set(self, job: Job, **changes: Any) -> Job:

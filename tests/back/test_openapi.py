@@ -14,8 +14,8 @@ from tests.inference.pictures import jpeg, write_tree
 
 # What a schema cannot say: a question that names a class which the set does not have, an image that is none.
 NEVER = "positive_data_acceptance"
-# The result of a job is not there before it is done.
-OWN = f"{NEVER},ensure_resource_availability"
+# The result of a job is not there before it is done, and one that was cancelled can still be looked at.
+OWN = f"{NEVER},ensure_resource_availability,use_after_free"
 # clip-retrieval's and DirectAI's clients send what their services take, whatever their schemas say.
 LENIENT = f"{NEVER},negative_data_rejection"
 
