@@ -8,7 +8,8 @@ from flask_openapi import APIBlueprint, Tag
 
 from clipsieve.back import schema
 from clipsieve.back.api import Stored
-from clipsieve.back.jobs import SKIPPED, Job, Jobs
+from clipsieve.back.job import SKIPPED, Job
+from clipsieve.back.jobs import Jobs
 from clipsieve.back.shelf import Served, Shelf
 from clipsieve.back.work import Task, title_of
 from clipsieve.errors import NotFound
