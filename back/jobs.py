@@ -10,7 +10,9 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 import shutil
+import sys
 import threading
 import time
 import uuid
@@ -29,6 +31,9 @@ JOBS = "jobs"
 LOCK = "lock"
 
 MOST_WAITING = 100
+
+NICE = 15
+"""Jobs stand back behind requests for the processors."""
 
 
 class Stopped(Exception):
@@ -139,6 +144,9 @@ class Jobs:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run(self) -> None:
+        if sys.platform == "linux":  # there a thread has a priority of its own, which those that it starts inherit
+            nice = os.getpriority(os.PRIO_PROCESS, 0)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(nice, NICE))
         while (job := self._next()) is not None:
             self._do(job)
 

@@ -8,6 +8,7 @@ import signal
 import tarfile
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -464,6 +465,22 @@ def test_a_job_that_was_cancelled_too_late_has_no_result(tmp_path):
     jobs.start()
     assert poll(lambda: jobs[job.id].ended and jobs[job.id]).state == "cancelled"
     assert list((tmp_path / job.id).iterdir()) == []
+    jobs.close()
+
+
+def test_jobs_stand_back_behind_requests(tmp_path):
+    nice = []
+
+    def work(job, folder, tell):
+        with ThreadPoolExecutor(1) as pool:
+            nice.append(pool.submit(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())).result())
+        raise InputError("That is all.")
+
+    jobs = Jobs(tmp_path, work)
+    jobs.add("export", "photos", "csv", "x", lambda folder: None)
+    jobs.start()
+    poll(lambda: nice)
+    assert nice[0] >= queue.NICE > os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     jobs.close()
 
 
