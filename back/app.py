@@ -14,12 +14,15 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException
 
 import clipsieve
-from clipsieve.back import classify, knn
+from clipsieve.back import api, classify, knn, logs
 from clipsieve.back.classifier import Classifier
+from clipsieve.back.describe import describe
+from clipsieve.back.guard import for_all
 from clipsieve.back.meters import Meters
+from clipsieve.back.protect import Protection, State, protect
 from clipsieve.back.shelf import Fetch, Shelf
 from clipsieve.back.stores import MemoryStore, Store
-from clipsieve.errors import ClipsieveError, Closed, InputError, NotFound, Overloaded, TimedOut
+from clipsieve.errors import ClipsieveError, Closed, CollectionChanged, InputError, NotFound, Overloaded, TimedOut
 
 log = logging.getLogger("clipsieve.back")
 
@@ -34,24 +37,31 @@ def create_app(
     limits: knn.Limits | None = None,
     embedder: Callable[[], Any] | None = None,
     store: Store | None = None,
+    protection: Protection | None = None,
 ) -> OpenAPI:
     """The service over these collections.
 
-    fetch     gets an image by URL for those who ask with one
-    embedder  gives the model that images are classified with, when it is first needed; None for no such routes
-    store     where deployed classifiers are kept; by default they are forgotten with the service
+    fetch       gets an image by URL for those who ask with one
+    embedder    gives the model that images are classified with, when it is first needed; None for no such routes
+    store       where deployed classifiers are kept; by default they are forgotten with the service
+    protection  who may ask and how much; by default what protects a service on one's own machine
     """
     meters = meters or Meters()
+    protection = protection or Protection()
     app = OpenAPI(
         "clipsieve",
         info={"title": "clipsieve", "version": clipsieve.__version__},
         static_folder=None,
+        doc_ui=False,
+        validation_error_callback=lambda error: error_answer(InputError(api.validation_sentence(error)), 400),
     )
+    app.openapi_version = "3.1.0"
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.register_api(knn.blueprint(shelf, meters, fetch, limits))
+    app.register_api(api.blueprint(shelf, fetch))
     if embedder is not None:
         app.register_api(classify.blueprint(Classifier(embedder), store or MemoryStore(), meters))
-    _add_operations(app, shelf, meters)
+    _add_operations(app, meters, protection.state)
     shapes: Mapping[str, ErrorAnswer] = {"knn": knn.error_answer, "directai": classify.error_answer}
     protocols = {rule.rule: rule.endpoint.split(".")[0] for rule in app.url_map.iter_rules()}
 
@@ -69,6 +79,16 @@ def create_app(
             answer.headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after", 1.0)))
         return answer
 
+    @app.errorhandler(CollectionChanged)
+    def overtaken(error: CollectionChanged) -> Any:
+        if "again" in g:
+            return expected(error)
+        g.again = True
+        try:
+            return app.make_response(app.dispatch_request())  # once more, of the commit that is there now
+        except ClipsieveError as other:
+            return expected(other)
+
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> Response:
         status = error.code or 500
@@ -80,7 +100,7 @@ def create_app(
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:
-        log.exception("%s %s failed (request %s)", request.method, request.path, g.request_id, exc_info=error)
+        log.exception("%s %s failed", request.method, request.path, exc_info=error)
         return shape()(ClipsieveError(f"This is an error of the service; its log has it as {g.request_id}."), 500)
 
     @app.before_request
@@ -95,7 +115,10 @@ def create_app(
         answer.headers["X-Request-Id"] = g.request_id
         route = request.url_rule.rule if request.url_rule is not None else "none"
         meters.requests.labels(route, request.method, str(answer.status_code)).inc()
-        meters.seconds.labels(route).observe(time.perf_counter() - g.began)
+        seconds = time.perf_counter() - g.began
+        meters.seconds.labels(route).observe(seconds)
+        quiet = route in ("/healthz", "/readyz")
+        logs.answered(request.method, request.path, answer.status_code, seconds, request.remote_addr, quiet)
         return answer
 
     @app.teardown_request
@@ -103,6 +126,10 @@ def create_app(
         if "began" in g:
             meters.in_flight.dec()
 
+    protect(app, protection, lambda sentence, status: shape()(ClipsieveError(sentence), status))
+    gate = protection.gate
+    if gate is not None:
+        meters.waiting.set_function(lambda: gate.waiting)
     app.wsgi_app = _one_slash(app.wsgi_app)  # type: ignore[method-assign]
     return app
 
@@ -111,7 +138,7 @@ def status_of(error: ClipsieveError) -> int:
     """The HTTP status that says whose fault it is."""
     if isinstance(error, InputError):
         return 400
-    if isinstance(error, Overloaded | TimedOut | Closed):
+    if isinstance(error, Overloaded | TimedOut | Closed | CollectionChanged):
         return 503
     return 404 if isinstance(error, NotFound) else 500
 
@@ -122,16 +149,22 @@ def error_answer(error: ClipsieveError, status: int) -> Response:
     return Response(json.dumps(value, ensure_ascii=False), status, mimetype="application/json")
 
 
-def _add_operations(app: OpenAPI, shelf: Shelf, meters: Meters) -> None:
+def _add_operations(app: OpenAPI, meters: Meters, state: State) -> None:
     tag: list[Tag | dict[str, Any]] = [Tag(name="operation", description="For those who run the service.")]
 
     @app.get("/healthz", summary="Whether the process answers", tags=tag)
+    @for_all
     def healthz() -> Any:
         return {"status": "ok"}
 
     @app.get("/readyz", summary="Whether questions can be answered", tags=tag)
+    @for_all
     def readyz() -> Any:
-        return {"status": "ok", "collections": shelf.names}
+        return {"status": state.status}, 200 if state.status == "ok" else 503
+
+    @app.get("/openapi", summary="All routes, as OpenAPI", tags=tag)
+    def openapi() -> Any:
+        return describe(app.api_doc)
 
     @app.get("/metrics", summary="Figures for Prometheus", tags=tag)
     def metrics() -> Response:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from clipsieve.back.deployed import Deployed
+from clipsieve.back.pictures import refuse_bombs
 from clipsieve.errors import InputError, ModelUnavailable
 from clipsieve.index.directai import raw_scores, softmax
 from clipsieve.index.examples import Remembered, embed_classes, embed_texts
@@ -52,6 +53,7 @@ class Classifier:
         name = content_hash(data)
         vector = self._images.get(name)
         if vector is None:
+            refuse_bombs(data)
             vector = self._model().embed_images([data])[0]
             self._images.put(name, vector)
         return vector

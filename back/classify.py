@@ -16,6 +16,7 @@ from flask_openapi import APIBlueprint, Tag
 
 from clipsieve.back.classifier import Classifier
 from clipsieve.back.deployed import Deployed, from_stored, read_classifier, to_stored
+from clipsieve.back.guard import reads
 from clipsieve.back.meters import Meters
 from clipsieve.back.pydantic_v1 import Fault, invalid, missing, one_line, parse
 from clipsieve.back.stores import Store
@@ -54,6 +55,7 @@ def blueprint(classifier: Classifier, store: Store, meters: Meters) -> APIBluepr
         request_body=_body("multipart/form-data", IMAGE),
         responses={"200": _OBJECT},
     )
+    @reads
     def classify() -> Response:
         id, data = read_question()
         with meters.time("image_clip_inference_time"):

@@ -85,9 +85,9 @@ def read_classifier(value: Any) -> tuple[Deployed, str | None]:
         if not include:
             raise InputError(f"Model lacks example_to_include for {name} class.")
     names = [name for name, _, _ in read]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"Two classes are named {name!r}; give each a name of its own.")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"Two classes are named {twice!r}; give each a name of its own.")
     return Deployed(tuple(MetaClass(*one) for one in read), augment), id
 
 

@@ -6,7 +6,6 @@ with 500 there is a 4xx with a sentence here.
 
 import base64
 import binascii
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,11 @@ from datetime import date, datetime
 from typing import Any
 
 import numpy as np
+import orjson
 from flask import Response, request
 from flask_openapi import APIBlueprint, Tag
 
+from clipsieve.back.guard import reads
 from clipsieve.back.meters import Meters
 from clipsieve.back.shelf import Fetch, Served, Shelf
 from clipsieve.errors import ClipsieveError, InputError, NotFound
@@ -61,6 +62,7 @@ def blueprint(shelf: Shelf, meters: Meters, fetch: Fetch, limits: Limits | None 
     routes = APIBlueprint("knn", __name__, abp_tags=[TAG])
 
     @routes.post("/knn-service", summary="Nearest items", request_body=_body(KNN_FIELDS), responses={"200": _LIST})
+    @reads
     def knn_service() -> Response:
         with meters.time("full_knn_request_time"):
             query = read_query(_json_body(), most)
@@ -71,6 +73,7 @@ def blueprint(shelf: Shelf, meters: Meters, fetch: Fetch, limits: Limits | None 
     @routes.post(
         "/metadata", summary="Metadata of items", request_body=_body(METADATA_FIELDS), responses={"200": _LIST}
     )
+    @reads
     def metadata() -> Response:
         body = _json_body()
         ids = read_ids(_required(body, "ids"), most)
@@ -154,6 +157,8 @@ def show(served: Served, ids: Sequence[int]) -> list[dict[str, Any]]:
 
 def to_json_value(value: Any) -> Any:
     """A value of metadata as JSON knows it: what is no number is null, times are ISO 8601, bytes are text."""
+    if value is None or type(value) in (str, int, bool):
+        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, bytes):
@@ -210,7 +215,7 @@ def _found(served: Served, query: Query, vector: Float32, meters: Meters) -> lis
 
 def _json_body() -> Mapping[str, Any]:
     try:
-        body = json.loads(request.get_data(cache=False))
+        body = orjson.loads(request.get_data())
     except (ValueError, RecursionError) as error:
         raise InputError(f"The request's body is not JSON ({error}).") from None
     if not isinstance(body, dict):
@@ -219,7 +224,7 @@ def _json_body() -> Mapping[str, Any]:
 
 
 def _answer(value: Any) -> Response:
-    return Response(json.dumps(value, separators=(",", ":"), allow_nan=False), mimetype="application/json")
+    return Response(orjson.dumps(value), mimetype="application/json")
 
 
 def _required(body: Mapping[str, Any], name: str) -> Any:

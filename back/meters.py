@@ -38,7 +38,12 @@ class Meters:
         self.seconds = Histogram(
             "clipsieve_request_seconds", "Seconds of a request", ["route"], registry=self.registry, buckets=BUCKETS
         )
-        self.in_flight = Gauge("clipsieve_requests_in_flight", "Requests being answered", registry=self.registry)
+        self.in_flight = Gauge(
+            "clipsieve_requests_in_flight", "Requests being answered or waiting", registry=self.registry
+        )
+        self.waiting = Gauge(
+            "clipsieve_requests_waiting", "Requests on their way in or out, or waiting", registry=self.registry
+        )
 
     @contextlib.contextmanager
     def time(self, stage: str) -> Iterator[None]:

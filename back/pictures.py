@@ -6,14 +6,18 @@ import threading
 
 from PIL import Image
 
-from clipsieve.errors import NotFound
+from clipsieve.errors import InputError, NotFound
 from clipsieve.index.collection import Collection
 
 SIDE = 512
 """Pixels of the longer side."""
 
 MOST_BYTES = 64 * 2**20
-MOST_PIXELS = 100_000_000
+MOST_PIXELS = 89_478_485
+"""Of an image that is decoded here, where Pillow begins to warn: 270 MB of RGB, and each thread may have one."""
+
+_PROGRAMS = frozenset({"EPS", "WMF"})
+"""Formats that Pillow has another program draw."""
 
 
 class Pictures:
@@ -45,15 +49,33 @@ class Pictures:
         return picture
 
 
+def refuse_bombs(data: bytes) -> None:
+    """InputError for an encoded image of more than MOST_PIXELS, or that another program would draw, by its header.
+
+    What is no image is for the decoder to say.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            format, pixels = opened.format, opened.width * opened.height
+            size = f"{opened.width} x {opened.height}"
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        format, pixels, size = None, MOST_PIXELS + 1, "far too many"
+    except Exception:  # Pillow's readers raise nearly anything
+        return
+    if format in _PROGRAMS:
+        raise InputError(f"Images in {format} are not read; send a JPEG or PNG.")
+    if pixels > MOST_PIXELS:
+        raise InputError(f"The image has {size} pixels, and at most {MOST_PIXELS:,} are decoded; send a smaller one.")
+
+
 def small_jpeg(data: bytes) -> str | None:
     """An encoded image as base64 of a JPEG of at most SIDE pixels; None if it cannot be decoded."""
     try:
+        refuse_bombs(data)
         with Image.open(io.BytesIO(data)) as opened:
-            if opened.width * opened.height > MOST_PIXELS:
-                return None
             opened.draft("RGB", (SIDE, SIDE))
             image = opened.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except (OSError, ValueError):
         return None
     image.thumbnail((SIDE, SIDE))
     file = io.BytesIO()

@@ -4,13 +4,22 @@ One process, because each further one would hold its own model and its own index
 (products, SQLite, JPEG) lets go of the interpreter.
 """
 
+import logging
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from clipsieve.errors import ClipsieveError, InputError
+from clipsieve.back.gate import Deadlines, Gate, RateLimit
+from clipsieve.back.guard import Policy
+from clipsieve.back.protect import Protection, State
+from clipsieve.errors import InputError
+
+SPARE = 16
+"""Threads beside those that have a place: they refuse what has none, and answer those who watch over the service."""
+
+IDLE = 512
+"""Connections kept open without a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +27,9 @@ class Binding:
     """Where and how to listen.
 
     threads     requests answered at once; each waits most of its time for the model or the index
-    backlog     connections that the system keeps waiting beyond those
+    queue       requests that may wait beyond those
+    timeout     seconds for a request to come in full, and again for its turn
+    backlog     connections that the system keeps until they are taken
     keep_alive  seconds that a connection without a request is kept
     drain       seconds that requests being answered get once the service is told to end
     """
@@ -26,26 +37,50 @@ class Binding:
     host: str = "127.0.0.1"
     port: int = 1234
     threads: int = 32
+    queue: int = 64
+    timeout: float = 30
     backlog: int = 256
     keep_alive: int = 75
     drain: int = 30
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port < 65536 or self.threads < 1:
-            raise InputError(f"port {self.port}, threads {self.threads}: a port is below 65536, threads are 1 or more.")
+        if not 0 <= self.port < 65536 or self.threads < 1 or self.queue < 0:
+            raise InputError(
+                f"port {self.port}, threads {self.threads}, queue {self.queue}: a port is below 65536, threads are 1 "
+                "or more, and a queue has 0 places or more."
+            )
+        if not 0 < self.timeout < 86_400:
+            raise InputError(f"timeout {self.timeout}: give a number of seconds.")
+
+
+def protection_of(binding: Binding, policy: Policy, rate: RateLimit | None = None) -> Protection:
+    """What protects an application that is served like this. It is not ready yet."""
+    gate = Gate(binding.threads, binding.queue, binding.timeout)
+    return Protection(policy, gate, rate, Deadlines(binding.timeout), State(ready=False))
 
 
 def serve(
-    make_app: Callable[[], tuple[Any, Callable[[], None]]], binding: Binding, ready: Callable[[str], None]
+    make_app: Callable[[], Any],
+    open_all: Callable[[], None],
+    close: Callable[[], None],
+    binding: Binding,
+    protection: Protection,
+    ready: Callable[[str], None],
 ) -> int:
     """Answer requests until SIGTERM or SIGINT, then finish those being answered; the exit status.
 
-    make_app  makes the application, and what is to be called after its last answer, in the process that answers. A
-              ClipsieveError ends the service with its sentence
-    ready     told the address once it listens; port 0 takes a free one
+    make_app    makes the application, in the process that answers
+    open_all    opens its collections, while /healthz is answered already. A ClipsieveError ends the service with its
+                sentence
+    close       called in that process after its last answer
+    protection  the application's
+    ready       told the address once everything is open; port 0 takes a free one
     """
     from gunicorn.app.base import BaseApplication
-    from gunicorn.arbiter import Arbiter
+
+    from clipsieve.back.worker import Messages, worker_class
+
+    pool = binding.threads + binding.queue + SPARE
 
     class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         def load_config(self) -> None:
@@ -53,28 +88,25 @@ def serve(
             settings = {
                 "bind": f"{host}:{binding.port}",
                 "workers": 1,
-                "worker_class": "gthread",
-                "threads": binding.threads,
-                "worker_connections": binding.threads + binding.backlog,
+                "worker_class": worker_class(open_all, ready, protection),
+                "threads": pool,
+                "worker_connections": pool + IDLE,
                 "backlog": binding.backlog,
                 "keepalive": binding.keep_alive,
                 "graceful_timeout": binding.drain,
                 "timeout": 0,  # gthread's own heartbeat; a long scan must not look like a dead worker
                 "preload_app": False,
-                "loglevel": "warning",
-                "post_worker_init": lambda worker: ready(_address(worker.sockets[0].getsockname())),
+                "worker_exit": lambda server, worker: close(),
+                "logger_class": Messages,
+                "loglevel": "info" if logging.getLogger("clipsieve").isEnabledFor(logging.DEBUG) else "warning",
+                "control_socket_disable": True,  # newer ones would listen for orders in the user's folder
             }
             for name, value in settings.items():
-                self.cfg.set(name, value)
+                if name in self.cfg.settings:
+                    self.cfg.set(name, value)
 
         def load(self) -> Any:
-            try:
-                app, close = make_app()
-                self.cfg.set("worker_exit", lambda server, worker: close())
-                return app
-            except ClipsieveError as error:
-                print(f"Error: {error}", file=sys.stderr, flush=True)
-                sys.exit(Arbiter.APP_LOAD_ERROR)
+            return make_app()
 
     parent = os.getpid()
     try:
@@ -84,8 +116,3 @@ def serve(
             raise
         return 1 if end.code else 0
     return 0
-
-
-def _address(name: tuple[Any, ...]) -> str:
-    host, port = name[0], name[1]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

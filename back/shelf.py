@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from clipsieve.back.pictures import Pictures
+from clipsieve.back.pictures import Pictures, refuse_bombs
 from clipsieve.errors import InputError, NotFound
 from clipsieve.index.collection import Collection
 from clipsieve.protocols import TextEmbedder
@@ -41,7 +41,7 @@ class Served:
         self.collection = collection
         self.options = options or Options()
         self.pictures = Pictures(collection)
-        self._flagged: dict[tuple[str, int], Int64] = {}
+        self._flagged: dict[tuple[str, str], Int64] = {}
         self._lock = threading.Lock()
 
     def embed_text(self, text: str, multilingual: bool = False) -> Float32:
@@ -56,7 +56,8 @@ class Served:
         return vector
 
     def embed_image(self, data: bytes) -> Float32:
-        """The vector of an encoded image, float32 (d,), unit length. InputError if it cannot be decoded."""
+        """The vector of an encoded image, float32 (d,), unit length. InputError if it is too large or no image."""
+        refuse_bombs(data)
         return self._embed(Example(image=self.collection.add_example_image(data)))
 
     def flagged(self, flags: Sequence[str]) -> Int64 | None:
@@ -65,7 +66,7 @@ class Served:
         if not known:
             return None
         with self._lock:
-            version = self.collection.version
+            version = self.collection.revision
             if any(at != version for _, at in self._flagged):
                 self._flagged.clear()
             for name in known:
@@ -81,14 +82,20 @@ class Served:
 
 
 class Shelf:
-    """Collections by name, in the order given."""
+    """Collections by name, in the order given. Safe to use from several threads at once."""
 
-    def __init__(self, served: Sequence[Served]) -> None:
-        self._served = {one.name: one for one in served}
-        if len(self._served) < len(served):
+    def __init__(self, served: Sequence[Served] = ()) -> None:
+        self._served: Mapping[str, Served] = {}
+        self.fill(served)
+
+    def fill(self, served: Sequence[Served]) -> None:
+        """Hold these from now on, in the place of those before. InputError where two have one name."""
+        by_name = {one.name: one for one in served}
+        if len(by_name) < len(served):
             names = [one.name for one in served]
             twice = next(name for name in names if names.count(name) > 1)
             raise InputError(f"Two collections are named {twice!r}; give each a name of its own.")
+        self._served = by_name
 
     @property
     def names(self) -> list[str]:
@@ -105,6 +112,11 @@ class Shelf:
         one = self._served[name]
         one.collection.refresh()
         return one
+
+    def load_models(self) -> None:
+        """Load what embeds questions now and not with the first of them."""
+        for one in self._served.values():
+            one.embed_text("a picture")
 
     def close(self) -> None:
         """Let go of all files."""

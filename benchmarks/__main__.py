@@ -15,7 +15,18 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.measuring import RAW
 
-ALL = ("labelling", "exact_scan", "search", "qdrant", "large_answers", "memory", "pipeline", "growing")
+ALL = (
+    "labelling",
+    "exact_scan",
+    "search",
+    "qdrant",
+    "large_answers",
+    "memory",
+    "pipeline",
+    "growing",
+    "batcher",
+    "serving",
+)
 
 
 def main() -> int:

@@ -163,6 +163,45 @@ def growing(record: Record) -> Iterator[Figure]:
     yield Figure("opening a thousand small shards: over one shard", opened["many_shards"] / opened["one_shard"])
 
 
+def batcher(record: Record) -> Iterator[Figure]:
+    for name, model in record["models"].items():
+        alone = zip(model["loops"]["1"], model["alone_s"], strict=True)
+        judged = name == "20 ms a call"  # the others share the processors with those who ask
+        added = statistics.median(loop["median_s"] - seconds for loop, seconds in alone) * 1e3
+        yield Figure(f"{name}: a lone row's time, ms more than without the batcher", added, 1 if judged else None)
+        for threads, loops in model["loops"].items():
+            rates = zip(loops, model["rows_per_s"], strict=True)
+            ratio = statistics.median(loop["rows_per_s"] / floor for loop, floor in rates)
+            yield Figure(f"{name}, {threads} threads: rows a second over batches of {record['max_batch']}", ratio)
+        busy = statistics.median(loop["rows_per_s"] / loop["model_rows_per_s"] for loop in loops)
+        yield Figure(f"{name}, {threads} threads: share of the time in the model", busy, least=0.95 if judged else None)
+        rows = statistics.median(loop["rows_per_call"] for loop in loops)
+        yield Figure(f"{name}, {threads} threads: rows in a call", rows, least=24 if judged else None)
+
+
+def serving(record: Record) -> Iterator[Figure]:
+    windows, clients = record["windows"], record["clients"]
+
+    def middle(values: Iterable[float]) -> float:
+        return statistics.median(values)
+
+    ours = middle(w["ours"]["rate"] for w in windows)
+    yield Figure(f"flat index, {clients} clients: requests a second", ours)
+    theirs = middle(w["ours"]["rate"] / w["theirs"]["rate"] for w in windows)
+    yield Figure(f"flat index, {clients} clients: rate over clip-retrieval's", theirs, least=10)
+    alone = middle(w["ours"]["rate"] / w["faiss"] for w in windows)
+    yield Figure("flat index: rate over faiss alone, a question at a time", alone, least=2.5)
+    yield Figure("flat index: p99 over p50", middle(w["ours"]["p99"] / w["ours"]["p50"] for w in windows), most=4)
+    yield Figure("flat index: p50, ms", middle(w["ours"]["p50"] * 1e3 for w in windows))
+    costs = [c["request_ms"] - c["search_ms"] for c in record["ivf"]]
+    yield Figure("IVF: processor time of a request beside the search, ms", middle(costs), most=1)
+    yield Figure("IVF: processor time of the search, ms", middle(c["search_ms"] for c in record["ivf"]))
+    yield Figure("100,000 results: seconds", middle(c["ours"] for c in record["large"]))
+    yield Figure("100,000 results: over clip-retrieval's", middle(c["ours"] / c["theirs"] for c in record["large"]))
+    yield Figure("metadata in pages of 10,000: microseconds a row", middle(c["ours"] for c in record["paged"]))
+    yield Figure("metadata in pages: over clip-retrieval's", middle(c["ours"] / c["theirs"] for c in record["paged"]))
+
+
 FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "labelling": labelling,
     "exact_scan": exact_scan,
@@ -172,6 +211,8 @@ FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "memory": memory,
     "pipeline": pipeline,
     "growing": growing,
+    "batcher": batcher,
+    "serving": serving,
 }
 
 

@@ -1,7 +1,9 @@
 """`back`: collections served over HTTP."""
 
+import ipaddress
 import os
 import re
+import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -12,12 +14,14 @@ import typer
 
 from clipsieve import options
 from clipsieve.command import say
+from clipsieve.commands_build import parse_size
 from clipsieve.errors import InputError, ModelUnavailable
 from clipsieve.parts import Parts, print_json
 
 if TYPE_CHECKING:
     from clipsieve.back.config import Entry
-    from clipsieve.back.shelf import Fetch, Served, Shelf
+    from clipsieve.back.guard import Policy
+    from clipsieve.back.shelf import Fetch, Served
     from clipsieve.back.stores import Store
     from clipsieve.index.collection import Collection
 
@@ -60,8 +64,41 @@ def back(
             help="Where deployed classifiers are kept: redis://[USER:PASSWORD@]HOST:PORT/0, by default a folder, sets.",
         ),
     ] = None,
-    threads: Annotated[int, typer.Option("--threads", help="Requests answered at once.")] = 32,
+    preload: Annotated[
+        bool, typer.Option("--preload", help="Load the models at the start, not with the first question.")
+    ] = False,
+    allowed_hosts: Annotated[
+        str, typer.Option("--allowed-hosts", metavar="NAMES", help="Names that the service may be asked by: a,b.")
+    ] = "",
+    cors_origins: Annotated[
+        str, typer.Option("--cors-origins", metavar="ORIGINS", help="Sites whose pages may ask: https://a.example,...")
+    ] = "",
+    read_token_file: Annotated[
+        Path | None, typer.Option("--read-token-file", metavar="FILE", help="Holds the token without which none reads.")
+    ] = None,
+    write_token_file: Annotated[
+        Path | None, typer.Option("--write-token-file", metavar="FILE", help="Likewise for what changes something.")
+    ] = None,
+    max_request_bytes: Annotated[
+        str, typer.Option("--max-request-bytes", metavar="SIZE", help="Larger requests are not read.")
+    ] = "32M",
     max_results: Annotated[int, typer.Option("--max-results", help="Most that one request may ask for.")] = 1_000_000,
+    rate_limit: Annotated[
+        str | None, typer.Option("--rate-limit", metavar="N/s", help="Of each client's address: 10/s, 600/m, 1000/h.")
+    ] = None,
+    threads: Annotated[int, typer.Option("--threads", help="Requests answered at once.")] = 32,
+    queue: Annotated[int, typer.Option("--queue", help="Requests that may wait beyond those.")] = 64,
+    timeout: Annotated[
+        float,
+        typer.Option("--timeout", metavar="SECONDS", help="For a request to come in full, and again for its turn."),
+    ] = 30,
+    log_level: Annotated[
+        str,
+        typer.Option("--log-level", envvar="CLIPSIEVE_LOG_LEVEL", metavar="LEVEL", help="debug, info, warning, error."),
+    ] = "info",
+    log_format: Annotated[
+        str | None, typer.Option("--log-format", metavar="json|text", help="By itself, text on a terminal, else JSON.")
+    ] = None,
     allow_private_addresses: options.AllowPrivate = False,
     device: options.Device = "auto",
     state: options.State = None,
@@ -75,9 +112,16 @@ def back(
 
     Example: clipsieve back --model mini --port 8000
     """
+    # Many requests at once need no threads each: the libraries', which spin while they wait, took most of the time.
+    for library in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(library, "1")  # before they are loaded
+
+    from clipsieve.back import logs
     from clipsieve.back.config import entries_of, read_indices_paths
+    from clipsieve.back.gate import parse_rate
     from clipsieve.back.knn import Limits
-    from clipsieve.back.serve import Binding, serve
+    from clipsieve.back.serve import Binding, protection_of, serve
+    from clipsieve.back.shelf import Shelf
 
     if folders and indices_paths is not None:
         raise InputError("Give folders or --indices-paths, not both.")
@@ -87,42 +131,87 @@ def back(
         entries = entries_of(folders, model)
     elif indices_paths is not None or model is None or INDICES_PATHS.exists():
         entries, notes = read_indices_paths(indices_paths or INDICES_PATHS, model)
+    tokens = read_token("READ", read_token_file), read_token("WRITE", write_token_file)
+    policy = make_policy(host, allowed_hosts, cors_origins, tokens, parse_size(max_request_bytes))
+    binding = Binding(host, port, threads, queue, timeout)
+    protection = protection_of(binding, policy, None if rate_limit is None else parse_rate(rate_limit))
+    if not (is_loopback(host) or tokens[0]):
+        notes.append(
+            "Whoever can reach this machine may ask; --read-token-file asks for a token, and a proxy has to encrypt it."
+        )
     for note in notes:
         say(f"Note: {note}")
+    logs.set_up(log_level, log_format, sys.stderr)
+    shelf, models = Shelf(), Models(ctx.obj, device)
 
-    def make_app() -> tuple[Any, Callable[[], None]]:
+    def make_app() -> Any:
         from clipsieve.back.app import create_app
 
-        models = Models(ctx.obj, device)
-        shelf = fill_shelf(models.get, entries, state, multilingual, columns, ratings, flags)
-        if not entries and model is not None:
-            models.get(model)  # nothing is served but this, so that it is not ready without
+        fetch, limits = make_fetch(allow_private_addresses, timeout), Limits(max_results)
         named = entries[0].model if entries else model
-        app = create_app(
+        return create_app(
             shelf,
-            fetch=make_fetch(allow_private_addresses),
-            limits=Limits(max_results),
+            fetch=fetch,
+            limits=limits,
             embedder=lambda: models.get(named or model_of(shelf[None])),
-            store=make_store(store, state, shelf[None] if entries else None),
+            store=make_store(store, state, entries),
+            protection=protection,
         )
 
-        def close() -> None:
-            shelf.close()
-            models.close()
+    def open_all() -> None:
+        shelf.fill(open_entries(models.get, entries, state, multilingual, columns, ratings, flags))
+        if preload:
+            shelf.load_models()
+        if not entries and model is not None:
+            models.get(model)  # nothing is served but this, so that it is not ready without
 
-        return app, close
+    def close() -> None:
+        shelf.close()
+        models.close()
 
     def ready(address: str) -> None:
-        names = [entry.name for entry in entries]
-        say(f"Serving {', '.join(names) or f'the model {model}'} at {address}")
+        logs.log.info("Serving %s at %s", ", ".join(shelf.names) or f"the model {model}", address)
         if json:
-            print_json({"url": address, "collections": names})
+            print_json({"url": address, "collections": shelf.names})
             sys.stdout.flush()
 
-    raise typer.Exit(serve(make_app, Binding(host, port, threads), ready))
+    raise typer.Exit(serve(make_app, open_all, close, binding, protection, ready))
 
 
-def fill_shelf(
+def make_policy(
+    host: str, allowed_hosts: str, cors_origins: str, tokens: tuple[str | None, str | None], max_bytes: int
+) -> "Policy":
+    """What requests are held to: this machine's names, and what is allowed besides."""
+    from clipsieve.back.guard import Policy, parse_hosts, parse_origins
+
+    own = {name.lower() for name in (host, socket.gethostname()) if name}
+    return Policy(parse_hosts(allowed_hosts) | own, parse_origins(cors_origins), *tokens, max_bytes)
+
+
+def read_token(kind: str, file: Path | None) -> str | None:
+    """The token in the file or in CLIPSIEVE_READ_TOKEN or CLIPSIEVE_WRITE_TOKEN; None without either.
+
+    Arguments of a process are there for all users of the machine to read, so that a token is none.
+    """
+    name = f"CLIPSIEVE_{kind}_TOKEN"
+    if file is None:
+        source, token = name, os.environ.get(name)
+    else:
+        source, token = str(file), file.read_text().strip()
+    if token is not None and not re.fullmatch(r"[\x21-\x7e]{8,}", token):
+        raise InputError(f"{source} holds no token; a token has 8 characters or more, without spaces.")
+    return token
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what listens there is reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def open_entries(
     load: Callable[[str], Any],
     entries: Sequence["Entry"],
     state: Path | None,
@@ -130,9 +219,9 @@ def fill_shelf(
     columns: str | None,
     ratings: Path | None,
     flags: Path | None,
-) -> "Shelf":
+) -> "list[Served]":
     """The collections opened. `load` makes the embedder of a name, once."""
-    from clipsieve.back.shelf import COLUMNS, Options, Served, Shelf
+    from clipsieve.back.shelf import COLUMNS, Options, Served
     from clipsieve.question import read_set
 
     own = COLUMNS if columns is None else tuple(re.findall(r"[^\s,\[\]\"']+", columns))  # clip-retrieval's is a literal
@@ -145,7 +234,7 @@ def fill_shelf(
         collection = _open(entry, load, state, len(entries) > 1)
         options = Options(entry.columns or own, texts, read_ratings(ratings, collection.dim), flagged)
         served.append(Served(entry.name, collection, options))
-    return Shelf(served)
+    return served
 
 
 def model_of(served: "Served") -> str:
@@ -156,16 +245,18 @@ def model_of(served: "Served") -> str:
     return made_with.name
 
 
-def make_store(address: str | None, state: Path | None, first: "Served | None") -> "Store":
+def make_store(address: str | None, state: Path | None, entries: Sequence["Entry"]) -> "Store":
     """Where deployed classifiers are kept: in Redis, or as files in the state or in the first collection."""
+    from clipsieve import manifest
     from clipsieve.back.stores import SETS, FolderStore, MemoryStore, open_store
 
     if address is not None:
         return open_store(address)
     if state is not None:
         return FolderStore(state / SETS)
-    if first is not None and not first.collection.manifest.read_only and os.access(first.collection.folder, os.W_OK):
-        return FolderStore(first.collection.folder / SETS)
+    folder = entries[0].folder if entries else None
+    if folder is not None and (folder / manifest.NAME).exists() and os.access(folder, os.W_OK):
+        return FolderStore(folder / SETS)
     say("Note: Classifiers that are deployed are forgotten when the service ends; --state or --store keeps them.")
     return MemoryStore()
 
@@ -187,11 +278,12 @@ def read_ratings(folder: Path | None, dim: int) -> dict[int, Any]:
     return found
 
 
-def make_fetch(allow_private: bool) -> "Fetch":
+def make_fetch(allow_private: bool, timeout: float) -> "Fetch":
     """Gets the image behind a URL that a client names: one attempt, within limits, from public addresses only."""
     from clipsieve.inference.fetch import Fetcher, FetchOptions
 
-    return Fetcher(FetchOptions(timeout=10, retries=0, allow_private=allow_private), opt_out=False).fetch
+    limits = FetchOptions(timeout=min(10.0, timeout), retries=0, allow_private=allow_private, options_given=False)
+    return Fetcher(limits, opt_out=False).fetch
 
 
 def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None, several: bool) -> "Collection":
@@ -213,11 +305,13 @@ class Models:
     def get(self, name: str) -> Any:
         """The embedder of that name."""
         from clipsieve.inference.batcher import batched
+        from clipsieve.inference.embedder import use_all_processors
         from clipsieve.inference.text_cache import CachedEmbedder
 
         with self._lock:
             if name not in self._made:
                 one = batched(self._parts.load(name, device=self._device))
+                use_all_processors()
                 self._batched.append(one)
                 self._made[name] = CachedEmbedder(one) if hasattr(one, "embed_texts") else one
             return self._made[name]

@@ -103,9 +103,9 @@ class Collection:
         return self.manifest.dim
 
     @property
-    def version(self) -> int:
-        """Another number after each commit that `refresh` brings."""
-        return self._opened.version
+    def revision(self) -> str:
+        """Which commit this reads from: another text after each one that `refresh` brings."""
+        return self._opened.revision
 
     @property
     def model(self) -> ModelId | None:

@@ -92,9 +92,9 @@ class Opened:
         return opened
 
     @property
-    def version(self) -> int:
-        """Another number for each commit."""
-        return hash(self._signature)
+    def revision(self) -> str:
+        """Another text for each commit."""
+        return "-".join(f"{part:x}" for part in self._signature or ())
 
     def stale(self) -> bool:
         """Whether the folder has a newer manifest."""

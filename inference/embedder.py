@@ -15,6 +15,7 @@ from clipsieve.errors import ClipsieveError, InputError, ModelUnavailable
 from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors, hash_weights
 from clipsieve.inference.decode import MAX_PIXELS, decode
 from clipsieve.inference.models import ModelName, parse_name
+from clipsieve.ordered import processors
 from clipsieve.protocols import ImageEmbedder, TextEmbedder
 from clipsieve.types import Float32, ModelId
 
@@ -75,6 +76,13 @@ def load_embedder(name: str, *, device: str = "auto", precision: str = "auto") -
         ) from error
     kind = TorchImageEmbedder if checkpoint.tokenize is None else TorchEmbedder
     return kind(parsed.name, checkpoint, devices, dtype)
+
+
+def use_all_processors() -> None:
+    """Let models have all processors, in a process whose other work was told to keep to one thread each."""
+    import torch
+
+    torch.set_num_threads(processors())
 
 
 class TorchImageEmbedder:

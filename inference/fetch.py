@@ -43,6 +43,8 @@ class FetchOptions:
     backoff        seconds before the first of them, more or less at random; twice as long before each further one
     max_bytes      what a larger image has is not read
     allow_private  fetch from addresses that are not on the public internet too
+    options_given  whoever reads the errors gave these options, so that they name the one that helps; else they do not,
+                   nor which address a name has here
 
     InputError for figures that cannot be meant.
     """
@@ -53,6 +55,7 @@ class FetchOptions:
     backoff: float = 0.5
     max_bytes: int = 20 * 2**20
     allow_private: bool = False
+    options_given: bool = True
 
     def __post_init__(self) -> None:
         if self.connections < 1 or self.max_bytes < 1 or self.retries < 0:
@@ -113,7 +116,7 @@ class Fetcher:
     def _attempt(self, url: str) -> bytes:
         target = _parsed(url)
         self._stopped.wait(max(0.0, self._back_at.get(target.host, 0.0) - time.monotonic()))
-        network = _Network(self._resolve, self._options.allow_private, self._options.timeout)
+        network = _Network(self._resolve, self._options)
         try:
             with httpcore2.ConnectionPool(self._tls, max_connections=1, network_backend=network) as pool:
                 for _ in range(MAX_REDIRECTS + 1):
@@ -123,8 +126,9 @@ class Fetcher:
                     target = found
                 raise _Failed(f"It leads through more than {MAX_REDIRECTS} redirects; give the image's own address.")
         except httpcore2.TimeoutException:
+            advice = "; allow more with --timeout" if self._options.options_given else ""
             raise _Failed(
-                f"It was not there in full within {self._options.timeout:g} s; allow more with --timeout.", passing=True
+                f"It was not there in full within {self._options.timeout:g} s{advice}.", passing=True
             ) from None
         except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
             for cause in (*error.args, error.__cause__):
@@ -169,7 +173,8 @@ class Fetcher:
 
     def _body(self, response: httpcore2.Response, lengths: Iterable[str]) -> bytes:
         most = self._options.max_bytes
-        too_large = _Failed(f"It has more than {most:,} bytes; allow more with --max-bytes.")
+        advice = "; allow more with --max-bytes" if self._options.options_given else ""
+        too_large = _Failed(f"It has more than {most:,} bytes{advice}.")
         if any(length.isdecimal() and int(length) > most for length in lengths):
             raise too_large
         body = bytearray()
@@ -196,10 +201,10 @@ class _Failed(Exception):
 class _Network(httpcore2.NetworkBackend):
     """Connections to checked addresses, whose every wait ends at one deadline."""
 
-    def __init__(self, resolve: Callable[[str, int], Sequence[str]], allow_private: bool, timeout: float) -> None:
+    def __init__(self, resolve: Callable[[str, int], Sequence[str]], options: FetchOptions) -> None:
         self._resolve = resolve
-        self._allow_private = allow_private
-        self._deadline = time.monotonic() + timeout
+        self._options = options
+        self._deadline = time.monotonic() + options.timeout
         self._sockets = httpcore2.SyncBackend()
 
     def connect_tcp(
@@ -237,7 +242,9 @@ class _Network(httpcore2.NetworkBackend):
             raise _Failed(f"Its host {readable(host)!r} has no address ({error.strerror}).", passing) from error
         except (OSError, UnicodeError) as error:
             raise _Failed(f"Its host {readable(host)!r} cannot be looked up ({error}).") from error
-        allowed = [address for address in found if self._allow_private or is_public(address)]
+        allowed = [address for address in found if self._options.allow_private or is_public(address)]
+        if not allowed and not self._options.options_given:
+            raise _Failed(f"Its host {readable(host)!r} is not on the public internet; images are fetched from there.")
         if not allowed:
             where = f"at {found[0]}, which is not on the public internet" if found else "nowhere"
             raise _Failed(

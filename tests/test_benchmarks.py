@@ -31,7 +31,7 @@ def test_a_quick_run_ends_well_and_keeps_every_timing(name, tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "2"})
     assert done.returncode == 0, done.stderr
     assert [path.name for path in raw.iterdir()] == [f"{name}.json"]
-    assert list(scratch.iterdir()) == []
+    assert [path for path in scratch.iterdir() if not path.name.startswith("torchinductor_")] == []  # torch's own
     record = json.loads((raw / f"{name}.json").read_text())
     assert (record["benchmark"], record["quick"]) == (name, True)
     assert {"cpu", "cores", "versions", "python", "when", "load_after"} <= set(record["machine"])

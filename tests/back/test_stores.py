@@ -25,6 +25,13 @@ class TestFolder(LastingStoreContract):
         assert [path.name for path in (tmp_path / "sets").iterdir()] == [f"{ID}.json"]
         assert (tmp_path / "sets" / f"{ID}.json").read_bytes() == b'{"labels": []}'
 
+    def test_files_elsewhere_are_out_of_reach(self, store, tmp_path):
+        (tmp_path / "sets").mkdir()
+        for name in ("secret", "sets/mine"):
+            (tmp_path / f"{name}.json").write_text("{}")
+        for id in ("../secret", "mine", str(tmp_path / "secret")):
+            assert store.get(id) is None
+
     def test_a_folder_that_fails_is_said(self, tmp_path):
         (tmp_path / "sets").write_text("no folder")
         store = FolderStore(tmp_path / "sets")

@@ -1,5 +1,6 @@
 import pytest
 
+from clipsieve.back.config import Entry
 from clipsieve.back.shelf import Served
 from clipsieve.back.stores import FolderStore, MemoryStore
 from clipsieve.commands_back import make_store, model_of
@@ -26,7 +27,7 @@ def peers(own, tmp_path):
 
 def test_classifiers_are_kept_in_the_state_or_in_the_first_collection(own, peers, tmp_path, capsys):
     for state, first, where in [(None, own, "own"), (tmp_path / "s", own, "s"), (tmp_path / "t", peers, "t")]:
-        store = make_store(None, state, first)
+        store = make_store(None, state, [Entry(first.name, first.collection.folder), Entry("other", tmp_path)])
         assert isinstance(store, FolderStore)
         store.put(ID, b"{}")
         assert (tmp_path / where / "sets" / f"{ID}.json").exists()
@@ -34,8 +35,8 @@ def test_classifiers_are_kept_in_the_state_or_in_the_first_collection(own, peers
 
 
 def test_with_nowhere_to_keep_them_it_is_said_that_they_are_forgotten(peers, tmp_path, capsys):
-    for first in (None, peers):
-        assert isinstance(make_store(None, None, first), MemoryStore)
+    for entries in ([], [Entry("peers", peers.collection.folder)]):
+        assert isinstance(make_store(None, None, entries), MemoryStore)
         assert "forgotten when the service ends" in capsys.readouterr().err
     assert not (tmp_path / "peers" / "sets").exists()
 

@@ -110,6 +110,19 @@ def test_of_many_images_the_first_batch_runs_before_all_are_decoded():
         np.testing.assert_array_equal(future.result(PATIENCE), ROWS)
 
 
+def test_many_images_do_not_keep_others_from_the_decoders():
+    slow = Slow(free=0)
+    with batched(slow, BatchOptions(max_batch=2, workers=1)) as embedder, ThreadPoolExecutor(2) as pool:
+        many = pool.submit(embedder.embed_images, IMAGES[:11])
+        until(lambda: slow.prepared)
+        one = pool.submit(embedder.embed_images, IMAGES[11:])
+        until(lambda: embedder.statistics().waiting == 12)
+        slow.preprocess_may.set()
+        np.testing.assert_array_equal(one.result(PATIENCE), ROWS[11:])
+        np.testing.assert_array_equal(many.result(PATIENCE), ROWS[:11])
+    assert slow.prepared.index(IMAGES[11]) < 10
+
+
 def test_a_bad_image_fails_alone_and_is_named_by_its_place_in_its_request():
     slow = Slow(model=True)
     with batched(slow, BatchOptions(max_batch=2)) as embedder, ThreadPoolExecutor(4) as pool:

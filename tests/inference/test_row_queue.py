@@ -251,6 +251,16 @@ def test_one_that_is_late_in_the_model_does_not_disturb_its_batch():
         assert asking.gate.calls == [[-1], [1, 2, 3]]
 
 
+def test_one_that_is_late_and_then_fails_disturbs_nobody():
+    with Asking(Gate(bad={1: InputError("No.")})) as asking:
+        late = asking.ask([1], timeout=0.02)
+        asking.gate.open(1)
+        asking.gate.entered()
+        with pytest.raises(TimedOut):
+            asking.queue.wait(late)
+        np.testing.assert_array_equal(asking.answers(asking.ask([2]))[0], vectors([2]))
+
+
 def test_a_request_that_is_left_early_is_given_up():
     with Asking() as asking:
         stays = asking.ask([1])
@@ -267,6 +277,21 @@ def test_with_a_delay_rows_wait_for_company_until_the_batch_is_full():
         requests = [asking.ask([1]), asking.ask([2, 3])]
         asking.answers(*requests)
         assert asking.gate.calls == [[1, 2, 3]]
+
+
+def test_a_thread_that_waits_for_company_sees_it_come():
+    looked = threading.Event()
+
+    def clock():
+        if threading.current_thread() is not threading.main_thread():
+            looked.set()  # it holds the lock now, and lets go of it only to wait
+        return 0
+
+    with Asking(queue_delay=3600, max_batch=2, busy=False, clock=clock) as asking:
+        first = asking.ask([1])
+        assert looked.wait(PATIENCE)
+        asking.answers(first, asking.ask([2]))
+        assert asking.gate.calls == [[1, 2]]
 
 
 def test_with_a_delay_rows_do_not_wait_longer_than_that():
@@ -356,6 +381,25 @@ def test_the_figures_are_true_to_the_nanosecond():
         assert images.compute == Tally(3, 100 + 200 + 200)
         assert images.executions == {1: Tally(1, 100), 3: Tally(1, 200)}
         assert (images.rows, images.refused, images.failed, images.wasted) == (4, 0, Tally(), Tally())
+
+
+def test_the_figures_of_a_request_in_pieces_are_of_its_first():
+    now = [0]
+    with Asking(clock=lambda: now[0], busy=False, max_batch=2) as asking:
+        request = asking.enter_context(asking.queue.request("image", 3, None, 0))
+        now[0] = 1
+        asking.queue.put(request, [1, 2])
+        asking.gate.entered()
+        now[0] = 10
+        asking.queue.put(request, [3])
+        asking.gate.open(1)
+        asking.gate.entered()
+        now[0] = 100
+        asking.answers(request)
+        images = asking.queue.statistics().kinds["image"]
+        assert (images.prepare, images.queue) == (Tally(1, 1), Tally(1, 0))
+        assert (images.compute, images.succeeded) == (Tally(1, 9 + 90), Tally(1, 100))
+        assert images.executions == {1: Tally(1, 90), 2: Tally(1, 9)}
 
 
 def test_the_figures_count_what_failed():

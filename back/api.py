@@ -1,0 +1,291 @@
+"""The front's own API, /api/v1: search, distribution, explanations, items and their images, images as examples."""
+
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from flask import Response, request
+from flask_openapi import APIBlueprint, Tag
+from PIL import Image
+from pydantic import ValidationError
+
+import clipsieve
+from clipsieve import classset
+from clipsieve.back import schema
+from clipsieve.back.guard import reads
+from clipsieve.back.knn import to_json_value
+from clipsieve.back.pictures import refuse_bombs
+from clipsieve.back.shelf import Fetch, Served, Shelf
+from clipsieve.errors import InputError, NotFound
+from clipsieve.index.collection import RankedAnswer
+from clipsieve.types import ClassSet, Distribution, Float32
+
+TAG = Tag(name="api", description="The page's own API.")
+FINE = 4096
+"""Bins that a histogram is counted in before those that hold anything are made into as many as were asked for."""
+
+EXACT_ROWS = 2_000_000
+SAMPLE = 200_000
+"""Rows up to which a distribution counts all of them, and how many it looks at beyond."""
+
+KEPT = 32
+FIRST_RANKED = 1_000
+"""Answers that are kept for the next page, and how many items are ranked for the first one."""
+
+MOST_SEARCHED = 1_000_000
+"""Items that paging may reach."""
+
+Stored = Callable[[str], ClassSet]
+"""A stored class set by its name. NotFound where there is none."""
+
+
+def no_sets(name: str) -> ClassSet:
+    """There is no stored set."""
+    raise NotFound(f"There is no stored set {name!r}.")
+
+
+def blueprint(shelf: Shelf, fetch: Fetch, stored: Stored = no_sets) -> APIBlueprint:
+    """The routes. `fetch` gets what a URL names, `stored` a class set by name."""
+    routes = APIBlueprint("api", __name__, url_prefix="/api/v1", abp_tags=[TAG])
+    answers = Answers()
+
+    @routes.get("/info", summary="What is served")
+    def info() -> Any:
+        collections = [_info(shelf[name]) for name in shelf.names]
+        limits = {"results": schema.MOST_RESULTS, "reach": MOST_SEARCHED}
+        return {"version": clipsieve.__version__, "collections": collections, "limits": limits}
+
+    @routes.post("/search", summary="The items of a class, a page at a time")
+    @reads
+    def search(body: schema.Search) -> Any:
+        served = shelf[body.collection]
+        classes, name = schema.read_question(body, stored)
+        start = _start(body.cursor, served)
+        answer = answers.get(served, body, classes, name, start + body.limit)
+        page = answer.ranked.pick(slice(start, start + body.limit))
+        hits = [schema.hit_to_json(hit) for hit in answer.hits(page)]
+        _add_sizes(served, page.ids.tolist(), hits)
+        more = len(answer.ranked.ids) > start + body.limit
+        return {
+            "index_rev": served.collection.revision,
+            "claim": answer.claim,
+            "recall": answer.recall,
+            "timings_ms": dict(answer.timings_ms),
+            "hits": hits,
+            "next": f"{served.collection.revision}.{start + body.limit}" if more else None,
+        }
+
+    @routes.post("/distribution", summary="How all items fall under a class")
+    @reads
+    def distribution(body: schema.Histogram) -> Any:
+        served = shelf[body.collection]
+        classes, name = schema.read_question(body, stored)
+        found = _distribution(served, body, classes, name)
+        return schema.distribution_to_json(found)
+
+    @routes.post("/explain", summary="Why an item stands where it does")
+    @reads
+    def explain(body: schema.Explain) -> Any:
+        served = shelf[body.collection]
+        classes, name = schema.read_question(body, stored)
+        explained = served.collection.explain(classes, int(body.id), name=name, modality=body.modality)
+        return schema.explained_to_json(*explained)
+
+    @routes.get("/items/<id>", summary="What is known of an item")
+    def item(path: schema.ItemPath, query: schema.ItemQuery) -> Any:
+        row = shelf[query.collection].collection.items([_id(path.id)])[0]
+        metadata = {name: to_json_value(value) for name, value in row.items() if name != "id"}
+        return {"id": str(row["id"]), "key": row["key"], "metadata": metadata}
+
+    @routes.get("/items/<id>/image", summary="An item's image: ?size=256 for a small one")
+    def image(path: schema.ItemPath, query: schema.ImageQuery) -> Response:
+        served, number = shelf[query.collection], _id(path.id)
+        if query.size is None:
+            return _image(served.collection.image_bytes(number), served)
+        tag = _tag(served, number, query.size)
+        if request.if_none_match.contains(tag):
+            return _cached(Response(status=304), tag)
+        data = served.collection.thumbnail(number)
+        return _cached(_image(small(data, query.size), served), tag)
+
+    @routes.post("/uploads", summary="An image to be an example; a form with the file as `data`, and `collection`")
+    @reads
+    def uploads() -> Any:
+        file = request.files.get("data")
+        if file is None:
+            raise InputError("The form has no file; send the image as `data`.")
+        return _example(shelf[request.form.get("collection")], file.read())
+
+    @routes.post("/fetch", summary="An image by URL to be an example")
+    @reads
+    def fetched(body: schema.Url) -> Any:
+        return _example(shelf[body.collection], fetch(body.url))
+
+    return routes
+
+
+class Answers:
+    """Ranked answers of the last questions, of which pages are shown. Safe to use from several threads at once."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tuple[int, RankedAnswer]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, served: Served, body: schema.Search, classes: ClassSet, name: str | None, count: int) -> RankedAnswer:
+        """The answer to a question with `count` items and one more, if there are so many."""
+        if count > MOST_SEARCHED:
+            raise InputError(f"The cursor goes beyond {MOST_SEARCHED:,} items; narrow the question.")
+        asked = body.model_dump(exclude={"cursor", "limit"})
+        whole = [served.name, served.collection.revision, classset.to_json(classes), asked]
+        key = hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()
+        with self._lock:
+            depth, answer = self._kept.get(key, (0, None))
+        if answer is None or (depth <= count and len(answer.ranked.ids) == depth):
+            depth = max(FIRST_RANKED, 4 ** math.ceil(math.log(count + 1, 4)))
+            answer = served.collection.rank(
+                classes,
+                depth,
+                name=name,
+                threshold=body.threshold,
+                where=body.where,
+                dedup=body.dedup,
+                modality=body.modality,
+                view=body.view,
+                order=body.sort,
+            )
+        with self._lock:
+            self._kept[key] = depth, answer
+            self._kept.move_to_end(key)
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return answer
+
+
+def small(data: bytes, side: int) -> bytes:
+    """An encoded image as a WebP of at most `side` pixels; as it is where it is no larger. InputError for a bomb."""
+    refuse_bombs(data)
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            if max(opened.size) <= side:
+                return data
+            opened.draft("RGB", (side, side))
+            made = opened.convert("RGB")
+    except (OSError, ValueError) as error:
+        raise NotFound(f"The image cannot be decoded ({error}).") from error
+    made.thumbnail((side, side))
+    file = io.BytesIO()
+    made.save(file, "WEBP", quality=80, method=2)
+    return file.getvalue()
+
+
+def validation_sentence(error: ValidationError) -> str:
+    """What is wrong with a request, its fields by name."""
+    parts = []
+    for one in error.errors(include_url=False, include_context=False, include_input=False)[:3]:
+        where = ".".join(str(place) for place in one["loc"]) or "the body"
+        parts.append(f"{where}: {one['msg']}")
+    return "; ".join(parts) + "."
+
+
+def _info(served: Served) -> dict[str, Any]:
+    collection = served.collection
+    known = collection.info()
+    fields = ("count", "dim", "model", "removed", "licence", "indices", "columns", "read_only")
+    return {
+        "id": served.name,
+        **{name: known[name] for name in fields},
+        "modalities": [index["name"] for index in known["indices"]],
+        "multilingual": served.options.multilingual is not None,
+        "ratings": sorted(served.options.ratings),
+        "flags": sorted(served.options.flags),
+        "index_rev": collection.revision,
+    }
+
+
+def _start(cursor: str | None, served: Served) -> int:
+    if cursor is None:
+        return 0
+    revision, _, start = cursor.rpartition(".")
+    if not start.isdecimal() or len(start) > 9:
+        raise InputError(f"cursor is {cursor!r}; take `next` of an answer.")
+    if revision != served.collection.revision:
+        raise InputError("The collection has changed since the first page; ask without a cursor.")
+    return int(start)
+
+
+def _distribution(served: Served, body: schema.Histogram, classes: ClassSet, name: str | None) -> Distribution:
+    sample = SAMPLE if served.collection.count > EXACT_ROWS else None
+    asked = {"name": name, "threshold": body.threshold, "where": body.where, "modality": body.modality}
+    if (body.lo is None) != (body.hi is None) or (body.lo is not None and not body.lo < (body.hi or 0.0)):
+        raise InputError(f"lo is {body.lo} and hi is {body.hi}; give both, the less one first, or neither.")
+    if body.lo is not None and body.hi is not None:
+        edges = np.linspace(body.lo, body.hi, body.bins + 1, dtype=np.float32)
+        return served.collection.distribution(classes, sample=sample, edges=edges, **asked)  # type: ignore[arg-type]
+    ends = (-1.0, 1.0) if classes.calibration == "none" else (0.0, 40.0)
+    edges = np.linspace(*ends, FINE + 1, dtype=np.float32)
+    found = served.collection.distribution(classes, sample=sample, edges=edges, **asked)  # type: ignore[arg-type]
+    return _coarser(found, body.bins)
+
+
+def _coarser(found: Distribution, bins: int) -> Distribution:
+    """With at most so many bins, over those that hold anything."""
+    held = np.flatnonzero(found.counts)
+    first, last = (int(held[0]), int(held[-1]) + 1) if len(held) else (0, 1)
+    width = -(-(last - first) // bins)
+    starts = np.arange(first, last, width)
+    edges: Float32 = np.append(found.edges[starts], found.edges[min(int(starts[-1]) + width, len(found.counts))])
+
+    def summed(counts: Any) -> Any:
+        return np.add.reduceat(counts[: int(starts[-1]) + width], starts)
+
+    return dataclasses.replace(found, counts=summed(found.counts), rivalled=summed(found.rivalled), edges=edges)
+
+
+def _add_sizes(served: Served, ids: list[int], hits: list[dict[str, Any]]) -> None:
+    """Width and height, where they are known, and where the small image is."""
+    rows = served.collection.items(ids) if {"width", "height"} <= set(served.collection.columns) else [{}] * len(ids)
+    for hit, row in zip(hits, rows, strict=True):
+        hit["w"], hit["h"] = row.get("width"), row.get("height")
+        hit["thumb"] = f"/api/v1/items/{hit['id']}/image?size=256&collection={served.name}"
+
+
+def _id(text: str) -> int:
+    if not text.isdecimal() or len(text) > 19 or int(text) >= 2**63:
+        raise NotFound(f"There is no item {text!r}; ids are whole numbers.")
+    return int(text)
+
+
+def _tag(served: Served, id: int, size: int) -> str:
+    """Items never change under their id: what is shown of one is the same for ever."""
+    row = served.collection.items([id])[0]
+    return hashlib.sha256(f"{served.name}|{id}|{size}|{row.get('content_hash')}".encode()).hexdigest()[:32]
+
+
+def _cached(answer: Response, tag: str) -> Response:
+    answer.set_etag(tag)
+    answer.headers["Cache-Control"] = "private, max-age=86400"
+    return answer
+
+
+def _image(data: bytes, served: Served) -> Response:
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            kind = Image.MIME.get(opened.format or "", "application/octet-stream")
+    except (OSError, ValueError):
+        raise NotFound(f"The image of {served.name} cannot be decoded.") from None
+    # What is no picture to a browser is not shown by it: an SVG may hold scripts.
+    return Response(data, mimetype=kind if kind.startswith("image/") and kind != "image/svg+xml" else None)
+
+
+def _example(served: Served, data: bytes) -> dict[str, str]:
+    if not data:
+        raise InputError("The image is empty.")
+    refuse_bombs(data)
+    return {"id": served.collection.add_example_image(data)}

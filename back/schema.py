@@ -1,0 +1,163 @@
+"""JSON of /api/v1 to our types and back. Ids are strings: JavaScript rounds above 2**53."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from clipsieve import classset
+from clipsieve.errors import InputError, NotFound
+from clipsieve.types import ClassSet, Distribution, Example, Hit, MetaClass
+
+MOST_RESULTS = 1000
+"""Hits of one page."""
+
+
+class Model(BaseModel):
+    """What a request may hold. A field that is not known is an error: a misspelt one must not pass in silence."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class Question(Model):
+    """What is asked of a collection."""
+
+    collection: Annotated[str | None, Field(description="Its name; the first one by default.")] = None
+    set: Annotated[
+        dict[str, Any] | str | None, Field(description="A class set, as files have it, or the name of a stored one.")
+    ] = None
+    class_: Annotated[
+        dict[str, Any] | str | None,
+        Field(alias="class", description="A class, or the name of one of the set; a set of one class needs none."),
+    ] = None
+    threshold: Annotated[float | None, Field(description="In place of the class's own.", allow_inf_nan=False)] = None
+    where: Annotated[str | None, Field(description='A filter over the metadata: "width > 800".')] = None
+    modality: Literal["image", "text"] = "image"
+
+
+class Search(Question):
+    """A question, and which of its answers to show."""
+
+    view: Literal["matched", "rejected", "below"] = "matched"
+    sort: Literal["score", "margin", "new"] = "score"
+    dedup: Annotated[bool, Field(description="One of each group of near-duplicates.")] = False
+    cursor: Annotated[str | None, Field(description="`next` of the page before.")] = None
+    limit: Annotated[int, Field(ge=1, le=MOST_RESULTS)] = 100
+
+
+class Histogram(Question):
+    """A question, and how to count."""
+
+    bins: Annotated[int, Field(ge=2, le=1024)] = 64
+    lo: Annotated[float | None, Field(description="Where bins begin; by itself.", allow_inf_nan=False)] = None
+    hi: Annotated[float | None, Field(description="Where they end.", allow_inf_nan=False)] = None
+
+
+class Explain(Question):
+    """A question, and the item that is to be explained."""
+
+    id: Annotated[str, Field(pattern=r"^\d{1,19}$")]
+
+
+class ItemPath(Model):
+    """Which item."""
+
+    id: str
+
+
+class ItemQuery(Model):
+    """Of which collection."""
+
+    collection: str | None = None
+
+
+class ImageQuery(ItemQuery):
+    """How large."""
+
+    size: Annotated[Literal[64, 128, 256, 512, 1024] | None, Field(description="Pixels of the longer side.")] = None
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 6 else value
+
+
+class Url(Model):
+    """An address of an image."""
+
+    url: Annotated[str, Field(max_length=4096)]
+    collection: str | None = None
+
+
+def read_question(question: Question, stored: Any) -> tuple[ClassSet, str | None]:
+    """The class set that is asked, and the name of the class. `stored` gives a stored set by name."""
+    named = question.class_
+    if question.set is not None:
+        if named is not None and not isinstance(named, str):
+            raise InputError("With a set, class is the name of one of its classes.")
+        value = stored(question.set) if isinstance(question.set, str) else question.set
+        classes = value if isinstance(value, ClassSet) else classset.from_json(value)
+        names = [c.name for c in classes.classes]
+        if named is None and len(names) > 1:
+            raise InputError(f"The set holds {len(names)} classes; name one: {', '.join(names)}.")
+        if named is not None and named not in names:
+            raise NotFound(f"The set has no class {named!r}; it has {', '.join(names)}.")
+        return classes, named or names[0]
+    if isinstance(named, str):
+        raise InputError("class is a name, but there is no set; give the set, or the class itself.")
+    if named is None:
+        raise InputError("There is no question; give a set or a class.")
+    classes = classset.from_json({"classes": [{"name": "question", **named}]})
+    meta = classes.classes[0]
+    # Texts and images meet on a scale alone.
+    mixed = any(e.text is None for e in (*meta.positive, *meta.negative))
+    return ClassSet([meta], "background" if mixed else "none"), meta.name
+
+
+def hit_to_json(hit: Hit) -> dict[str, Any]:
+    """A hit: id, key, score, margin (null without negatives), and the examples behind them."""
+    worst = hit.score - hit.margin
+    return {
+        "id": str(hit.id),
+        "key": hit.key,
+        "score": hit.score,
+        "margin": None if hit.negative is None else hit.margin,
+        "pos": {"ex": example_to_json(hit.positive), "score": hit.score},
+        "neg": None if hit.negative is None else {"ex": example_to_json(hit.negative), "score": worst},
+    }
+
+
+def example_to_json(example: Example) -> str | dict[str, str]:
+    """A text, or {"image": id or content hash}."""
+    return example.text if example.text is not None else {"image": str(example.image)}
+
+
+def explained_to_json(meta: MetaClass, positive: list[float], negative: list[float]) -> dict[str, Any]:
+    """Each example of a class with the item's score, the deciding ones first."""
+
+    def side(examples: tuple[Example, ...], scores: list[float]) -> list[dict[str, Any]]:
+        pairs = sorted(zip(scores, examples, strict=True), key=lambda pair: -pair[0])
+        return [{"ex": example_to_json(e), "score": s} for s, e in pairs]
+
+    best, worst = max(positive), max(negative, default=None)
+    return {
+        "name": meta.name,
+        "accepted": (worst is None or best > worst) and (meta.threshold is None or best >= meta.threshold),
+        "score": best,
+        "margin": None if worst is None else best - worst,
+        "positive": side(meta.positive, positive),
+        "negative": side(meta.negative, negative),
+    }
+
+
+def distribution_to_json(found: Distribution) -> dict[str, Any]:
+    """Counts, and per bin of the score how many are nearer a positive and how many nearer a negative."""
+    won = found.counts - found.rivalled
+    return {
+        "counts": {"matched": found.matched, "rejected": found.rejected, "below": found.below},
+        "hist": {
+            "lo": float(found.edges[0]),
+            "hi": float(found.edges[-1]),
+            "bins": [list(pair) for pair in zip(won.tolist(), found.rivalled.tolist(), strict=True)],
+        },
+        "estimated": not found.exact,
+    }

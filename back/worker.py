@@ -1,0 +1,99 @@
+"""gunicorn's threaded worker, with what it lacks: it opens the collections while it answers already that it does, ends
+connections that dawdle, and refuses new ones as soon as it is told to end.
+"""
+
+import logging
+import math
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from gunicorn.arbiter import Arbiter
+from gunicorn.glogging import Logger
+from gunicorn.workers.gthread import ThreadWorker
+
+from clipsieve.back.gate import Deadlines
+from clipsieve.back.protect import Protection
+from clipsieve.errors import ClipsieveError
+
+log = logging.getLogger("clipsieve.back")
+
+
+class Messages(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's own messages, among the service's."""
+
+    def setup(self, cfg: Any) -> None:
+        """Leave the records to the root's handler."""
+        super().setup(cfg)
+        for own in (self.error_log, self.access_log):
+            own.handlers.clear()
+            own.propagate = True
+
+
+def worker_class(open_all: Callable[[], None], ready: Callable[[str], None], protection: Protection) -> Any:
+    """The class of the one worker.
+
+    open_all    opens what is served; a ClipsieveError or OSError ends the service with its sentence
+    ready       told the address once everything is open
+    protection  the application's
+    """
+    state = protection.state
+    deadlines = protection.deadlines or Deadlines(math.inf)
+
+    class Worker(ThreadWorker):  # type: ignore[misc]
+        failed = False
+
+        def run(self) -> None:
+            for listener in self.sockets:  # a connection is accepted once something comes of it, or after some seconds
+                if hasattr(socket, "TCP_DEFER_ACCEPT"):
+                    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
+            address = _address(self.sockets[0].getsockname())
+            log.info("Listening at %s, opening", address)
+            threading.Thread(target=self._open, args=(address,), daemon=True).start()
+            super().run()
+            if self.failed:
+                sys.exit(Arbiter.APP_LOAD_ERROR)
+
+        def _open(self, address: str) -> None:
+            try:
+                open_all()
+            except (ClipsieveError, OSError) as error:
+                log.critical("%s", error)
+            except Exception:
+                log.critical("The collections could not be opened", exc_info=True)
+            else:
+                state.ready = True
+                ready(address)
+                return
+            self.failed = True
+            self.handle_exit(None, None)
+
+        def handle(self, conn: Any) -> Any:
+            deadlines.head(conn.sock)
+            try:
+                return super().handle(conn)
+            finally:
+                deadlines.clear(conn.sock)
+
+        def notify(self) -> None:
+            super().notify()
+            deadlines.sweep()  # at least once a second
+
+        def handle_exit(self, sig: Any, frame: Any) -> None:
+            state.draining = True
+            super().handle_exit(sig, frame)
+
+        def set_accept_enabled(self, enabled: bool) -> None:
+            super().set_accept_enabled(enabled)
+            if not (enabled or self.alive):
+                for listener in self.sockets:  # else the system takes connections that nobody will answer
+                    listener.close()
+
+    return Worker
+
+
+def _address(name: tuple[Any, ...]) -> str:
+    host, port = name[0], name[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
