@@ -17,6 +17,7 @@ import clipsieve
 from clipsieve.back import api, classify, knn, logs
 from clipsieve.back.classifier import Classifier
 from clipsieve.back.describe import describe
+from clipsieve.back.figures import Figures, ModelFigures, no_models
 from clipsieve.back.guard import for_all
 from clipsieve.back.meters import Meters
 from clipsieve.back.protect import Protection, State, protect
@@ -38,6 +39,7 @@ def create_app(
     embedder: Callable[[], Any] | None = None,
     store: Store | None = None,
     protection: Protection | None = None,
+    models: ModelFigures = no_models,
 ) -> OpenAPI:
     """The service over these collections.
 
@@ -45,6 +47,7 @@ def create_app(
     embedder    gives the model that images are classified with, when it is first needed; None for no such routes
     store       where deployed classifiers are kept; by default they are forgotten with the service
     protection  who may ask and how much; by default what protects a service on one's own machine
+    models      what the models did, for /metrics
     """
     meters = meters or Meters()
     protection = protection or Protection()
@@ -126,10 +129,8 @@ def create_app(
         if "began" in g:
             meters.in_flight.dec()
 
-    protect(app, protection, lambda sentence, status: shape()(ClipsieveError(sentence), status))
-    gate = protection.gate
-    if gate is not None:
-        meters.waiting.set_function(lambda: gate.waiting)
+    protect(app, protection, lambda sentence, status: shape()(ClipsieveError(sentence), status), meters.refused)
+    meters.registry.register(Figures(shelf, protection, models))
     app.wsgi_app = _one_slash(app.wsgi_app)  # type: ignore[method-assign]
     return app
 

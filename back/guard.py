@@ -22,6 +22,9 @@ MAX_CONTAINERS = 100_000
 MAX_VALUES = 2_000_000
 """Fields and entries in all: a million ids, and as many fields again."""
 
+REASONS = ("busy", "opening", "host", "origin", "rate", "token", "body", "incomplete")
+"""What a refused request is counted under."""
+
 API_CONTENT = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 PAGE_CONTENT = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
@@ -41,9 +44,10 @@ View = TypeVar("View", bound=Callable[..., object])
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is not answered: an HTTP status, and a sentence for whoever asked."""
+    """Why a request is not answered: an HTTP status, one of REASONS, and a sentence for whoever asked."""
 
     status: int
+    reason: str
     sentence: str
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -105,7 +109,9 @@ def check_host(host: str | None, policy: Policy) -> Refusal | None:
     if name == "localhost" or name in policy.hosts or _is_address(name):
         return None
     return Refusal(
-        421, f"The request is addressed to {host!r}, which is not known as a name of this service (--allowed-hosts)."
+        421,
+        "host",
+        f"The request is addressed to {host!r}, which is not known as a name of this service (--allowed-hosts).",
     )
 
 
@@ -115,7 +121,7 @@ def check_origin(origin: str | None, host: str | None, reading: bool, policy: Po
         return None
     if "*" in policy.origins and (reading or policy.write_token is not None):
         return None
-    return Refusal(403, f"Pages of {origin!r} may not ask this service for that (--cors-origins).")
+    return Refusal(403, "origin", f"Pages of {origin!r} may not ask this service for that (--cors-origins).")
 
 
 def is_own(origin: str, host: str | None) -> bool:
@@ -181,12 +187,18 @@ def check_token(authorization: str | None, reading: bool, policy: Policy) -> Ref
     if not may_read:
         error = ', error="invalid_token"' if given else ""
         return Refusal(
-            401, "A token is needed; send it as Authorization: Bearer TOKEN.", {"WWW-Authenticate": realm + error}
+            401,
+            "token",
+            "A token is needed; send it as Authorization: Bearer TOKEN.",
+            {"WWW-Authenticate": realm + error},
         )
     if not (reading or may_write):
         error = ', error="insufficient_scope"'
         return Refusal(
-            403, "This token may read and not write; send the write token.", {"WWW-Authenticate": realm + error}
+            403,
+            "token",
+            "This token may read and not write; send the write token.",
+            {"WWW-Authenticate": realm + error},
         )
     return None
 
@@ -202,10 +214,12 @@ def check_write(method: str, mimetype: str, has_body: bool, origin: str | None, 
     if mimetype == "application/json":
         return None
     if has_body and mimetype != "multipart/form-data":
-        return Refusal(415, "Send this as application/json (the header Content-Type).")
+        return Refusal(415, "body", "Send this as application/json (the header Content-Type).")
     if method == "POST" and origin is None and policy.write_token is None:
         return Refusal(
-            403, "A form or an empty POST is taken with an Origin header, this service's own, or with a token only."
+            403,
+            "origin",
+            "A form or an empty POST is taken with an Origin header, this service's own, or with a token only.",
         )
     return None
 
@@ -213,24 +227,24 @@ def check_write(method: str, mimetype: str, has_body: bool, origin: str | None, 
 def check_body(length: int | None, encoding: str | None, policy: Policy) -> Refusal | None:
     """What the headers say of the body. `length` is None where they do not say."""
     if encoding is not None and encoding.strip().lower() not in ("", "identity"):
-        return Refusal(415, "Packed bodies (Content-Encoding) are not read; send it as it is.")
+        return Refusal(415, "body", "Packed bodies (Content-Encoding) are not read; send it as it is.")
     return too_large(policy) if length is not None and length > policy.max_bytes else None
 
 
 def too_large(policy: Policy) -> Refusal:
     """The body has more bytes than are read."""
-    return Refusal(413, f"The request has more than {policy.max_bytes:,} bytes (--max-request-bytes).")
+    return Refusal(413, "body", f"The request has more than {policy.max_bytes:,} bytes (--max-request-bytes).")
 
 
 def check_json(data: bytes) -> Refusal | None:
     """Whether a JSON body can be parsed at a cost that its size suggests. What is no JSON is for the parser to say."""
     containers = data.count(b"[") + data.count(b"{")
     if containers > MAX_CONTAINERS:
-        return Refusal(400, f"The body has more than {MAX_CONTAINERS:,} lists and objects; send it in parts.")
+        return Refusal(400, "body", f"The body has more than {MAX_CONTAINERS:,} lists and objects; send it in parts.")
     if data.count(b",") > MAX_VALUES or data.count(b'"') > 4 * MAX_VALUES:
-        return Refusal(400, f"The body has more than {MAX_VALUES:,} fields and values; send it in parts.")
+        return Refusal(400, "body", f"The body has more than {MAX_VALUES:,} fields and values; send it in parts.")
     if containers > MAX_DEPTH and _depth(data) > MAX_DEPTH:
-        return Refusal(400, f"The body has more than {MAX_DEPTH} lists and objects within each other.")
+        return Refusal(400, "body", f"The body has more than {MAX_DEPTH} lists and objects within each other.")
     return None
 
 

@@ -2,7 +2,7 @@
 
 import functools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -101,6 +101,10 @@ class Shelf:
     def names(self) -> list[str]:
         """What they are called."""
         return list(self._served)
+
+    def __iter__(self) -> Iterator[Served]:
+        """As they are open, without a look for later commits."""
+        return iter(self._served.values())
 
     def __getitem__(self, name: str | None) -> Served:
         """The collection of that name, or the first for None, as of its last commit. NotFound lists the names."""

@@ -120,6 +120,7 @@ def back(
     from clipsieve.back.config import entries_of, read_indices_paths
     from clipsieve.back.gate import parse_rate
     from clipsieve.back.knn import Limits
+    from clipsieve.back.meters import Meters
     from clipsieve.back.serve import Binding, protection_of, serve
     from clipsieve.back.shelf import Shelf
 
@@ -142,7 +143,8 @@ def back(
     for note in notes:
         say(f"Note: {note}")
     logs.set_up(log_level, log_format, sys.stderr)
-    shelf, models = Shelf(), Models(ctx.obj, device)
+    meters = Meters()
+    shelf, models = Shelf(), Models(ctx.obj, device, meters.prepared)
 
     def make_app() -> Any:
         from clipsieve.back.app import create_app
@@ -152,10 +154,12 @@ def back(
         return create_app(
             shelf,
             fetch=fetch,
+            meters=meters,
             limits=limits,
             embedder=lambda: models.get(named or model_of(shelf[None])),
             store=make_store(store, state, entries),
             protection=protection,
+            models=models.figures,
         )
 
     def open_all() -> None:
@@ -294,12 +298,15 @@ def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None, severa
 
 
 class Models:
-    """Embedders by name, each made once and for many threads: what they ask for at the same time runs as a batch."""
+    """Embedders by name, each made once and for many threads: what they ask for at the same time runs as a batch.
 
-    def __init__(self, parts: Parts, device: str) -> None:
-        self._parts, self._device = parts, device
+    prepared  told how long images and texts took to prepare, see `clipsieve.inference.batcher`
+    """
+
+    def __init__(self, parts: Parts, device: str, prepared: Callable[[str, int], None]) -> None:
+        self._parts, self._device, self._prepared = parts, device, prepared
         self._made: dict[str, Any] = {}
-        self._batched: list[Any] = []
+        self._batched: dict[str, Any] = {}
         self._lock = threading.Lock()
 
     def get(self, name: str) -> Any:
@@ -310,13 +317,19 @@ class Models:
 
         with self._lock:
             if name not in self._made:
-                one = batched(self._parts.load(name, device=self._device))
+                one = batched(self._parts.load(name, device=self._device), prepared=self._prepared)
                 use_all_processors()
-                self._batched.append(one)
+                self._batched[name] = one
                 self._made[name] = CachedEmbedder(one) if hasattr(one, "embed_texts") else one
             return self._made[name]
 
+    def figures(self) -> dict[str, tuple[Any, Any]]:
+        """Model -> what its batcher counted, and its cache of texts or None. No wait for a model that is loading."""
+        made, batchers = self._made.copy(), self._batched.copy()
+        caches = {name: one.statistics() for name, one in made.items() if one is not batchers[name]}
+        return {name: (one.statistics(), caches.get(name)) for name, one in batchers.items()}
+
     def close(self) -> None:
         """Finish what was asked for, and end the threads."""
-        for one in self._batched:
+        for one in self._batched.values():
             one.close()

@@ -108,6 +108,16 @@ class Collection:
         return self._opened.revision
 
     @property
+    def committed(self) -> float | None:
+        """When that commit was made, in seconds since 1970; None for a folder that is not clipsieve's."""
+        return self._opened.committed
+
+    @property
+    def passes(self) -> dict[str, dict[int, int]]:
+        """Modality -> questions answered in one pass over all rows -> such passes since the collection was opened."""
+        return {modality: counts.taken() for modality, counts in self._opened.passes.items()}
+
+    @property
     def model(self) -> ModelId | None:
         """What made the vectors; where the folder does not say, what embeds questions, once there is something."""
         return self._embedding.model
