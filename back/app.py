@@ -5,11 +5,11 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from flask import Response, g, request
-from flask_openapi import OpenAPI, Tag
+from flask_openapi import APIBlueprint, OpenAPI, Tag
 from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException
 
@@ -20,6 +20,7 @@ from clipsieve.back.describe import describe
 from clipsieve.back.figures import Figures, ModelFigures, no_models
 from clipsieve.back.guard import for_all
 from clipsieve.back.meters import Meters
+from clipsieve.back.page import Page, add_page
 from clipsieve.back.protect import Protection, State, protect
 from clipsieve.back.shelf import Fetch, Shelf
 from clipsieve.back.stores import MemoryStore, Store
@@ -40,6 +41,7 @@ def create_app(
     store: Store | None = None,
     protection: Protection | None = None,
     models: ModelFigures = no_models,
+    page: Page | None = None,
 ) -> OpenAPI:
     """The service over these collections.
 
@@ -48,9 +50,19 @@ def create_app(
     store       where deployed classifiers are kept; by default they are forgotten with the service
     protection  who may ask and how much; by default what protects a service on one's own machine
     models      what the models did, for /metrics
+    page        what / shows; by default that there is no page
     """
     meters = meters or Meters()
+    blueprints = [knn.blueprint(shelf, meters, fetch, limits), api.blueprint(shelf, fetch)]
+    if embedder is not None:
+        blueprints.append(classify.blueprint(Classifier(embedder), store or MemoryStore(), meters))
     protection = protection or Protection()
+    meters.registry.register(Figures(shelf, protection, models))
+    return assemble(blueprints, page or Page(), meters, protection)
+
+
+def assemble(blueprints: Sequence[APIBlueprint], page: Page, meters: Meters, protection: Protection) -> OpenAPI:
+    """The application of these routes; without any, a page that asks a service elsewhere."""
     app = OpenAPI(
         "clipsieve",
         info={"title": "clipsieve", "version": clipsieve.__version__},
@@ -60,11 +72,10 @@ def create_app(
     )
     app.openapi_version = "3.1.0"
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
-    app.register_api(knn.blueprint(shelf, meters, fetch, limits))
-    app.register_api(api.blueprint(shelf, fetch))
-    if embedder is not None:
-        app.register_api(classify.blueprint(Classifier(embedder), store or MemoryStore(), meters))
+    for blueprint in blueprints:
+        app.register_api(blueprint)
     _add_operations(app, meters, protection.state)
+    add_page(app, page)
     shapes: Mapping[str, ErrorAnswer] = {"knn": knn.error_answer, "directai": classify.error_answer}
     protocols = {rule.rule: rule.endpoint.split(".")[0] for rule in app.url_map.iter_rules()}
 
@@ -130,7 +141,6 @@ def create_app(
             meters.in_flight.dec()
 
     protect(app, protection, lambda sentence, status: shape()(ClipsieveError(sentence), status), meters.refused)
-    meters.registry.register(Figures(shelf, protection, models))
     app.wsgi_app = _one_slash(app.wsgi_app)  # type: ignore[method-assign]
     return app
 
@@ -174,10 +184,6 @@ def _add_operations(app: OpenAPI, meters: Meters, state: State) -> None:
     @app.get("/metrics-summary", summary="Figures for people", tags=tag)
     def metrics_summary() -> Response:
         return Response(meters.summary(), mimetype="text/plain")
-
-    @app.get("/config.json", summary="What clip-retrieval's front asks first", tags=tag)
-    def config() -> Any:
-        return {"defaultBackend": request.host_url, "defaultIndex": "", "urlColumn": "url"}
 
 
 def _sentence(error: HTTPException) -> str:

@@ -26,11 +26,7 @@ REASONS = ("busy", "opening", "host", "origin", "rate", "token", "body", "incomp
 """What a refused request is counted under."""
 
 API_CONTENT = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-PAGE_CONTENT = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
-    "font-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-)
-"""Content-Security-Policy of answers, and of pages."""
+"""Content-Security-Policy of answers; pages have `page_content`."""
 
 CORS_METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:/@,\s]+)(?::(\d{1,5}))?")
@@ -253,11 +249,26 @@ def answer_headers(html: bool, policy: Policy) -> dict[str, str]:
     return {
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
-        "Content-Security-Policy": PAGE_CONTENT if html else API_CONTENT,
+        "Content-Security-Policy": page_content(None, own=True) if html else API_CONTENT,
         # A page elsewhere shows our images by <img>, which sends no Origin to tell it by.
         "Cross-Origin-Resource-Policy": "cross-origin" if policy.origins else "same-origin",
         "Cache-Control": "no-store",
     }
+
+
+def page_content(backend: str | None, own: bool) -> str:
+    """Content-Security-Policy of a page.
+
+    backend  the origin that it asks beside its own; None where it asks its own alone
+    own      it is our page; another one shows images from where they lie, and has its styles within its HTML
+    """
+    asked = "'self'" if backend is None else f"'self' {backend}"
+    images = f"{asked} data: blob:" if own else "'self' data: blob: http: https:"
+    styles = "'self'" if own else "'self' 'unsafe-inline'"
+    return (
+        f"default-src 'none'; script-src 'self'; style-src {styles}; img-src {images}; connect-src {asked}; "
+        "font-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    )
 
 
 def _depth(data: bytes) -> int:

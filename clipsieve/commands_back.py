@@ -64,6 +64,9 @@ def back(
             help="Where deployed classifiers are kept: redis://[USER:PASSWORD@]HOST:PORT/0, by default a folder, sets.",
         ),
     ] = None,
+    page: options.Page = None,
+    default_backend: options.DefaultBackend = "",
+    url_column: options.PageUrlColumn = "url",
     preload: Annotated[
         bool, typer.Option("--preload", help="Load the models at the start, not with the first question.")
     ] = False,
@@ -121,6 +124,7 @@ def back(
     from clipsieve.back.gate import parse_rate
     from clipsieve.back.knn import Limits
     from clipsieve.back.meters import Meters
+    from clipsieve.back.page import open_page
     from clipsieve.back.serve import Binding, protection_of, serve
     from clipsieve.back.shelf import Shelf
 
@@ -135,6 +139,7 @@ def back(
     tokens = read_token("READ", read_token_file), read_token("WRITE", write_token_file)
     policy = make_policy(host, allowed_hosts, cors_origins, tokens, parse_size(max_request_bytes))
     binding = Binding(host, port, threads, queue, timeout)
+    shown = open_page(page, default_backend or None, "", url_column)
     protection = protection_of(binding, policy, None if rate_limit is None else parse_rate(rate_limit))
     if not (is_loopback(host) or tokens[0]):
         notes.append(
@@ -160,6 +165,7 @@ def back(
             store=make_store(store, state, entries),
             protection=protection,
             models=models.figures,
+            page=shown,
         )
 
     def open_all() -> None:
