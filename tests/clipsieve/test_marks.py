@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from clipsieve import marks as module
+from clipsieve.durable import append_lines
 from clipsieve.errors import CollectionDamaged
 from clipsieve.marks import Mark, Marks
 
@@ -73,7 +73,7 @@ def test_a_damaged_line_is_named(tmp_path):
 def test_a_line_that_is_whole_but_no_mark_is_named(tmp_path):
     marks = Marks(tmp_path)
     marks.add([Mark(1, "bus", "right")])
-    module.append_lines(marks.path, [{"item": "2", "class": "bus", "verdict": "perhaps"}])
+    append_lines(marks.path, [{"item": "2", "class": "bus", "verdict": "perhaps"}])
     with pytest.raises(CollectionDamaged, match="line 2 is no mark"):
         marks.standing()
 
@@ -86,7 +86,7 @@ def test_what_could_not_be_written_is_not_said(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "append_lines", full)
+        patch.setattr("clipsieve.marks.append_lines", full)
         with pytest.raises(OSError, match="No space"):
             marks.add([Mark(1, "bus", "wrong")])
     assert said(marks) == [(1, "bus", "right")]
