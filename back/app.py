@@ -14,14 +14,23 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException
 
 import clipsieve
-from clipsieve.back import api, classify, knn, logs
+from clipsieve.back import api, classify, knn, logs, marks, sets
 from clipsieve.back.classifier import Classifier
 from clipsieve.back.guard import for_all
 from clipsieve.back.meters import Meters
 from clipsieve.back.protect import Protection, State, protect
 from clipsieve.back.shelf import Fetch, Shelf
 from clipsieve.back.stores import MemoryStore, Store
-from clipsieve.errors import ClipsieveError, Closed, CollectionChanged, InputError, NotFound, Overloaded, TimedOut
+from clipsieve.errors import (
+    ClipsieveError,
+    Closed,
+    CollectionChanged,
+    CollectionReadOnly,
+    InputError,
+    NotFound,
+    Overloaded,
+    TimedOut,
+)
 
 log = logging.getLogger("clipsieve.back")
 
@@ -55,7 +64,9 @@ def create_app(
     )
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.register_api(knn.blueprint(shelf, meters, fetch, limits))
-    app.register_api(api.blueprint(shelf, fetch))
+    app.register_api(api.blueprint(shelf, fetch, sets.stored))
+    app.register_api(sets.blueprint(shelf))
+    app.register_api(marks.blueprint(shelf, sets.stored))
     if embedder is not None:
         app.register_api(classify.blueprint(Classifier(embedder), store or MemoryStore(), meters))
     _add_operations(app, meters, protection.state)
@@ -135,6 +146,8 @@ def status_of(error: ClipsieveError) -> int:
     """The HTTP status that says whose fault it is."""
     if isinstance(error, InputError):
         return 400
+    if isinstance(error, CollectionReadOnly):
+        return 403
     if isinstance(error, Overloaded | TimedOut | Closed | CollectionChanged):
         return 503
     return 404 if isinstance(error, NotFound) else 500
