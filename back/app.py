@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException
 
 import clipsieve
-from clipsieve.back import api, classify, knn, logs
+from clipsieve.back import api, classify, knn, logs, marks, sets
 from clipsieve.back.classifier import Classifier
 from clipsieve.back.describe import describe
 from clipsieve.back.figures import Figures, ModelFigures, no_models
@@ -24,7 +24,16 @@ from clipsieve.back.page import Page, add_page
 from clipsieve.back.protect import Protection, State, protect
 from clipsieve.back.shelf import Fetch, Shelf
 from clipsieve.back.stores import MemoryStore, Store
-from clipsieve.errors import ClipsieveError, Closed, CollectionChanged, InputError, NotFound, Overloaded, TimedOut
+from clipsieve.errors import (
+    ClipsieveError,
+    Closed,
+    CollectionChanged,
+    CollectionReadOnly,
+    InputError,
+    NotFound,
+    Overloaded,
+    TimedOut,
+)
 
 log = logging.getLogger("clipsieve.back")
 
@@ -53,7 +62,12 @@ def create_app(
     page        what / shows; by default that there is no page
     """
     meters = meters or Meters()
-    blueprints = [knn.blueprint(shelf, meters, fetch, limits), api.blueprint(shelf, fetch)]
+    blueprints = [
+        knn.blueprint(shelf, meters, fetch, limits),
+        api.blueprint(shelf, fetch, sets.stored),
+        sets.blueprint(shelf),
+        marks.blueprint(shelf, sets.stored),
+    ]
     if embedder is not None:
         blueprints.append(classify.blueprint(Classifier(embedder), store or MemoryStore(), meters))
     protection = protection or Protection()
@@ -149,6 +163,8 @@ def status_of(error: ClipsieveError) -> int:
     """The HTTP status that says whose fault it is."""
     if isinstance(error, InputError):
         return 400
+    if isinstance(error, CollectionReadOnly):
+        return 403
     if isinstance(error, Overloaded | TimedOut | Closed | CollectionChanged):
         return 503
     return 404 if isinstance(error, NotFound) else 500

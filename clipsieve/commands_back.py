@@ -241,9 +241,10 @@ def open_entries(
         raise InputError(f"{flags}: the class {min(unknown)!r} is asked for by nobody; name them safety and violence.")
     served = []
     for entry in entries:
-        collection = _open(entry, load, state, len(entries) > 1)
+        own_state = state / entry.name if state is not None and len(entries) > 1 else state
+        collection = _open(entry, load, own_state)
         options = Options(entry.columns or own, texts, read_ratings(ratings, collection.dim), flagged)
-        served.append(Served(entry.name, collection, options))
+        served.append(Served(entry.name, collection, options, own_state))
     return served
 
 
@@ -296,11 +297,10 @@ def make_fetch(allow_private: bool, timeout: float) -> "Fetch":
     return Fetcher(limits, opt_out=False).fetch
 
 
-def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None, several: bool) -> "Collection":
+def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None) -> "Collection":
     from clipsieve.opening import open_collection
 
-    own = None if state is None else state / entry.name if several else state
-    return open_collection(entry.folder, model=entry.model, state=own, load=lambda name, device="auto": load(name))
+    return open_collection(entry.folder, model=entry.model, state=state, load=lambda name, device="auto": load(name))
 
 
 class Models:
