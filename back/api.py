@@ -55,7 +55,12 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored]) ->
     def info() -> Any:
         collections = [_info(shelf[name]) for name in shelf.names]
         limits = {"results": schema.MOST_RESULTS, "reach": MOST_SEARCHED}
-        return {"version": clipsieve.__version__, "collections": collections, "limits": limits}
+        return {
+            "version": clipsieve.__version__,
+            "collections": collections,
+            "limits": limits,
+            "formats": schema.FORMATS,
+        }
 
     @routes.post("/search", summary="The items of a class, a page at a time")
     @reads

@@ -14,11 +14,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException
 
 import clipsieve
-from clipsieve.back import api, classify, knn, logs, marks, sets
+from clipsieve.back import api, classify, job_routes, knn, logs, marks, sets
 from clipsieve.back.classifier import Classifier
 from clipsieve.back.describe import describe
 from clipsieve.back.figures import Figures, ModelFigures, no_models
 from clipsieve.back.guard import for_all
+from clipsieve.back.jobs import Jobs
 from clipsieve.back.meters import Meters
 from clipsieve.back.page import Page, add_page
 from clipsieve.back.protect import Protection, State, protect
@@ -51,6 +52,7 @@ def create_app(
     protection: Protection | None = None,
     models: ModelFigures = no_models,
     page: Page | None = None,
+    jobs: Jobs | None = None,
 ) -> OpenAPI:
     """The service over these collections.
 
@@ -60,6 +62,7 @@ def create_app(
     protection  who may ask and how much; by default what protects a service on one's own machine
     models      what the models did, for /metrics
     page        what / shows; by default that there is no page
+    jobs        where long work is done; None for no such routes
     """
     meters = meters or Meters()
     blueprints = [
@@ -68,6 +71,8 @@ def create_app(
         sets.blueprint(shelf),
         marks.blueprint(shelf, sets.stored),
     ]
+    if jobs is not None:
+        blueprints.append(job_routes.blueprint(shelf, jobs, sets.stored))
     if embedder is not None:
         blueprints.append(classify.blueprint(Classifier(embedder), store or MemoryStore(), meters))
     protection = protection or Protection()

@@ -1,5 +1,6 @@
 """JSON of /api/v1 to our types and back. Ids are strings: JavaScript rounds above 2**53."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, field_validator
@@ -11,6 +12,8 @@ from clipsieve.types import ClassSet, Distribution, Example, Hit, MetaClass
 
 MOST_RESULTS = 1000
 """Hits of one page."""
+MOST_IDS = 1_000_000
+"""Items that a job may be given one by one."""
 
 MOST_MARKS = 10_000
 """Marks of one request."""
@@ -75,6 +78,37 @@ class Suggest(Question):
     """A question, and how many items of each kind to suggest."""
 
     limit: Annotated[int, Field(ge=1, le=MOST_RESULTS)] = 40
+
+
+FORMATS: Mapping[str, tuple[str, ...]] = {
+    "label": ("parquet", "csv", "jsonl", "coco", "webdataset", "folders"),
+    "export": ("csv", "parquet", "jsonl", "coco", "yolo", "webdataset"),
+}
+"""What jobs write, by their kind."""
+
+Id = Annotated[str, Field(pattern=r"^\d{1,18}$")]
+
+
+class NewJob(Question):
+    """Long work: every item labelled with the best class of a set, or the items of a question, or of ids, as a file."""
+
+    kind: Literal["label", "export"]
+    format: Literal["csv", "parquet", "jsonl", "coco", "yolo", "webdataset", "folders"]
+    reject: Annotated[bool, Field(description="label: no label for items that no class accepts.")] = False
+    ids: Annotated[
+        list[Id] | None, Field(description="export: these items alone.", min_length=1, max_length=MOST_IDS)
+    ] = None
+    view: Literal["matched", "rejected", "below"] = "matched"
+    sort: Literal["score", "margin", "new"] = "score"
+    dedup: Annotated[bool, Field(description="export: one of each group of near-duplicates.")] = False
+    limit: Annotated[int | None, Field(description="export: the first so many.", ge=1)] = None
+    images: Annotated[bool, Field(description="yolo: the images beside their labels.")] = False
+
+
+class JobPath(Model):
+    """Which job."""
+
+    id: str
 
 
 class ItemPath(Model):
@@ -152,14 +186,19 @@ class Url(Model):
     collection: str | None = None
 
 
+def read_set(given: dict[str, Any] | str, stored: Any) -> ClassSet:
+    """A class set as it was sent, or a stored one by its name."""
+    value = stored(given) if isinstance(given, str) else given
+    return value if isinstance(value, ClassSet) else classset.from_json(value)
+
+
 def read_question(question: Question, stored: Any) -> tuple[ClassSet, str | None]:
     """The class set that is asked, and the name of the class. `stored` gives a stored set by name."""
     named = question.class_
     if question.set is not None:
         if named is not None and not isinstance(named, str):
             raise InputError("With a set, class is the name of one of its classes.")
-        value = stored(question.set) if isinstance(question.set, str) else question.set
-        classes = value if isinstance(value, ClassSet) else classset.from_json(value)
+        classes = read_set(question.set, stored)
         names = [c.name for c in classes.classes]
         if named is None and len(names) > 1:
             raise InputError(f"The set holds {len(names)} classes; name one: {', '.join(names)}.")

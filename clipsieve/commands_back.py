@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +22,8 @@ from clipsieve.parts import Parts, print_json
 if TYPE_CHECKING:
     from clipsieve.back.config import Entry
     from clipsieve.back.guard import Policy
-    from clipsieve.back.shelf import Fetch, Served
+    from clipsieve.back.jobs import Jobs
+    from clipsieve.back.shelf import Fetch, Served, Shelf
     from clipsieve.back.stores import Store
     from clipsieve.index.collection import Collection
 
@@ -150,11 +152,13 @@ def back(
     logs.set_up(log_level, log_format, sys.stderr)
     meters = Meters()
     shelf, models = Shelf(), Models(ctx.obj, device, meters.prepared)
+    jobs: list[Jobs] = []  # made in the process that answers
 
     def make_app() -> Any:
         from clipsieve.back.app import create_app
 
         fetch, limits = make_fetch(allow_private_addresses, timeout), Limits(max_results)
+        jobs.append(make_jobs(shelf, state, entries))
         named = entries[0].model if entries else model
         return create_app(
             shelf,
@@ -166,6 +170,7 @@ def back(
             protection=protection,
             models=models.figures,
             page=shown,
+            jobs=jobs[0],
         )
 
     def open_all() -> None:
@@ -174,8 +179,11 @@ def back(
             shelf.load_models()
         if not entries and model is not None:
             models.get(model)  # nothing is served but this, so that it is not ready without
+        jobs[0].start()
 
     def close() -> None:
+        for one in jobs:
+            one.close()
         shelf.close()
         models.close()
 
@@ -270,6 +278,21 @@ def make_store(address: str | None, state: Path | None, entries: Sequence["Entry
         return FolderStore(folder / SETS)
     say("Note: Classifiers that are deployed are forgotten when the service ends; --state or --store keeps them.")
     return MemoryStore()
+
+
+def make_jobs(shelf: "Shelf", state: Path | None, entries: Sequence["Entry"]) -> "Jobs":
+    """The jobs in the state or in the first collection; where neither can be had, in a folder that goes in the end."""
+    from clipsieve import manifest
+    from clipsieve.back.jobs import JOBS, Jobs
+    from clipsieve.back.work import make_work
+
+    folder = state if state is not None else entries[0].folder if entries else None
+    if folder is not None and (state is not None or (folder / manifest.NAME).exists()):
+        try:
+            return Jobs(folder / JOBS, make_work(shelf))
+        except OSError as error:  # it may not be written, or another service has it
+            say(f"Note: {error} Until then jobs and their results go when the service ends.")
+    return Jobs(Path(tempfile.mkdtemp(prefix="clipsieve-jobs-")), make_work(shelf), temporary=True)
 
 
 def read_ratings(folder: Path | None, dim: int) -> dict[int, Any]:

@@ -5,6 +5,8 @@ A part is a Parquet table of id, key, label, score, margin, runner_up, example; 
 
 import csv
 import io
+import json
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -60,7 +62,10 @@ def tables(parts: Path, rows: Rows, only: Collection[str] | None = None) -> Iter
 
 
 def write_table(stream: Iterator[pa.Table], schema: pa.Schema, path: Path, kind: str) -> None:
-    """The rows as one file, "parquet" or "csv"; it appears at once. In CSV, fields are empty where a value is null."""
+    """The rows as one file, "parquet", "csv" or "jsonl"; it appears at once.
+
+    In CSV, fields are empty where a value is null. In JSON lines ids are texts, and an infinite margin is null.
+    """
 
     def write_parquet(file: BinaryIO) -> None:
         with pq.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -75,7 +80,13 @@ def write_table(stream: Iterator[pa.Table], schema: pa.Schema, path: Path, kind:
             lines.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))
         text.detach()  # flushes, and leaves the file open
 
-    write_file(path, write_csv if kind == "csv" else write_parquet)
+    def write_jsonl(file: BinaryIO) -> None:
+        for table in stream:
+            for row in table.to_pylist():
+                finite = {name: None if value == math.inf else value for name, value in row.items()}
+                file.write(json.dumps({**finite, "id": str(row["id"])}, ensure_ascii=False).encode() + b"\n")
+
+    write_file(path, {"csv": write_csv, "jsonl": write_jsonl}.get(kind, write_parquet))
 
 
 def write_directai(stream: Iterator[tuple[list[str], list[str | None], list[str | None] | None]], path: Path) -> None:

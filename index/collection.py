@@ -14,8 +14,8 @@ import numpy as np
 from clipsieve.errors import CollectionReadOnly, InputError, NotFound
 from clipsieve.index import labels_out, query
 from clipsieve.index.duplicates import first_of_near
-from clipsieve.index.examples import Embedding, Templates, unit_rows
-from clipsieve.index.label import Labelling
+from clipsieve.index.examples import Embedded, Embedding, Templates, unit_rows
+from clipsieve.index.label import PART_ROWS, Labelling
 from clipsieve.index.missing import missing_files
 from clipsieve.index.opened import DUPLICATE_COSINE, Opened
 from clipsieve.index.review import Review, review
@@ -82,7 +82,7 @@ def open_collection(
 class Collection:
     """Images that can be asked for. Safe to use from several threads at once; a context manager."""
 
-    def __init__(self, folder: Path, opened: Opened, embedding: Embedding) -> None:
+    def __init__(self, folder: Path, opened: Opened, embedding: Embedding | Embedded) -> None:
         self.folder = folder
         self._opened = opened
         self._embedding = embedding
@@ -359,18 +359,20 @@ class Collection:
         *,
         reject: bool = False,
         progress: Callable[[int], object] | None = None,
+        part_rows: int = PART_ROWS,
     ) -> dict[str | None, int]:
         """Give every item the class of the set that fits it best; how many each class got (None: no class).
 
-        out       a `.parquet` or `.csv` file, or a folder for Parquet parts. Killed, it goes on where it was: until it
-                  is finished the parts of a file lie in a folder beside it
-        reject    give no label to items that no class accepts
-        progress  called with the number of items after each part
+        out        a `.parquet` or `.csv` file, or a folder for Parquet parts. Killed, it goes on where it was: until it
+                   is finished the parts of a file lie in a folder beside it
+        reject     give no label to items that no class accepts
+        progress   called with the number of items after each part; what it raises ends the work as a kill would
+        part_rows  items of a part
         """
         vectors = self.embed(classes)
         work = Labelling(vectors, classes.classes, self._scales(classes, vectors, "image"), reject)
         rows, keys = self._opened.rows("image"), self._opened.keys
-        return labels_out.label_to(rows, work, Path(out), keys, progress=progress)
+        return labels_out.label_to(rows, work, Path(out), keys, part_rows=part_rows, progress=progress)
 
     def embed(self, classes: ClassSet, templates: Templates | Own = "own") -> tuple[ClassVectors, ...]:
         """The examples of a set as vectors, class by class; by default with the set's own templates.
@@ -443,6 +445,15 @@ class Collection:
         with open_writer(self.folder) as writer:
             writer.remove(ids, gone=gone)
         self.refresh()
+
+    def fixed(self, vectors: Sequence[ClassVectors] = ()) -> "Collection":
+        """This commit for work that takes long: it stays, whatever `refresh` brings here. It is not to be closed.
+
+        vectors  the classes that it can be asked for, embedded before by `embed`; it embeds nothing itself
+
+        Where a later commit did away with items, asking for their keys, rows or images is CollectionChanged.
+        """
+        return Collection(self.folder, self._opened, Embedded(vectors, self.model))
 
     def refresh(self) -> bool:
         """Read a newer manifest, if there is one; whether there was."""
@@ -522,7 +533,7 @@ class RankedAnswer:
 
     def hits(self, ranked: Ranked) -> tuple[Hit, ...]:
         """These of the items with their keys and reasons."""
-        return query.make_hits(self._question, self._meta, ranked, self._opened.metadata.keys(ranked.ids))
+        return query.make_hits(self._question, self._meta, ranked, self._opened.keys(ranked.ids))
 
 
 def _chosen(

@@ -148,6 +148,34 @@ class Embedding:
             return self._embedder
 
 
+class Embedded:
+    """Classes that were embedded before, in place of an Embedding: it needs no model, and nothing new can be asked."""
+
+    def __init__(self, vectors: Sequence[ClassVectors], model: ModelId | None) -> None:
+        self.model = model
+        self._vectors = {v.name: v for v in vectors}
+        for v in vectors:
+            if model is not None:
+                model.require(v.model, f"Class {v.name!r}")
+
+    def classes(
+        self, classes: Sequence[MetaClass], templates: Templates, item_vector: Callable[[int | str], Float32]
+    ) -> tuple[ClassVectors, ...]:
+        """Those of these names. InputError for another one."""
+        for c in classes:
+            if c.name not in self._vectors:
+                raise InputError(f"The class {c.name!r} was not embedded before; ask the collection itself.")
+        return tuple(self._vectors[c.name] for c in classes)
+
+    def use(self, embedder: object) -> None:
+        """InputError: there is nothing to embed."""
+        raise InputError("What was embedded before takes no embedder; give it to the collection itself.")
+
+    def upload(self, data: bytes) -> str:
+        """InputError: there is nothing to embed with."""
+        raise InputError("What was embedded before takes no further image; give it to the collection itself.")
+
+
 def embed_classes(
     classes: Sequence[MetaClass],
     model: ModelId,

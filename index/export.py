@@ -1,8 +1,8 @@
-"""What `filter` and `label` leave behind: images as files, links, tars or tables, and lists of them.
+"""What `filter`, `label` and the jobs of the service leave behind: images as files, links or packed, and lists of them.
 
-Everything goes through a stream of records, so that memory does not grow with their number (`coco`, one JSON object,
-excepted). An image whose original is gone is skipped, counted and listed in `skipped.csv`. A file that was there before
-is never overwritten.
+Everything goes through a stream of records, so that memory does not grow with their number (the names in a zip
+excepted). An image whose original is gone is skipped, counted and, in a folder, listed in `skipped.csv`. A file that
+was there before is never overwritten.
 """
 
 import csv
@@ -10,6 +10,8 @@ import io
 import itertools
 import json
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,14 +20,20 @@ from typing import Any, BinaryIO, Literal, get_args
 
 from clipsieve.durable import write_file
 from clipsieve.errors import InputError, NotFound
-from clipsieve.index.packs import write_datasets, write_webdataset
+from clipsieve.index.packs import write_datasets, write_tar, write_webdataset
 from clipsieve.index.records import Images, Record, Tally, safe_name, suffix_of
+from clipsieve.index.zips import write_folders, write_yolo
 from clipsieve.types import Skipped
 
-As = Literal["copy", "link", "list", "webdataset", "datasets", "folders", "coco"]
+As = Literal["copy", "link", "list", "webdataset", "datasets", "folders", "coco", "tar", "zip", "yolo", "yolo-images"]
 """copy, link   the image files under their keys            folders     copies, in one folder per label
-list         .csv, .txt (places alone) or .parquet;        coco        one JSON file, image-level categories
-webdataset   tars of image, caption and JSON               datasets    Parquet that Hugging Face `datasets` loads"""
+list         .csv, .txt (places alone), .parquet, .jsonl   coco        one JSON file, image-level categories
+webdataset   tars of image, caption and JSON               datasets    Parquet that Hugging Face `datasets` loads
+tar          the same in one tar                           zip         folders, in one zip
+yolo         one zip of labels, image-level boxes          yolo-images the same with the images"""
+
+ONE_FILE = ("list", "coco", "tar", "zip", "yolo", "yolo-images")
+LISTS = (".csv", ".txt", ".parquet", ".jsonl")
 
 BATCH = 256
 
@@ -40,7 +48,9 @@ class Exported:
 
 
 def export(records: Iterable[Record], out: Path, kind: As, images: Images, *, note: str = "") -> Exported:
-    """Write the records to `out`, a folder; a file for "list" (its suffix decides, .csv in a folder) and "coco".
+    """Write the records to `out`, a folder; for what is ONE_FILE, a file or a folder to put it into.
+
+    The suffix of a "list" decides what it is; in a folder it is a .csv.
 
     note  goes into the output where there is a place for it: what was asked, or the class set's hash
 
@@ -50,20 +60,30 @@ def export(records: Iterable[Record], out: Path, kind: As, images: Images, *, no
         raise InputError(f"Nothing is known of exporting as {kind!r}; choose one of {', '.join(get_args(As))}.")
     tally = Tally()
     rows = _with_rows(records, images)
-    if kind in ("list", "coco"):
-        path = out if out.suffix else out / ("list.csv" if kind == "list" else "coco.json")
+    if kind in ONE_FILE:
+        name = {"list": "list.csv", "coco": "coco.json", "tar": "images.tar"}.get(kind, "images.zip")
+        path = out if out.suffix else out / name
         if path.exists():
             raise InputError(f"{path} exists already; name another file, or remove it first.")
         suffix = path.suffix.lower()
-        if kind == "list" and suffix not in (".csv", ".txt", ".parquet"):
-            raise InputError(f"{path} does not say which list it is to be; end it in .csv, .txt or .parquet.")
+        if kind == "list" and suffix not in LISTS:
+            raise InputError(f"{path} does not say which list it is to be; end it in one of {', '.join(LISTS)}.")
         path.parent.mkdir(parents=True, exist_ok=True)
 
         def write(file: BinaryIO) -> None:
             if kind == "list":
                 _write_list(file, suffix, rows, tally, note)
+            elif kind == "coco":
+                with tempfile.TemporaryFile(dir=path.parent) as beside:
+                    _write_coco(file, beside, rows, tally, note)
+            elif kind == "tar":
+                write_tar(file, _with_bytes(rows, images, tally), tally, note)
+            elif kind == "zip":
+                write_folders(file, _with_bytes(rows, images, tally), tally)
+            elif kind == "yolo":
+                write_yolo(file, ((record, row, None) for record, row in rows), tally, note)
             else:
-                _write_coco(file, rows, tally, note)
+                write_yolo(file, _with_bytes(rows, images, tally), tally, note)
 
         write_file(path, write)  # whole or not at all, since a path that is taken is refused
         return Exported(tally.written, path, tuple(tally.skipped))
@@ -182,6 +202,11 @@ def _write_list(file: BinaryIO, suffix: str, rows: Iterable[tuple[Record, Row]],
     if suffix == ".parquet":
         _write_parquet(file, lines, tally, note)
         return
+    if suffix == ".jsonl":
+        for line in lines:
+            file.write(json.dumps({**line, "id": str(line["id"])}, default=str, ensure_ascii=False).encode() + b"\n")
+            tally.written += 1
+        return
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = None
     for line in lines:
@@ -190,6 +215,8 @@ def _write_list(file: BinaryIO, suffix: str, rows: Iterable[tuple[Record, Row]],
             writer.writeheader()
         writer.writerow(line)
         tally.written += 1
+    if writer is None:
+        csv.writer(text).writerow(["id", "key", "image"])
     text.detach()  # flushes, and leaves the file open
 
 
@@ -214,32 +241,38 @@ def _write_parquet(file: BinaryIO, lines: Iterator[dict[str, Any]], tally: Tally
             writer.close()
 
 
-def _write_coco(file: BinaryIO, rows: Iterable[tuple[Record, Row]], tally: Tally, note: str) -> None:
-    """Image-level categories: an annotation's box is the whole image. Unlabelled images have no annotation."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+def _write_coco(file: BinaryIO, beside: BinaryIO, rows: Iterable[tuple[Record, Row]], tally: Tally, note: str) -> None:
+    """Image-level categories: an annotation's box is the whole image. Unlabelled images have no annotation.
+
+    beside  where annotations wait until all images are written
+    """
     categories: dict[str, int] = {}
+    annotations = 0
+    file.write(b'{"info": ' + _json({"description": note or "made by clipsieve"}) + b', "images": [')
     for record, row in rows:
         size = {name: int(row[name]) for name in ("width", "height") if row.get(name) is not None}
-        images.append({"id": record.id, "file_name": record.key, **size})
+        file.write((b",\n" if tally.written else b"\n") + _json({"id": record.id, "file_name": record.key, **size}))
         tally.written += 1
         label = record.found.get("label")
         if label is None:
             continue
+        annotations += 1
         category = categories.setdefault(str(label), len(categories) + 1)
-        annotation: dict[str, Any] = {"id": len(annotations) + 1, "image_id": record.id, "category_id": category}
+        annotation: dict[str, Any] = {"id": annotations, "image_id": record.id, "category_id": category}
         if len(size) == 2:
             annotation |= {"bbox": [0, 0, size["width"], size["height"]], "area": size["width"] * size["height"]}
         if record.found.get("score") is not None:
             annotation["score"] = record.found["score"]
-        annotations.append(annotation | {"iscrowd": 0})
-    value = {
-        "info": {"description": note or "made by clipsieve"},
-        "images": images,
-        "annotations": annotations,
-        "categories": [{"id": number, "name": name} for name, number in categories.items()],
-    }
-    file.write(json.dumps(value, ensure_ascii=False).encode())
+        beside.write((b",\n" if annotations > 1 else b"\n") + _json(annotation | {"iscrowd": 0}))
+    file.write(b'], "annotations": [')
+    beside.seek(0)
+    shutil.copyfileobj(beside, file)
+    named = [{"id": number, "name": name} for name, number in categories.items()]
+    file.write(b'], "categories": ' + _json(named) + b"}")
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
 
 
 def _free(path: Path) -> Path:

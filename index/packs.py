@@ -9,7 +9,7 @@ import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from clipsieve.durable import TEMPORARY
 from clipsieve.errors import InputError
@@ -34,18 +34,31 @@ def write_webdataset(out: Path, items: Packed, tally: Tally, note: str) -> None:
         beside = path.with_name(f".{path.name}{TEMPORARY}")
         with tarfile.open(beside, "w") as tar:
             for count, (record, row, data) in enumerate(_from(first, stream), start=1):
-                known = {**row, **record.found, "id": str(record.id)} | ({"note": note} if note else {})
-                parts = {suffix_of(data): data, ".json": json.dumps(known, default=str, ensure_ascii=False).encode()}
-                if row.get("caption"):
-                    parts[".txt"] = str(row["caption"]).encode()
-                for suffix, content in parts.items():
-                    member = tarfile.TarInfo(f"{record.id:09d}{suffix}")
-                    member.size = len(content)
-                    tar.addfile(member, io.BytesIO(content))
+                _add_sample(tar, record, row, data, note)
                 tally.written += 1
                 if count == TAR_ITEMS:
                     break
         beside.replace(path)
+
+
+def write_tar(file: BinaryIO, items: Packed, tally: Tally, note: str) -> None:
+    """The same samples, all in one tar."""
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for record, row, data in items:
+            _add_sample(tar, record, row, data, note)
+            tally.written += 1
+
+
+def _add_sample(tar: tarfile.TarFile, record: Record, row: Mapping[str, Any], data: bytes, note: str) -> None:
+    known = {**row, **record.found, "id": str(record.id)} | ({"note": note} if note else {})
+    parts = {suffix_of(data): data, ".json": json.dumps(known, default=str, ensure_ascii=False).encode()}
+    if row.get("caption"):
+        parts[".txt"] = str(row["caption"]).encode()
+    for suffix, content in parts.items():
+        member = tarfile.TarInfo(f"{record.id:09d}{suffix}")
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    tar.members = []  # type: ignore[attr-defined]  # a million of them would fill the memory
 
 
 def write_datasets(out: Path, items: Packed, tally: Tally, note: str) -> None:

@@ -298,6 +298,22 @@ def test_refresh_sees_what_others_commit(folder: Path) -> None:
         assert [first.id, *(hit.id for hit in stream)][-1] < 300  # what was begun goes on as it began
 
 
+def test_long_work_stays_at_its_commit(folder: Path) -> None:
+    with open_collection(folder, embedder=FAKE) as photos:
+        bus = MetaClass("bus", ["bus"])
+        classes = ClassSet([bus, MetaClass("cat", ["cat"])])
+        before = photos.search(bus, k=5)
+        fixed, count = photos.fixed(photos.embed(classes)), photos.count
+        fill(folder, near(["bus"], 30, seed=5))
+        photos.remove([before.hits[0].id])
+        assert photos.search(bus, k=5).hits != before.hits
+        assert fixed.search(bus, k=5).hits == before.hits
+        assert fixed.items([before.hits[0].id])[0]["key"] == before.hits[0].key
+        assert fixed.count == count
+        with pytest.raises(InputError, match="embedded before"):
+            fixed.search(MetaClass("dog", ["dog"]))
+
+
 def test_an_index_that_stayed_is_not_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
 

@@ -3,8 +3,10 @@ import io
 import json
 import math
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,9 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from clipsieve.errors import InputError, NotFound
+from clipsieve.index import zips
 from clipsieve.index.collection import Collection, open_collection
 from clipsieve.index.export import As, export
-from clipsieve.index.records import Record, hit_records, label_records, safe_name, suffix_of
+from clipsieve.index.records import Record, Tally, hit_records, label_records, safe_name, suffix_of
+from clipsieve.index.zips import write_yolo
 from clipsieve.inference.fake import FakeEmbedder
 from clipsieve.inference.reader import open_source
 from clipsieve.inference.run import embed_collection
@@ -107,6 +111,9 @@ def test_lists(photos: Collection, source: Path, tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "l.parquet")
     assert table["margin"].to_pylist() == [None] * 5
     assert table.schema.metadata[b"note"] == b"all"
+    export(found, tmp_path / "l.jsonl", "list", photos)
+    lines = [json.loads(line) for line in (tmp_path / "l.jsonl").read_text().splitlines()]
+    assert [(line["id"], line["score"]) for line in lines] == [(str(r.id), r.found["score"]) for r in found]
     with pytest.raises(InputError, match="exists"):
         export(found, tmp_path / "l.txt", "list", photos)
     with pytest.raises(InputError, match=r"\.csv"):
@@ -132,6 +139,17 @@ def test_webdataset_comes_back(photos: Collection, tmp_path: Path) -> None:
     (tmp_path / "out" / "1.tar").touch()
     with pytest.raises(InputError, match="empty folder"):
         export(records(photos), tmp_path / "out", "webdataset", photos)
+
+
+def test_one_tar_has_the_samples_of_many(photos: Collection, tmp_path: Path) -> None:
+    assert export(records(photos), tmp_path / "one.tar", "tar", photos).written == 5
+    export(records(photos), tmp_path / "out", "webdataset", photos)
+
+    def members(path: Path) -> dict[str, bytes]:
+        with tarfile.open(path) as tar:
+            return {member.name: tar.extractfile(member).read() for member in tar}
+
+    assert members(tmp_path / "one.tar") == members(tmp_path / "out" / "000000.tar")
 
 
 def test_datasets_comes_back(photos: Collection, tmp_path: Path) -> None:
@@ -165,6 +183,52 @@ def test_labels_as_folders_and_coco(photos: Collection, tmp_path: Path) -> None:
     assert coco["annotations"][0]["bbox"] == [0, 0, 6, 4]
 
 
+def labelled(collection: Collection) -> list[Record]:
+    return [Record(r.id, r.key, {"label": None if r.id == 4 else f'"{r.id % 2}"'}) for r in records(collection)]
+
+
+@pytest.mark.parametrize("kind", ["yolo", "yolo-images"])
+def test_yolo(photos: Collection, source: Path, tmp_path: Path, kind: As) -> None:
+    assert export(labelled(photos), tmp_path / "y.zip", kind, photos, note="asked\nso").written == 5
+    with zipfile.ZipFile(tmp_path / "y.zip") as found:
+        assert found.testzip() is None
+        read = {name: found.read(name) for name in found.namelist()}
+    numbers = {"a": 0, "d e": 1, "sub/b": 0, "sub/deep/c": 1}
+    boxes = {f"labels/{name}.txt": f"{number} 0.5 0.5 1 1\n".encode() for name, number in numbers.items()}
+    boxes["labels/é.txt"] = b""
+    assert {name: data for name, data in read.items() if name.startswith("labels/")} == boxes
+    images = {f"images/{name}": (source / name).read_bytes() for name in files(source) if name != "a.txt"}
+    assert {n: d for n, d in read.items() if n.startswith("images/")} == (images if kind == "yolo-images" else {})
+    described = '# asked so\npath: .\ntrain: images\nval: images\nnames:\n  0: "\\"0\\""\n  1: "\\"1\\""\n'
+    assert read["data.yaml"].decode() == described
+
+
+def test_no_two_images_of_a_zip_share_a_label(tmp_path: Path) -> None:
+    tally = Tally()
+    same: list[Any] = [(Record(i, key, {"label": "x"}), {}, b"") for i, key in enumerate(["a.jpg", "A.png", "b/a.jpg"])]
+    with (tmp_path / "y.zip").open("wb") as file:
+        write_yolo(file, same, tally, "")
+    with zipfile.ZipFile(tmp_path / "y.zip") as found:
+        assert [n for n in found.namelist() if "images" in n] == ["images/a.jpg", "images/A~1.png", "images/b/a.jpg"]
+        assert "labels/A~1.txt" in found.namelist()
+
+
+def test_a_zip_takes_so_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zips, "MOST_ITEMS", 2)
+    many: Any = ((Record(i, f"{i}.jpg", {}), {}, None) for i in range(3))
+    with (tmp_path / "y.zip").open("wb") as file, pytest.raises(InputError, match="another format"):
+        write_yolo(file, many, Tally(), "")
+
+
+def test_folders_in_a_zip(photos: Collection, source: Path, tmp_path: Path) -> None:
+    (source / "sub" / "b.png").unlink()
+    done = export(labelled(photos), tmp_path / "f.zip", "zip", photos)
+    assert (done.written, [s.key for s in done.skipped]) == (4, ["sub/b.png"])
+    with zipfile.ZipFile(tmp_path / "f.zip") as found:
+        assert set(found.namelist()) == {"_0_/a.png", "_1_/sub/deep/c.PNG", "_1_/d e.jpg", "(none)/é.png"}
+        assert found.read("_1_/d e.jpg") == (source / "d e.jpg").read_bytes()
+
+
 def test_thumbnails_stand_in_for_what_is_gone(source: Path, tmp_path: Path) -> None:
     with collect(source, tmp_path / "t", thumbs=True) as photos:
         assert photos.image_bytes(0) == (source / "a.png").read_bytes()
@@ -195,13 +259,15 @@ def test_images_in_tars_with_odd_names(tmp_path: Path, suffix: str) -> None:
 
 def test_a_kind_that_is_not_known(photos: Collection, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="webdataset"):
-        export([], tmp_path / "x", "zip", photos)
+        export([], tmp_path / "x", "rar", photos)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is a file"):
         export([], tmp_path / "file", "copy", photos)
 
 
-@pytest.mark.parametrize("kind", ["copy", "link", "list", "webdataset", "datasets", "folders", "coco"])
+@pytest.mark.parametrize(
+    "kind", ["copy", "link", "list", "webdataset", "datasets", "folders", "coco", "tar", "zip", "yolo"]
+)
 def test_nothing_to_export(photos: Collection, tmp_path: Path, kind: As) -> None:
     assert export([], tmp_path / "out", kind, photos).written == 0
 

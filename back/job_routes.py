@@ -1,0 +1,81 @@
+"""Jobs of /api/v1: begun, watched, cancelled, and their results."""
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Response, send_file
+from flask_openapi import APIBlueprint, Tag
+
+from clipsieve.back import schema
+from clipsieve.back.api import Stored
+from clipsieve.back.jobs import SKIPPED, Job, Jobs
+from clipsieve.back.shelf import Served, Shelf
+from clipsieve.back.work import Task, title_of
+from clipsieve.errors import NotFound
+
+TAG = Tag(name="jobs", description="Long work: labelling a collection, exporting the items of a question.")
+
+MIMETYPES = {
+    "csv": "text/csv",
+    "parquet": "application/vnd.apache.parquet",
+    "jsonl": "application/x-ndjson",
+    "json": "application/json",
+    "tar": "application/x-tar",
+    "zip": "application/zip",
+}
+
+
+def blueprint(shelf: Shelf, jobs: Jobs, stored: Callable[[Served], Stored]) -> APIBlueprint:
+    """The routes. `stored` gets a collection's class sets by name."""
+    routes = APIBlueprint("jobs", __name__, url_prefix="/api/v1", abp_tags=[TAG])
+
+    @routes.post("/jobs", summary="Begin a job")
+    def begin(body: schema.NewJob) -> Any:
+        served = shelf[body.collection]
+        task = Task.of(served.collection, body, stored(served))
+        job = jobs.add(body.kind, served.name, body.format, title_of(body, served.name, task), task.write)
+        return {"id": job.id}, 202, {"Location": f"/api/v1/jobs/{job.id}"}
+
+    @routes.get("/jobs", summary="All jobs, the newest first")
+    def every() -> Any:
+        return {"jobs": [to_json(job) for job in jobs.all()]}
+
+    @routes.get("/jobs/<id>", summary="How far a job is")
+    def one(path: schema.JobPath) -> Any:
+        return to_json(jobs[path.id])
+
+    @routes.delete("/jobs/<id>", summary="Cancel a job, or remove a finished one with its result")
+    def cancel(path: schema.JobPath) -> Any:
+        job = jobs.cancel(path.id)
+        return {"id": path.id, "state": "removed" if job is None else "cancelled"}
+
+    @routes.get("/jobs/<id>/result", summary="What came of a job, as a file")
+    def result(path: schema.JobPath) -> Response:
+        job = jobs[path.id]
+        if job.result is None:
+            raise NotFound(f"The job {job.id} has no result; it is {job.state}.")
+        suffix = job.result.rpartition(".")[2]
+        file = jobs.path(job.id, job.result)
+        return send_file(file, MIMETYPES[suffix], as_attachment=True, download_name=f"{job.title}.{suffix}")
+
+    @routes.get("/jobs/<id>/skipped", summary="The items that a result is without, and why, as CSV")
+    def skipped(path: schema.JobPath) -> Response:
+        job = jobs[path.id]
+        if not job.skipped:
+            raise NotFound(f"The job {job.id} has skipped nothing; it is {job.state}.")
+        return send_file(
+            jobs.path(job.id, SKIPPED), "text/csv", as_attachment=True, download_name=f"{job.title}-skipped.csv"
+        )
+
+    return routes
+
+
+def to_json(job: Job) -> dict[str, Any]:
+    """A job as the page sees it. Times are seconds since 1970; items a second, seconds to go and bytes are numbers."""
+    url = f"/api/v1/jobs/{job.id}"
+    fields = ("id", "kind", "collection", "format", "state", "stage", "done", "total", "rate", "eta_s", "message")
+    return {
+        **{name: getattr(job, name) for name in (*fields, "made", "began", "ended", "items", "bytes", "skipped")},
+        "result_url": None if job.result is None else f"{url}/result",
+        "skipped_url": f"{url}/skipped" if job.skipped else None,
+    }

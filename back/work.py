@@ -1,0 +1,286 @@
+"""What jobs do: label every item of a collection, or write the items of a question as a file.
+
+What is asked is settled when the job is made, examples embedded included: it needs no model later, and a stored set may
+change. What it is asked of is the commit that the job begins with; where a compaction does away with that, it begins
+again.
+"""
+
+import csv
+import dataclasses
+import json
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clipsieve import classset
+from clipsieve.back import schema
+from clipsieve.back.jobs import SKIPPED, Job, Result, Tell, Work
+from clipsieve.back.shelf import Shelf
+from clipsieve.errors import CollectionChanged, InputError, NotFound
+from clipsieve.index.collection import Collection, RankedAnswer
+from clipsieve.index.export import As, export
+from clipsieve.index.label import SCHEMA
+from clipsieve.index.records import Record, hit_records, label_records
+from clipsieve.index.rule import Ranked
+from clipsieve.labels import write_table
+from clipsieve.types import ClassSet, ClassVectors, Int64, ModelId, Skipped
+
+KINDS: dict[str, tuple[str, As]] = {
+    "csv": (".csv", "list"),
+    "parquet": (".parquet", "list"),
+    "jsonl": (".jsonl", "list"),
+    "coco": (".json", "coco"),
+    "yolo": (".zip", "yolo"),
+    "webdataset": (".tar", "tar"),
+    "folders": (".zip", "zip"),
+}
+"""Format -> the result's suffix, and what an export calls it."""
+
+MOST_EXPORTED = 10_000_000
+"""Items of one export: some hundreds of MB while they are found."""
+
+BLOCK = 256
+"""Items after which a job looks whether it is to end."""
+
+LEAST_PART, MOST_PART = 10_000, 1_000_000
+"""Items of a part of a labelling, of which there are about a hundred."""
+
+ATTEMPTS = 3
+
+_TASK, _VECTORS, _IDS = "task.json", "vectors.npz", "ids.npy"
+_OF_LABEL = frozenset({"kind", "format", "collection", "set", "reject"})
+_OF_EXPORT = frozenset({"threshold", "where", "modality", "view", "sort", "dedup", "limit", "images"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """What a job is to do.
+
+    classes  the set to label with, or the one class of a question; None where ids alone say what to export
+    vectors  the same embedded
+    label    what the items of a question are labelled with
+    ids      int64, those to export; None for all that the question finds
+    options  the other fields of the request
+    """
+
+    classes: ClassSet | None
+    vectors: tuple[ClassVectors, ...]
+    label: str | None
+    ids: Int64 | None
+    options: dict[str, Any]
+
+    @classmethod
+    def of(cls, collection: Collection, body: schema.NewJob, stored: Any) -> "Task":
+        """What a request asks. What is wrong with it is said now, not by a job that fails: InputError, NotFound."""
+        if body.format not in schema.FORMATS[body.kind]:
+            raise InputError(f"A job of kind {body.kind!r} writes {', '.join(schema.FORMATS[body.kind])}.")
+        if body.kind == "label":
+            if stray := body.model_fields_set - _OF_LABEL:
+                raise InputError(f"A job that labels takes no {min(stray).rstrip('_')}; it is for an export.")
+            if body.set is None:
+                raise InputError("There is no set to label with; give one.")
+            classes = schema.read_set(body.set, stored)
+            return cls(classes, collection.embed(classes), None, None, {"reject": body.reject})
+        if body.reject:
+            raise InputError("An export takes no reject; it is for a job that labels.")
+        options = body.model_dump(
+            include={"threshold", "where", "modality", "view", "sort", "dedup", "limit", "images"}
+        )
+        ids = None if body.ids is None else np.array(list(dict.fromkeys(map(int, body.ids))), np.int64)
+        if body.set is None and body.class_ is None and ids is not None:
+            return cls(None, (), None, ids, options)
+        whole, name = schema.read_question(body, stored)
+        meta = next(c for c in whole.classes if c.name == name)
+        one = ClassSet([meta], whole.calibration, whole.templates)
+        collection.rank(one, 1, where=body.where, dedup=body.dedup, modality=body.modality)
+        unnamed = isinstance(body.class_, dict) and "name" not in body.class_
+        label = meta.positive[0].text if unnamed and meta.positive[0].text is not None else meta.name
+        return cls(one, collection.embed(one), label, ids, options)
+
+    def write(self, folder: Path) -> None:
+        """Keep it in the job's folder."""
+        model = self.vectors[0].model if self.vectors else None
+        value = {
+            "classes": None if self.classes is None else classset.to_json(self.classes),
+            "model": None if model is None else dataclasses.asdict(model),
+            "label": self.label,
+            "options": self.options,
+        }
+        (folder / _TASK).write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+        sides = {f"{i}{side}": rows for i, v in enumerate(self.vectors) for side, rows in _sides(v)}
+        np.savez(folder / _VECTORS, allow_pickle=False, **cast(Any, sides))
+        if self.ids is not None:
+            np.save(folder / _IDS, self.ids)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Task":
+        """What `write` kept."""
+        value = json.loads((folder / _TASK).read_bytes())
+        classes = None if value["classes"] is None else classset.from_json(value["classes"])
+        with np.load(folder / _VECTORS) as sides:
+            vectors = tuple(
+                ClassVectors(c.name, sides[f"{i}+"], sides[f"{i}-"], ModelId(**value["model"]))
+                for i, c in enumerate(() if classes is None else classes.classes)
+            )
+        ids = np.load(folder / _IDS) if (folder / _IDS).exists() else None
+        return cls(classes, vectors, value["label"], ids, value["options"])
+
+
+def make_work(shelf: Shelf) -> Work:
+    """The work of jobs on these collections."""
+
+    def work(job: Job, folder: Path, tell: Tell) -> Result:
+        task = Task.read(folder)
+        carry_out = _label if job.kind == "label" else _export
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return carry_out(shelf[job.collection].collection.fixed(task.vectors), task, job.format, folder, tell)
+            except CollectionChanged:
+                continue
+        return carry_out(shelf[job.collection].collection.fixed(task.vectors), task, job.format, folder, tell)
+
+    return work
+
+
+def title_of(body: schema.NewJob, collection: str, task: Task) -> str:
+    """What a download is called: the collection, and what was asked of it."""
+    what = "labels" if body.kind == "label" else task.label or "items"
+    return re.sub(r"[^\w.-]+", "-", f"{collection}-{what}").strip("-.")[:100]
+
+
+def part_rows(count: int) -> int:
+    """Items of a part of a labelling; the same for the same collection, so that it can be gone on with."""
+    return min(max(count // 100, LEAST_PART), MOST_PART)
+
+
+def _label(collection: Collection, task: Task, format: str, folder: Path, tell: Tell) -> Result:
+    assert task.classes is not None
+    parts = folder / f"parts-{collection.revision}"
+    for other in folder.glob("parts-*"):
+        if other != parts:  # of another commit
+            shutil.rmtree(other)
+    total, done = collection.count, 0
+    found = len(list(parts.glob("labels_*.parquet")))  # before a restart; they say nothing of the pace
+
+    def labelled(rows: int) -> None:
+        nonlocal done, found
+        done, found = done + rows, found - 1
+        if found < 0:
+            tell("labelling", done, total)
+
+    if not found:
+        tell("labelling", 0, total)
+    size = part_rows(total)
+    collection.label(task.classes, parts, reject=task.options["reject"], progress=labelled, part_rows=size)
+    suffix, kind = KINDS[format]
+    out = folder / f"result{suffix}"
+    if kind == "list":
+        write_table(_told_tables(parts, total, tell), SCHEMA, out, format)
+        return Result(out.name, total)
+    return _write(_told(label_records(parts), total, tell), out, kind, collection, [], "")
+
+
+def _export(collection: Collection, task: Task, format: str, folder: Path, tell: Tell) -> Result:
+    tell("finding", 0, None)
+    suffix, kind = KINDS[format]
+    if kind == "yolo" and task.options["images"]:
+        kind = "yolo-images"
+    skipped: list[Skipped] = []
+    if task.classes is None:
+        ids = cast(Int64, task.ids)[: task.options["limit"]]
+        records, total = _of_ids(collection, ids, skipped), len(ids)
+    else:
+        answer, ranked = _found(collection, task, skipped)
+        records, total = _of_answer(answer, ranked, task.label), len(ranked.ids)
+    out = folder / f"result{suffix}"
+    return _write(_told(records, total, tell), out, kind, collection, skipped, task.label or "")
+
+
+def _found(collection: Collection, task: Task, skipped: list[Skipped]) -> tuple[RankedAnswer, Ranked]:
+    """The items of the question, and of the ids where some are given; of those, what is not among them is skipped."""
+    options = task.options
+    most = MOST_EXPORTED + 1 if task.ids is not None or options["limit"] is None else options["limit"]
+    answer = collection.rank(
+        cast(ClassSet, task.classes),
+        min(most, max(collection.count, 1)),
+        threshold=options["threshold"],
+        where=options["where"],
+        dedup=options["dedup"],
+        modality=options["modality"],
+        view=options["view"],
+        order=options["sort"],
+    )
+    ranked = answer.ranked
+    if len(ranked.ids) > MOST_EXPORTED:
+        raise InputError(f"The question has more than {MOST_EXPORTED:,} items; narrow it, or give a limit.")
+    if task.ids is not None:
+        others = np.setdiff1d(task.ids, ranked.ids)
+        skipped += [Skipped(str(id), "It is no item of the question.") for id in others.tolist()]
+        ranked = ranked.pick(np.flatnonzero(np.isin(ranked.ids, task.ids))[: options["limit"]])
+    return answer, ranked
+
+
+def _of_answer(answer: RankedAnswer, ranked: Ranked, label: str | None) -> Iterator[Record]:
+    for start in range(0, len(ranked.ids), BLOCK):
+        for record in hit_records(answer.hits(ranked.pick(slice(start, start + BLOCK)))):
+            yield dataclasses.replace(record, found={"label": label, **record.found})
+
+
+def _of_ids(collection: Collection, ids: Int64, skipped: list[Skipped]) -> Iterator[Record]:
+    def rows(some: Sequence[int]) -> Iterator[Record]:
+        for row in collection.items(some):
+            yield Record(cast(int, row["id"]), str(row["key"]), {})
+
+    for start in range(0, len(ids), BLOCK):
+        block = ids[start : start + BLOCK].tolist()
+        try:
+            yield from list(rows(block))
+        except NotFound:
+            for id in block:
+                try:
+                    yield from list(rows([id]))
+                except NotFound as error:
+                    skipped.append(Skipped(str(id), str(error)))
+
+
+def _write(
+    records: Iterator[Record], out: Path, kind: As, collection: Collection, skipped: list[Skipped], note: str
+) -> Result:
+    out.unlink(missing_ok=True)  # of a service that was killed before it said so
+    done = export(records, out, kind, collection, note=note)
+    skipped += done.skipped
+    if skipped:
+        with (out.parent / SKIPPED).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("key", "reason"), *((s.key, s.reason) for s in skipped)])
+    return Result(out.name, done.written, len(skipped))
+
+
+def _told(records: Iterator[Record], total: int, tell: Tell) -> Iterator[Record]:
+    """The records, and word of every BLOCK of them."""
+    for done, record in enumerate(records):
+        if done % BLOCK == 0:
+            tell("writing", done, total)
+        yield record
+    tell("writing", total, total)
+
+
+def _told_tables(parts: Path, total: int, tell: Tell) -> Iterator[pa.Table]:
+    tell("writing", 0, total)
+    done = 0
+    for part in sorted(parts.glob("labels_*.parquet")):
+        with pq.ParquetFile(part) as file:
+            for batch in file.iter_batches(LEAST_PART):
+                yield pa.Table.from_batches([batch])
+                done += len(batch)
+                tell("writing", done, total)
+
+
+def _sides(vectors: ClassVectors) -> tuple[tuple[str, Any], ...]:
+    return ("+", vectors.positive), ("-", vectors.negative)
