@@ -1,6 +1,5 @@
 """What browsers get: a built page, or that there is none."""
 
-import json
 import re
 
 import pytest
@@ -150,4 +149,4 @@ def test_front_serves_the_page_alone(folder):
         assert service.ask("/indices-list")[0] == 404
         service.wait_for(re.escape(f"--cors-origins {service.url}"))
         assert service.ask("/", headers={"Host": "evil.example"})[0] == 200  # the same for all who ask
-        assert json.loads(json.dumps(service.ask("/healthz")[2])) == {"status": "ok"}
+        assert service.ask("/healthz")[2] == {"status": "ok"}
