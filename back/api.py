@@ -54,7 +54,7 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored]) ->
     @routes.get("/info", summary="What is served")
     def info() -> Any:
         collections = [_info(shelf[name]) for name in shelf.names]
-        limits = {"results": schema.MOST_RESULTS, "reach": MOST_SEARCHED}
+        limits = {"results": schema.MOST_RESULTS, "reach": MOST_SEARCHED, "marks": schema.MOST_MARKS}
         return {
             "version": clipsieve.__version__,
             "collections": collections,
