@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import typer
 
 from clipsieve import options
-from clipsieve.command import say
 from clipsieve.commands_back import make_policy
 from clipsieve.parts import print_json
 
@@ -52,7 +51,7 @@ def front(
 
     def ready(address: str) -> None:
         logs.log.info("Serving the page at %s", address)
-        say(f"Note: {default_backend} answers it if it is run with --cors-origins {address}, or as the browser has it.")
+        logs.log.info("%s answers it if run with --cors-origins %s, or as the browser has it", default_backend, address)
         if json:
             print_json({"url": address})
             sys.stdout.flush()

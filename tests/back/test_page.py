@@ -141,6 +141,7 @@ def test_what_is_no_page_and_no_address(folder):
             Page(default_backend=address)
 
 
+@pytest.mark.slow
 def test_front_serves_the_page_alone(folder):
     options = ["--default-backend", "http://photos.example:8", "--default-index", "trips", "--page", folder]
     with running(*options, command=("front",)) as service:
