@@ -8,7 +8,8 @@ from flask_openapi import APIBlueprint, Tag
 
 from clipsieve.back import schema
 from clipsieve.back.api import Stored
-from clipsieve.back.jobs import SKIPPED, Job, Jobs
+from clipsieve.back.job import SKIPPED, Job
+from clipsieve.back.jobs import Jobs
 from clipsieve.back.shelf import Served, Shelf
 from clipsieve.back.work import Task, title_of
 from clipsieve.errors import NotFound
@@ -29,7 +30,7 @@ def blueprint(shelf: Shelf, jobs: Jobs, stored: Callable[[Served], Stored]) -> A
     """The routes. `stored` gets a collection's class sets by name."""
     routes = APIBlueprint("jobs", __name__, url_prefix="/api/v1", abp_tags=[TAG])
 
-    @routes.post("/jobs", summary="Begin a job")
+    @routes.post("/jobs", summary="Begin a job", responses={"202": schema.Begun})
     def begin(body: schema.NewJob) -> Any:
         served = shelf[body.collection]
         task = Task.of(served.collection, body, stored(served))

@@ -14,12 +14,11 @@ import shutil
 import threading
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
+from clipsieve.back.job import DAYS, FINISHED, KEPT, SKIPPED, Job, Pace, Result, outdated
 from clipsieve.durable import TEMPORARY, write_file
 from clipsieve.errors import ClipsieveError, CollectionLocked, NotFound, Overloaded, StoreUnavailable
 
@@ -28,65 +27,8 @@ log = logging.getLogger("clipsieve.back")
 JOBS = "jobs"
 """The folder of a collection, or of its state, in which jobs lie."""
 LOCK = "lock"
-SKIPPED = "skipped.csv"
-"""Beside a result: what could not be written, and why."""
 
-KEPT = 50
-DAYS = 7
-"""Finished jobs that are kept, and for how long, each with its result."""
 MOST_WAITING = 100
-
-State = Literal["waiting", "running", "done", "failed", "cancelled"]
-FINISHED = ("done", "failed", "cancelled")
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What became of a job so far. Times are seconds since 1970.
-
-    title    what a download of the result is called, without its suffix
-    stage    what is being done: "finding", "labelling" or "writing"; done and total are items of that
-    rate     items a second
-    message  a sentence where it failed
-    result   the name of the file in the job's folder
-    items    that the result holds
-    skipped  items that could not be written; SKIPPED lists them
-    """
-
-    id: str
-    kind: str
-    collection: str
-    format: str
-    title: str
-    made: float
-    state: State = "waiting"
-    began: float | None = None
-    ended: float | None = None
-    stage: str = ""
-    done: int = 0
-    total: int | None = None
-    rate: float | None = None
-    message: str = ""
-    result: str | None = None
-    bytes: int | None = None
-    items: int | None = None
-    skipped: int = 0
-
-    @property
-    def eta_s(self) -> float | None:
-        """Seconds until the stage is through; None where that is not known."""
-        if self.state != "running" or self.total is None or not self.rate:
-            return None
-        return (self.total - self.done) / self.rate
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What came of the work: a file in the job's folder; the other fields are those of Job."""
-
-    file: str
-    items: int
-    skipped: int = 0
 
 
 class Stopped(Exception):
@@ -98,32 +40,6 @@ Tell = Callable[[str, int, int | None], None]
 
 Work = Callable[[Job, Path, Tell], Result]
 """Does a job whose folder this is. A ClipsieveError or OSError is its failure, in a sentence."""
-
-
-class Pace:
-    """Items a second of a stage, over about the last quarter of a minute."""
-
-    SPACING = 0.25
-
-    def __init__(self) -> None:
-        self._stage = ""
-        self._reports: deque[tuple[float, int]] = deque(maxlen=64)
-
-    def at(self, stage: str, done: int, now: float) -> float | None:
-        """The rate once so many are done; None for a stage that has only begun."""
-        if stage != self._stage:
-            self._stage = stage
-            self._reports.clear()
-        if not self._reports or now - self._reports[-1][0] >= self.SPACING:
-            self._reports.append((now, done))
-        since, before = self._reports[0]
-        return (done - before) / (now - since) if now > since and done > before else None
-
-
-def outdated(jobs: Iterable[Job], now: float) -> list[str]:
-    """The ids of finished jobs that are too old, or too many, to be kept."""
-    finished = sorted((job for job in jobs if job.state in FINISHED), key=lambda job: -(job.ended or job.made))
-    return [job.id for i, job in enumerate(finished) if i >= KEPT or now - (job.ended or job.made) > DAYS * 86_400]
 
 
 class Jobs:
@@ -254,7 +170,7 @@ class Jobs:
             result = self._work(job, self.folder / job.id, tell)
             size = (self.folder / job.id / result.file).stat().st_size
         except Stopped:
-            ended = {"state": "cancelled" if job.id in self._cancelled else "waiting"}
+            ended = {"state": "waiting"}
         except (ClipsieveError, OSError) as error:
             ended = {"state": "failed", "message": str(error)}
             log.warning("Job %s (%s) failed: %s", job.id, job.kind, error)
@@ -265,7 +181,9 @@ class Jobs:
             ended = {"state": "done", "result": result.file, "bytes": size}
             ended |= {"items": result.items, "skipped": result.skipped}
         with self._changed:
-            self._cancelled.discard(job.id)
+            if job.id in self._cancelled:  # even if its work got through: it was said to be
+                self._cancelled.discard(job.id)
+                ended = {"state": "cancelled"}
             if ended["state"] == "waiting":
                 self._set(self._jobs[job.id], state="waiting", rate=None)
             else:
@@ -275,9 +193,12 @@ class Jobs:
         """The job finished; nothing but its result stays."""
         ended = self._set(job, ended=self._clock(), rate=None, **changes)
         log.info("Job %s (%s) is %s", job.id, job.kind, ended.state)
-        for path in (self.folder / job.id).glob("*"):
-            if path.name not in (ended.result, SKIPPED):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with contextlib.suppress(OSError):  # what stays goes with the job
+            for path in (self.folder / job.id).iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name not in (ended.result, SKIPPED):
+                    path.unlink()
         return ended
 
     def _set(self, job: Job, **changes: Any) -> Job:

@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 
 from clipsieve import classset
 from clipsieve.back import schema
-from clipsieve.back.jobs import SKIPPED, Job, Result, Tell, Work
+from clipsieve.back.job import SKIPPED, Job, Result
+from clipsieve.back.jobs import Tell, Work
 from clipsieve.back.shelf import Shelf
 from clipsieve.errors import CollectionChanged, InputError, NotFound
 from clipsieve.index.collection import Collection, RankedAnswer

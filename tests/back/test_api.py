@@ -43,6 +43,7 @@ def test_info(client):
     assert (photos["id"], photos["count"], photos["dim"]) == ("photos", COUNT, DIM)
     assert photos["modalities"] == ["image", "text"]
     assert info["limits"]["results"] == MOST_RESULTS
+    assert "yolo" in info["formats"]["export"]
 
 
 @pytest.mark.parametrize("view", ["matched", "rejected", "below"])

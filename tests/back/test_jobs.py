@@ -20,8 +20,11 @@ import pytest
 from clipsieve.back import jobs as queue
 from clipsieve.back import work
 from clipsieve.back.app import create_app
-from clipsieve.back.jobs import DAYS, KEPT, Job, Jobs, Pace, Result, outdated
+from clipsieve.back.config import entries_of
+from clipsieve.back.job import DAYS, KEPT, Job, Pace, Result, outdated
+from clipsieve.back.jobs import Jobs
 from clipsieve.back.shelf import Served, Shelf
+from clipsieve.commands_back import make_jobs
 from clipsieve.errors import CollectionLocked, InputError, NotFound, Overloaded
 from clipsieve.index.build import build_indices
 from clipsieve.index.collection import open_collection
@@ -111,7 +114,8 @@ def download(client, url):
 
 def searched(client, **body):
     """All the items of a question, as /search pages through them."""
-    hits, page = list[Any](), dict[str, Any](next=None)
+    hits: list[dict[str, Any]] = []
+    page = {"next": None}
     while not hits or page["next"] is not None:
         page = client.post("/api/v1/search", json={**body, "limit": 250, "cursor": page["next"]}).get_json()
         hits += page["hits"]
@@ -387,6 +391,27 @@ def test_a_failure_is_a_sentence(tmp_path):
     jobs.close()
 
 
+def test_an_uploaded_example_is_not_lost_by_a_restart(folder, tmp_path):
+    """Nor is a model needed: what a job asks is embedded when it is made."""
+    shelf = Shelf([Served("photos", open_collection(folder, embedder=FAKE))])
+    jobs = Jobs(tmp_path / "jobs", work.make_work(shelf))  # not started
+    client = create_app(shelf, fetch=lambda url: jpeg(40), jobs=jobs).test_client()
+    image = client.post("/api/v1/fetch", json={"url": "https://example.org/40.jpg"}).get_json()["id"]
+    question = {"class": {"positive": [{"image": image}]}}
+    hits = searched(client, **question)
+    id = begin(client, kind="export", format="csv", **question)
+    jobs.close()
+    shelf.close()
+    shelf = Shelf([Served("photos", open_collection(folder))])
+    jobs = Jobs(tmp_path / "jobs", work.make_work(shelf))
+    jobs.start()
+    client = create_app(shelf, fetch=lambda url: b"", jobs=jobs).test_client()
+    job = ended(client, id)
+    assert [row["id"] for row in in_csv(download(client, job["result_url"]))] == [hit["id"] for hit in hits]
+    jobs.close()
+    shelf.close()
+
+
 # ------------------------------------------------------------------------------------------------------- the queue
 
 
@@ -420,11 +445,25 @@ def test_a_service_that_ends_leaves_its_jobs_to_the_next(tmp_path):
     assert not (tmp_path / "left").exists()
     jobs.start()
     poll(lambda: all(job.state == "done" for job in jobs.all()))
-    assert (jobs[first].ended or 0) <= (jobs[second].ended or -1)
+    assert [job.id for job in sorted(jobs.all(), key=lambda job: job.ended or 0)] == [first, second]
     assert {path.name for path in (tmp_path / first).iterdir()} == {"result.csv"}
     jobs.close()
     jobs = Jobs(tmp_path, write)
     assert (jobs[first].state, jobs.path(first, "result.csv").read_text()) == ("done", "id\n")
+    jobs.close()
+
+
+def test_a_job_that_was_cancelled_too_late_has_no_result(tmp_path):
+    def work(job, folder, tell):
+        jobs.cancel(job.id)
+        return write(job, folder, lambda *_: None)
+
+    (tmp_path / "go").touch()
+    jobs = Jobs(tmp_path, work)
+    job = jobs.add("export", "photos", "csv", "x", lambda folder: None)
+    jobs.start()
+    assert poll(lambda: jobs[job.id].ended and jobs[job.id]).state == "cancelled"
+    assert list((tmp_path / job.id).iterdir()) == []
     jobs.close()
 
 
@@ -473,6 +512,18 @@ def test_the_pace_is_that_of_the_last_reports():
     assert rate == 100
     job = Job("a", "export", "photos", "csv", "x", 0.0, "running", done=50, total=150, rate=rate)
     assert job.eta_s == 1.0
+
+
+def test_where_jobs_are_kept(folder, tmp_path, capsys):
+    entries = entries_of([folder])
+    first = make_jobs(Shelf(), None, entries)
+    second = make_jobs(Shelf(), None, entries)
+    third = make_jobs(Shelf(), tmp_path / "state", entries)
+    assert (first.folder, third.folder) == (folder / "jobs", tmp_path / "state" / "jobs")
+    assert "Another service" in capsys.readouterr().err
+    for jobs in (first, second, third):
+        jobs.close()
+    assert not second.folder.exists()
 
 
 # ------------------------------------------------------------------------------------------------ a real process
