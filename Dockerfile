@@ -25,6 +25,7 @@ ARG TORCH="torch torchvision"
 ARG EXTRAS="cpu,redis"
 RUN python -m venv /opt/clipsieve
 ENV PATH=/opt/clipsieve/bin:$PATH
+# hadolint ignore=DL3013  # any that pyproject.toml allows; TORCH pins one
 RUN pip install --no-cache-dir ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} ${TORCH}
 COPY --from=wheel /wheels /wheels
 RUN pip install --no-cache-dir "$(echo /wheels/*.whl)[${EXTRAS}]"
