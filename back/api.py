@@ -46,20 +46,15 @@ Stored = Callable[[str], ClassSet]
 """A stored class set by its name. NotFound where there is none."""
 
 
-def no_sets(name: str) -> ClassSet:
-    """There is no stored set."""
-    raise NotFound(f"There is no stored set {name!r}.")
-
-
-def blueprint(shelf: Shelf, fetch: Fetch, stored: Stored = no_sets) -> APIBlueprint:
-    """The routes. `fetch` gets what a URL names, `stored` a class set by name."""
+def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored]) -> APIBlueprint:
+    """The routes. `fetch` gets what a URL names, `stored` a collection's class sets by name."""
     routes = APIBlueprint("api", __name__, url_prefix="/api/v1", abp_tags=[TAG])
     answers = Answers()
 
     @routes.get("/info", summary="What is served")
     def info() -> Any:
         collections = [_info(shelf[name]) for name in shelf.names]
-        limits = {"results": schema.MOST_RESULTS, "reach": MOST_SEARCHED}
+        limits = {"results": schema.MOST_RESULTS, "reach": MOST_SEARCHED, "marks": schema.MOST_MARKS}
         return {
             "version": clipsieve.__version__,
             "collections": collections,
@@ -71,12 +66,12 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Stored = no_sets) -> APIBluepr
     @reads
     def search(body: schema.Search) -> Any:
         served = shelf[body.collection]
-        classes, name = schema.read_question(body, stored)
+        classes, name = schema.read_question(body, stored(served))
         start = _start(body.cursor, served)
         answer = answers.get(served, body, classes, name, start + body.limit)
         page = answer.ranked.pick(slice(start, start + body.limit))
         hits = [schema.hit_to_json(hit) for hit in answer.hits(page)]
-        _add_sizes(served, page.ids.tolist(), hits)
+        add_sizes(served, page.ids.tolist(), hits)
         more = len(answer.ranked.ids) > start + body.limit
         return {
             "index_rev": served.collection.revision,
@@ -91,7 +86,7 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Stored = no_sets) -> APIBluepr
     @reads
     def distribution(body: schema.Histogram) -> Any:
         served = shelf[body.collection]
-        classes, name = schema.read_question(body, stored)
+        classes, name = schema.read_question(body, stored(served))
         found = _distribution(served, body, classes, name)
         return schema.distribution_to_json(found)
 
@@ -99,7 +94,7 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Stored = no_sets) -> APIBluepr
     @reads
     def explain(body: schema.Explain) -> Any:
         served = shelf[body.collection]
-        classes, name = schema.read_question(body, stored)
+        classes, name = schema.read_question(body, stored(served))
         explained = served.collection.explain(classes, int(body.id), name=name, modality=body.modality)
         return schema.explained_to_json(*explained)
 
@@ -253,7 +248,7 @@ def _coarser(found: Distribution, bins: int) -> Distribution:
     return dataclasses.replace(found, counts=summed(found.counts), rivalled=summed(found.rivalled), edges=edges)
 
 
-def _add_sizes(served: Served, ids: list[int], hits: list[dict[str, Any]]) -> None:
+def add_sizes(served: Served, ids: list[int], hits: list[dict[str, Any]]) -> None:
     """Width and height, where they are known, and where the small image is."""
     rows = served.collection.items(ids) if {"width", "height"} <= set(served.collection.columns) else [{}] * len(ids)
     for hit, row in zip(hits, rows, strict=True):

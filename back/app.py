@@ -5,25 +5,36 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from flask import Response, g, request
-from flask_openapi import OpenAPI, Tag
+from flask_openapi import APIBlueprint, OpenAPI, Tag
 from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException
 
 import clipsieve
-from clipsieve.back import api, classify, job_routes, knn, logs
+from clipsieve.back import api, classify, job_routes, knn, logs, marks, sets
 from clipsieve.back.classifier import Classifier
 from clipsieve.back.describe import describe
+from clipsieve.back.figures import Figures, ModelFigures, no_models
 from clipsieve.back.guard import for_all
 from clipsieve.back.jobs import Jobs
 from clipsieve.back.meters import Meters
+from clipsieve.back.page import Page, add_page
 from clipsieve.back.protect import Protection, State, protect
 from clipsieve.back.shelf import Fetch, Shelf
 from clipsieve.back.stores import MemoryStore, Store
-from clipsieve.errors import ClipsieveError, Closed, CollectionChanged, InputError, NotFound, Overloaded, TimedOut
+from clipsieve.errors import (
+    ClipsieveError,
+    Closed,
+    CollectionChanged,
+    CollectionReadOnly,
+    InputError,
+    NotFound,
+    Overloaded,
+    TimedOut,
+)
 
 log = logging.getLogger("clipsieve.back")
 
@@ -39,6 +50,8 @@ def create_app(
     embedder: Callable[[], Any] | None = None,
     store: Store | None = None,
     protection: Protection | None = None,
+    models: ModelFigures = no_models,
+    page: Page | None = None,
     jobs: Jobs | None = None,
 ) -> OpenAPI:
     """The service over these collections.
@@ -47,10 +60,28 @@ def create_app(
     embedder    gives the model that images are classified with, when it is first needed; None for no such routes
     store       where deployed classifiers are kept; by default they are forgotten with the service
     protection  who may ask and how much; by default what protects a service on one's own machine
+    models      what the models did, for /metrics
+    page        what / shows; by default that there is no page
     jobs        where long work is done; None for no such routes
     """
     meters = meters or Meters()
+    blueprints = [
+        knn.blueprint(shelf, meters, fetch, limits),
+        api.blueprint(shelf, fetch, sets.stored),
+        sets.blueprint(shelf),
+        marks.blueprint(shelf, sets.stored),
+    ]
+    if jobs is not None:
+        blueprints.append(job_routes.blueprint(shelf, jobs, sets.stored))
+    if embedder is not None:
+        blueprints.append(classify.blueprint(Classifier(embedder), store or MemoryStore(), meters))
     protection = protection or Protection()
+    meters.registry.register(Figures(shelf, protection, models))
+    return assemble(blueprints, page or Page(), meters, protection)
+
+
+def assemble(blueprints: Sequence[APIBlueprint], page: Page, meters: Meters, protection: Protection) -> OpenAPI:
+    """The application of these routes; without any, a page that asks a service elsewhere."""
     app = OpenAPI(
         "clipsieve",
         info={"title": "clipsieve", "version": clipsieve.__version__},
@@ -60,13 +91,10 @@ def create_app(
     )
     app.openapi_version = "3.1.0"
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
-    app.register_api(knn.blueprint(shelf, meters, fetch, limits))
-    app.register_api(api.blueprint(shelf, fetch))
-    if jobs is not None:
-        app.register_api(job_routes.blueprint(shelf, jobs, lambda served: api.no_sets))
-    if embedder is not None:
-        app.register_api(classify.blueprint(Classifier(embedder), store or MemoryStore(), meters))
+    for blueprint in blueprints:
+        app.register_api(blueprint)
     _add_operations(app, meters, protection.state)
+    add_page(app, page)
     shapes: Mapping[str, ErrorAnswer] = {"knn": knn.error_answer, "directai": classify.error_answer}
     protocols = {rule.rule: rule.endpoint.split(".")[0] for rule in app.url_map.iter_rules()}
 
@@ -131,10 +159,7 @@ def create_app(
         if "began" in g:
             meters.in_flight.dec()
 
-    protect(app, protection, lambda sentence, status: shape()(ClipsieveError(sentence), status))
-    gate = protection.gate
-    if gate is not None:
-        meters.waiting.set_function(lambda: gate.waiting)
+    protect(app, protection, lambda sentence, status: shape()(ClipsieveError(sentence), status), meters.refused)
     app.wsgi_app = _one_slash(app.wsgi_app)  # type: ignore[method-assign]
     return app
 
@@ -143,6 +168,8 @@ def status_of(error: ClipsieveError) -> int:
     """The HTTP status that says whose fault it is."""
     if isinstance(error, InputError):
         return 400
+    if isinstance(error, CollectionReadOnly):
+        return 403
     if isinstance(error, Overloaded | TimedOut | Closed | CollectionChanged):
         return 503
     return 404 if isinstance(error, NotFound) else 500
@@ -178,10 +205,6 @@ def _add_operations(app: OpenAPI, meters: Meters, state: State) -> None:
     @app.get("/metrics-summary", summary="Figures for people", tags=tag)
     def metrics_summary() -> Response:
         return Response(meters.summary(), mimetype="text/plain")
-
-    @app.get("/config.json", summary="What clip-retrieval's front asks first", tags=tag)
-    def config() -> Any:
-        return {"defaultBackend": request.host_url, "defaultIndex": "", "urlColumn": "url"}
 
 
 def _sentence(error: HTTPException) -> str:

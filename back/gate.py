@@ -26,6 +26,7 @@ class Gate:
 
     def __init__(self, answering: int, waiting: int, patience: float) -> None:
         self.places = answering + waiting
+        self.most_waiting = waiting
         self._patience = patience
         self._turns = threading.BoundedSemaphore(answering)
         self._lock = threading.Lock()

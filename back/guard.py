@@ -22,12 +22,11 @@ MAX_CONTAINERS = 100_000
 MAX_VALUES = 2_000_000
 """Fields and entries in all: a million ids, and as many fields again."""
 
+REASONS = ("busy", "opening", "host", "origin", "rate", "token", "body", "incomplete")
+"""What a refused request is counted under."""
+
 API_CONTENT = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-PAGE_CONTENT = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
-    "font-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-)
-"""Content-Security-Policy of answers, and of pages."""
+"""Content-Security-Policy of answers; pages have `page_content`."""
 
 CORS_METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:/@,\s]+)(?::(\d{1,5}))?")
@@ -41,9 +40,10 @@ View = TypeVar("View", bound=Callable[..., object])
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is not answered: an HTTP status, and a sentence for whoever asked."""
+    """Why a request is not answered: an HTTP status, one of REASONS, and a sentence for whoever asked."""
 
     status: int
+    reason: str
     sentence: str
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -105,7 +105,9 @@ def check_host(host: str | None, policy: Policy) -> Refusal | None:
     if name == "localhost" or name in policy.hosts or _is_address(name):
         return None
     return Refusal(
-        421, f"The request is addressed to {host!r}, which is not known as a name of this service (--allowed-hosts)."
+        421,
+        "host",
+        f"The request is addressed to {host!r}, which is not known as a name of this service (--allowed-hosts).",
     )
 
 
@@ -115,7 +117,7 @@ def check_origin(origin: str | None, host: str | None, reading: bool, policy: Po
         return None
     if "*" in policy.origins and (reading or policy.write_token is not None):
         return None
-    return Refusal(403, f"Pages of {origin!r} may not ask this service for that (--cors-origins).")
+    return Refusal(403, "origin", f"Pages of {origin!r} may not ask this service for that (--cors-origins).")
 
 
 def is_own(origin: str, host: str | None) -> bool:
@@ -181,12 +183,18 @@ def check_token(authorization: str | None, reading: bool, policy: Policy) -> Ref
     if not may_read:
         error = ', error="invalid_token"' if given else ""
         return Refusal(
-            401, "A token is needed; send it as Authorization: Bearer TOKEN.", {"WWW-Authenticate": realm + error}
+            401,
+            "token",
+            "A token is needed; send it as Authorization: Bearer TOKEN.",
+            {"WWW-Authenticate": realm + error},
         )
     if not (reading or may_write):
         error = ', error="insufficient_scope"'
         return Refusal(
-            403, "This token may read and not write; send the write token.", {"WWW-Authenticate": realm + error}
+            403,
+            "token",
+            "This token may read and not write; send the write token.",
+            {"WWW-Authenticate": realm + error},
         )
     return None
 
@@ -202,10 +210,12 @@ def check_write(method: str, mimetype: str, has_body: bool, origin: str | None, 
     if mimetype == "application/json":
         return None
     if has_body and mimetype != "multipart/form-data":
-        return Refusal(415, "Send this as application/json (the header Content-Type).")
+        return Refusal(415, "body", "Send this as application/json (the header Content-Type).")
     if method == "POST" and origin is None and policy.write_token is None:
         return Refusal(
-            403, "A form or an empty POST is taken with an Origin header, this service's own, or with a token only."
+            403,
+            "origin",
+            "A form or an empty POST is taken with an Origin header, this service's own, or with a token only.",
         )
     return None
 
@@ -213,24 +223,24 @@ def check_write(method: str, mimetype: str, has_body: bool, origin: str | None, 
 def check_body(length: int | None, encoding: str | None, policy: Policy) -> Refusal | None:
     """What the headers say of the body. `length` is None where they do not say."""
     if encoding is not None and encoding.strip().lower() not in ("", "identity"):
-        return Refusal(415, "Packed bodies (Content-Encoding) are not read; send it as it is.")
+        return Refusal(415, "body", "Packed bodies (Content-Encoding) are not read; send it as it is.")
     return too_large(policy) if length is not None and length > policy.max_bytes else None
 
 
 def too_large(policy: Policy) -> Refusal:
     """The body has more bytes than are read."""
-    return Refusal(413, f"The request has more than {policy.max_bytes:,} bytes (--max-request-bytes).")
+    return Refusal(413, "body", f"The request has more than {policy.max_bytes:,} bytes (--max-request-bytes).")
 
 
 def check_json(data: bytes) -> Refusal | None:
     """Whether a JSON body can be parsed at a cost that its size suggests. What is no JSON is for the parser to say."""
     containers = data.count(b"[") + data.count(b"{")
     if containers > MAX_CONTAINERS:
-        return Refusal(400, f"The body has more than {MAX_CONTAINERS:,} lists and objects; send it in parts.")
+        return Refusal(400, "body", f"The body has more than {MAX_CONTAINERS:,} lists and objects; send it in parts.")
     if data.count(b",") > MAX_VALUES or data.count(b'"') > 4 * MAX_VALUES:
-        return Refusal(400, f"The body has more than {MAX_VALUES:,} fields and values; send it in parts.")
+        return Refusal(400, "body", f"The body has more than {MAX_VALUES:,} fields and values; send it in parts.")
     if containers > MAX_DEPTH and _depth(data) > MAX_DEPTH:
-        return Refusal(400, f"The body has more than {MAX_DEPTH} lists and objects within each other.")
+        return Refusal(400, "body", f"The body has more than {MAX_DEPTH} lists and objects within each other.")
     return None
 
 
@@ -239,11 +249,26 @@ def answer_headers(html: bool, policy: Policy) -> dict[str, str]:
     return {
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
-        "Content-Security-Policy": PAGE_CONTENT if html else API_CONTENT,
+        "Content-Security-Policy": page_content(None, own=True) if html else API_CONTENT,
         # A page elsewhere shows our images by <img>, which sends no Origin to tell it by.
         "Cross-Origin-Resource-Policy": "cross-origin" if policy.origins else "same-origin",
         "Cache-Control": "no-store",
     }
+
+
+def page_content(backend: str | None, own: bool) -> str:
+    """Content-Security-Policy of a page.
+
+    backend  the origin that it asks beside its own; None where it asks its own alone
+    own      it is our page; another one shows images from where they lie, and has its styles within its HTML
+    """
+    asked = "'self'" if backend is None else f"'self' {backend}"
+    images = f"{asked} data: blob:" if own else "'self' data: blob: http: https:"
+    styles = "'self'" if own else "'self' 'unsafe-inline'"
+    return (
+        f"default-src 'none'; script-src 'self'; style-src {styles}; img-src {images}; connect-src {asked}; "
+        "font-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    )
 
 
 def _depth(data: bytes) -> int:

@@ -1,24 +1,32 @@
-"""What a service counts and times, for Prometheus: by clip-retrieval's names, and by ours."""
+"""What a service counts and times, for Prometheus: by clip-retrieval's names, and by ours.
+
+What is counted elsewhere anyway, `back/figures.py` reads when it is asked for.
+"""
 
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
+
+import clipsieve
+from clipsieve.back.guard import REASONS
 
 STAGES: Mapping[str, str] = {
     "full_knn_request_time": "a whole /knn-service request",
     "download_time": "fetching an image by URL",
-    "text_clip_inference_time": "embedding a text",
-    "image_clip_inference_time": "embedding an image",
-    "metadata_get_time": "reading metadata",
-    "knn_index_time": "searching the index",
-    "dedup_time": "leaving out duplicates",
-    "safety_time": "leaving out what is flagged",
-    "image_prepro_time": "preparing an image",
-    "text_prepro_time": "preparing a text",
+    "text_clip_inference_time": "embedding a text, with preparing it and waiting for the model",
+    "image_clip_inference_time": "embedding an image, with preparing it and waiting for the model",
+    "metadata_get_time": "reading metadata, with small JPEGs of local images",
+    "knn_index_time": "searching, with leaving out duplicates",
+    "dedup_time": "nothing: duplicates are left out while searching, in knn_index_time",
+    "safety_time": "finding what is flagged; the search leaves it out",
+    "image_prepro_time": "decoding and scaling an image",
+    "text_prepro_time": "tokenizing the texts of a batch",
 }
 """clip-retrieval's names of histograms -> what is timed, in seconds."""
+
+PREPARING = {"image": "image_prepro_time", "text": "text_prepro_time"}
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -41,9 +49,14 @@ class Meters:
         self.in_flight = Gauge(
             "clipsieve_requests_in_flight", "Requests being answered or waiting", registry=self.registry
         )
-        self.waiting = Gauge(
-            "clipsieve_requests_waiting", "Requests on their way in or out, or waiting", registry=self.registry
+        self._refused = Counter(
+            "clipsieve_requests_refused", "Requests refused before their route", ["reason"], registry=self.registry
         )
+        for reason in REASONS:  # at 0 from the start: the first of a kind would be no increase otherwise
+            self._refused.labels(reason)
+        build = Info("clipsieve_build", "What runs", registry=self.registry)
+        build.info({"version": clipsieve.__version__})
+        ProcessCollector(registry=self.registry)
 
     @contextlib.contextmanager
     def time(self, stage: str) -> Iterator[None]:
@@ -53,6 +66,14 @@ class Meters:
             yield
         finally:
             self._stages[stage].observe(time.perf_counter() - start)
+
+    def prepared(self, kind: str, ns: int) -> None:
+        """An image was made ready for a model, or a batch of texts, in so many nanoseconds."""
+        self._stages[PREPARING[kind]].observe(ns / 1e9)
+
+    def refused(self, reason: str) -> None:
+        """A request was refused for one of `guard.REASONS`."""
+        self._refused.labels(reason).inc()
 
     def exposition(self) -> bytes:
         """All figures in Prometheus's text format."""

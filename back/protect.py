@@ -24,8 +24,8 @@ UNCOUNTED = frozenset({"/healthz", "/readyz", "/metrics", "/metrics-summary"})
 """Answered without a place: whoever runs the service asks for them most when it is busy."""
 
 SOON = {"Retry-After": "1"}
-BUSY = Refusal(503, "The service is busy; ask again in a moment.", SOON)
-OPENING = Refusal(503, "The service is opening its collections; ask again in a moment.", SOON)
+BUSY = Refusal(503, "busy", "The service is busy; ask again in a moment.", SOON)
+OPENING = Refusal(503, "opening", "The service is opening its collections; ask again in a moment.", SOON)
 
 _ADMITTED = "clipsieve.admitted"
 
@@ -63,8 +63,11 @@ class Protection:
     state: State = field(default_factory=State)
 
 
-def protect(app: Flask, protection: Protection, answer: Answer) -> None:
-    """Install the protection. What the application does before each request comes first, if it was installed first."""
+def protect(app: Flask, protection: Protection, answer: Answer, count: Callable[[str], None]) -> None:
+    """Install the protection. What the application does before each request comes first, if it was installed first.
+
+    count  told the reason of each refusal
+    """
     policy, gate, deadlines = protection.policy, protection.gate, protection.deadlines
     app.config["MAX_CONTENT_LENGTH"] = policy.max_bytes + 1  # a body in chunks is cut there without a word
     if gate is not None:
@@ -77,13 +80,19 @@ def protect(app: Flask, protection: Protection, answer: Answer) -> None:
         g.has_turn = gate is None or gate.begin()
         return None if g.has_turn else BUSY
 
+    def refuse(refusal: Refusal) -> Response:
+        count(refusal.reason)
+        response = answer(refusal.sentence, refusal.status)
+        response.headers.update(refusal.headers)
+        return response
+
     @app.before_request
     def judge() -> Response | None:
         if _is_preflight():
             refusal, headers = _preflight(policy)
-            return Response("", 200, headers) if refusal is None else _refused(refusal, answer)
+            return Response("", 200, headers) if refusal is None else refuse(refusal)
         refusal = judged()
-        return None if refusal is None else _refused(refusal, answer)
+        return None if refusal is None else refuse(refusal)
 
     @app.after_request
     def say(response: Response) -> Response:
@@ -120,7 +129,7 @@ def _refusal(protection: Protection) -> Refusal | None:
     wait = 0 if protection.rate is None else protection.rate.take(request.remote_addr or "")
     if wait:
         after = {"Retry-After": str(wait)}
-        return Refusal(429, f"You ask more often than is allowed (--rate-limit); ask again in {wait} s.", after)
+        return Refusal(429, "rate", f"You ask more often than is allowed (--rate-limit); ask again in {wait} s.", after)
     refusal = guard.check_token(request.headers.get("Authorization"), reading, policy)
     if refusal is not None:
         return refusal
@@ -139,7 +148,7 @@ def _refusal(protection: Protection) -> Refusal | None:
 def _read(protection: Protection, length: int | None) -> Refusal | None:
     deadlines = protection.deadlines
     late = "" if deadlines is None else f" It has {deadlines.arriving:g} s for that (--timeout)."
-    incomplete = Refusal(408, f"The request did not come in full.{late}")
+    incomplete = Refusal(408, "incomplete", f"The request did not come in full.{late}")
     if deadlines is not None:
         deadlines.body(request.environ["gunicorn.socket"])
     try:
@@ -183,9 +192,3 @@ def _preflight(policy: Policy) -> tuple[Refusal | None, dict[str, str]]:
     host, origin = request.headers.get("Host"), request.headers.get("Origin")
     refusal = guard.check_host(host, policy) or guard.check_origin(origin, host, True, policy)
     return refusal, guard.preflight_headers(request.headers.get("Access-Control-Request-Headers"))
-
-
-def _refused(refusal: Refusal, answer: Answer) -> Response:
-    response = answer(refusal.sentence, refusal.status)
-    response.headers.update(refusal.headers)
-    return response

@@ -3,16 +3,29 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, field_validator
 
 from clipsieve import classset
 from clipsieve.errors import InputError, NotFound
+from clipsieve.marks import Mark
 from clipsieve.types import ClassSet, Distribution, Example, Hit, MetaClass
 
 MOST_RESULTS = 1000
 """Hits of one page."""
 MOST_IDS = 1_000_000
 """Items that a job may be given one by one."""
+
+MOST_MARKS = 10_000
+"""Marks of one request."""
+
+
+def _is_id(text: str) -> str:
+    if int(text) >= 2**63:
+        raise ValueError("ids are whole numbers below 2**63")
+    return text
+
+
+ItemId = Annotated[str, Field(pattern=r"^[0-9]{1,19}$"), AfterValidator(_is_id)]
 
 
 class Model(BaseModel):
@@ -58,7 +71,13 @@ class Histogram(Question):
 class Explain(Question):
     """A question, and the item that is to be explained."""
 
-    id: Annotated[str, Field(pattern=r"^\d{1,19}$")]
+    id: ItemId
+
+
+class Suggest(Question):
+    """A question, and how many items of each kind to suggest."""
+
+    limit: Annotated[int, Field(ge=1, le=MOST_RESULTS)] = 40
 
 
 FORMATS: Mapping[str, tuple[str, ...]] = {
@@ -121,6 +140,51 @@ class ImageQuery(ItemQuery):
         return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 6 else value
 
 
+class SetPath(Model):
+    """Which stored set."""
+
+    id: Annotated[str, Field(description="Its name: letters, digits, dashes and underscores, 64 at most.")]
+
+
+class SetBody(RootModel[dict[str, Any]]):
+    """A class set as files have it, ours or DirectAI's. Fields that are not known are kept."""
+
+
+class TakenBack(Model):
+    """What is no longer said of an item."""
+
+    item: ItemId
+    class_: Annotated[str, Field(alias="class", min_length=1, max_length=1000, description="The class's name.")]
+    verdict: Annotated[
+        Literal["right", "wrong"] | None, Field(description="Taken back only if this is what is said.")
+    ] = None
+    set: Annotated[str | None, Field(max_length=64, description="The stored set that the class is in.")] = None
+
+    def to_mark(self) -> Mark:
+        """As the file has it."""
+        return Mark(int(self.item), self.class_, self.verdict, self.set)
+
+
+class Said(TakenBack):
+    """What somebody says of an item."""
+
+    verdict: Literal["right", "wrong"]
+
+
+class MarksBody(RootModel[Annotated[list[Said], Field(max_length=MOST_MARKS)]]):
+    """What is said, one after the other."""
+
+
+class TakenBackBody(RootModel[Annotated[list[TakenBack], Field(max_length=MOST_MARKS)]]):
+    """What is no longer said."""
+
+
+class MarksQuery(ItemQuery):
+    """Which marks."""
+
+    class_: Annotated[str | None, Field(alias="class", description="Of this class alone.")] = None
+
+
 class Url(Model):
     """An address of an image."""
 
@@ -151,11 +215,22 @@ def read_question(question: Question, stored: Any) -> tuple[ClassSet, str | None
         raise InputError("class is a name, but there is no set; give the set, or the class itself.")
     if named is None:
         raise InputError("There is no question; give a set or a class.")
-    classes = classset.from_json({"classes": [{"name": "question", **named}]})
-    meta = classes.classes[0]
     # Texts and images meet on a scale alone.
+    classes = classset.from_json({"classes": [{"name": "question", **named}], "calibration": "background"})
+    meta = classes.classes[0]
     mixed = any(e.text is None for e in (*meta.positive, *meta.negative))
     return ClassSet([meta], "background" if mixed else "none"), meta.name
+
+
+def mark_to_json(mark: Mark) -> dict[str, Any]:
+    """A mark; the same fields make one."""
+    return {
+        "item": str(mark.item),
+        "class": mark.class_name,
+        "verdict": mark.verdict,
+        "set": mark.set,
+        "at": mark.at,
+    }
 
 
 def hit_to_json(hit: Hit) -> dict[str, Any]:

@@ -1,15 +1,19 @@
 """The collections that a service serves, by name, each with its own options."""
 
+import contextlib
 import functools
+import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from clipsieve.back.pictures import Pictures, refuse_bombs
-from clipsieve.errors import InputError, NotFound
+from clipsieve.errors import ClipsieveError, CollectionReadOnly, InputError, NotFound, StoreUnavailable
 from clipsieve.index.collection import Collection
+from clipsieve.marks import Marks
 from clipsieve.protocols import TextEmbedder
 from clipsieve.types import Example, Float32, Int64, MetaClass
 
@@ -34,15 +38,44 @@ class Options:
 
 
 class Served:
-    """One collection with its options. Safe to use from several threads at once."""
+    """One collection with its options. Safe to use from several threads at once.
 
-    def __init__(self, name: str, collection: Collection, options: Options | None = None) -> None:
+    state  folder for what people make, in place of the collection's own
+    """
+
+    def __init__(
+        self, name: str, collection: Collection, options: Options | None = None, state: Path | None = None
+    ) -> None:
         self.name = name
         self.collection = collection
         self.options = options or Options()
+        self.kept_in = collection.folder if state is None else state
+        self.marks = Marks(self.kept_in)
         self.pictures = Pictures(collection)
         self._flagged: dict[tuple[str, str], Int64] = {}
         self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def keeping(self) -> Iterator[Path]:
+        """The folder in which class sets and marks are kept, to write there while a `with` lasts.
+
+        CollectionReadOnly where nothing may be written, StoreUnavailable where that fails.
+        """
+        own = self.kept_in == self.collection.folder
+        if own and (self.collection.manifest.read_only or not os.access(self.kept_in, os.W_OK)):
+            raise CollectionReadOnly(
+                f"The collection {self.name!r} may be read, not written; class sets and marks are kept in a folder "
+                "that the service is started with, --state DIR."
+            )
+        try:
+            self.kept_in.mkdir(parents=True, exist_ok=True)
+            yield self.kept_in
+        except ClipsieveError:
+            raise
+        except OSError as error:
+            raise StoreUnavailable(
+                f"Nothing can be kept in {self.kept_in} ({error}); make room, or give another folder with --state."
+            ) from error
 
     def embed_text(self, text: str, multilingual: bool = False) -> Float32:
         """float32 (d,), unit length. InputError where there is no multilingual model."""
@@ -101,6 +134,10 @@ class Shelf:
     def names(self) -> list[str]:
         """What they are called."""
         return list(self._served)
+
+    def __iter__(self) -> Iterator[Served]:
+        """As they are open, without a look for later commits."""
+        return iter(self._served.values())
 
     def __getitem__(self, name: str | None) -> Served:
         """The collection of that name, or the first for None, as of its last commit. NotFound lists the names."""

@@ -37,8 +37,8 @@ from clipsieve.types import Embeddings, Float32, Hit, MetaClass
 from clipsieve.writer import open_writer
 
 DIM, K, PER_FOLDER = 512, 40, 1_000
-SPREAD = 2.0
-"""Of the rows around their centres: so much that an index must visit many lists."""
+SPREAD = 2.2
+"""Of the rows around their centres: so much that an index misses some of the nearest."""
 
 _T = TypeVar("_T")
 

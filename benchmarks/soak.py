@@ -4,9 +4,9 @@
 
 A collection of 600 scenes under the demo model is served by `clipsieve back`. Each client asks, at random: texts,
 vectors and images by clip-retrieval's protocol, pages and distributions by /api/v1, metadata, images; and it sends what
-is wrong: bodies that are no JSON, too large, unknown names, requests that break off half way. Meanwhile images are added
-and removed. It passes if every answer is what the request deserves (200, a 4xx, or 503 with Retry-After), and the memory at
-the end is what it was after the first third. Writes soak.json and soak.png into the folder.
+is wrong: bodies that are no JSON, too large, unknown names, requests that break off. Meanwhile images are added and
+removed. It passes if every answer is what the request deserves (200, a 4xx, or 503 with Retry-After), and the memory is
+at the end what it was after a third. Writes soak.json and soak.png into the folder.
 """
 
 from __future__ import annotations
@@ -227,7 +227,8 @@ def report(record: dict[str, Any]) -> list[str]:
     return [
         f"{len(requests):,} requests of {record['clients']} clients in {record['seconds']:.0f} s, "
         f"{record['changes']} additions and removals meanwhile",
-        f"200: {len(took):,}, p50 {np.median(took) * 1e3:.0f} ms, p99 {np.quantile(took, 0.99) * 1e3:.0f} ms; 503: {busy:,}",
+        f"200: {len(took):,}, p50 {np.median(took) * 1e3:.0f} ms, p99 {np.quantile(took, 0.99) * 1e3:.0f} ms",
+        f"503: {busy:,}",
         f"answers that were not deserved: {dict(wrong(record)) or 'none'}",
         f"memory at the end over that after a third: {growth(record):.3f} (at most {GROWTH})",
         "passed" if passed(record) else "FAILED",

@@ -7,6 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clipsieve.client import (
+        Client,
+        Modality,
+    )
     from clipsieve.errors import (
         ClipsieveError,
         Closed,
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
         ModelUnavailable,
         NotFound,
         Overloaded,
+        ServiceUnavailable,
         StoreUnavailable,
         TimedOut,
     )
@@ -44,6 +49,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ClassSet",
+    "Client",
     "ClipsieveError",
     "Closed",
     "CollectionChanged",
@@ -60,6 +66,7 @@ __all__ = [
     "InputError",
     "MetaClass",
     "MissingExtra",
+    "Modality",
     "ModelId",
     "ModelMismatch",
     "ModelUnavailable",
@@ -68,6 +75,7 @@ __all__ = [
     "Overloaded",
     "QueryResult",
     "Regions",
+    "ServiceUnavailable",
     "StoreUnavailable",
     "TimedOut",
     "__version__",
@@ -79,7 +87,7 @@ def __getattr__(name: str) -> Any:
     if name == "open":
         return import_module("clipsieve.opening").open_collection
     if name in __all__:
-        for module in ("clipsieve.types", "clipsieve.errors"):
+        for module in ("clipsieve.types", "clipsieve.errors", "clipsieve.client"):
             if hasattr(import_module(module), name):
                 return getattr(import_module(module), name)
     raise AttributeError(f"module 'clipsieve' has no attribute {name!r}")

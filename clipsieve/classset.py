@@ -5,7 +5,8 @@
 
 A string is a text; {"image": "17"} an item by id, as a string because JavaScript rounds above 2**53 (a number is read
 too); {"image": "<64 hex digits>"} an uploaded image by content hash. Only "classes", "name" and "positive" must be
-there. A field that is not known is an error, so that a misspelt "treshold" does not pass in silence.
+there. A field that is not known is an error, so that a misspelt "treshold" does not pass in silence; a set that is
+stored keeps such fields, and whoever stored it is told of them.
 
 DirectAI's deploy bodies, with "classifier_configs" or "detector_configs", are read too; there unknown fields are
 ignored, as its server does.
@@ -55,16 +56,21 @@ def to_json(classes: ClassSet) -> dict[str, Any]:
     }
 
 
-def from_json(value: object) -> ClassSet:
-    """The set from parsed JSON, of either dialect. InputError names the field at fault."""
+def from_json(value: object, *, strict: bool = True) -> ClassSet:
+    """The set from parsed JSON, of either dialect. InputError names the field at fault.
+
+    strict  whether a field that is not known is at fault; else it is passed over, see `unknown_fields`
+    """
     body = _object("the class set", value)
     if "classifier_configs" in body:
         return _from_directai_classifier(body)
     if "detector_configs" in body:
         return _from_directai_detector(body)
-    _only_known("the class set", body, _SET_FIELDS)
+    if strict:
+        _only_known("the class set", body, _SET_FIELDS)
+    classes = enumerate(_list("the class set", body, "classes"))
     return ClassSet(
-        [_class_from_json(f"classes[{i}]", c) for i, c in enumerate(_list("the class set", body, "classes"))],
+        [_class_from_json(f"classes[{i}]", one, strict) for i, one in classes],
         calibration=body.get("calibration", "none"),
         templates=_templates_from_json(body.get("templates")),
         nms=body.get("nms"),
@@ -72,9 +78,20 @@ def from_json(value: object) -> ClassSet:
     )
 
 
-def _class_from_json(where: str, value: object) -> MetaClass:
+def unknown_fields(value: Mapping[str, Any]) -> list[str]:
+    """What `from_json` passes over in a set of our own dialect, if not strict: "colour", "classes[0].note"."""
+    if "classifier_configs" in value or "detector_configs" in value:
+        return []
+    found = [name for name in value if name not in _SET_FIELDS]
+    for i, one in enumerate(value["classes"]):
+        found += [f"classes[{i}].{name}" for name in one if name not in _CLASS_FIELDS]
+    return found
+
+
+def _class_from_json(where: str, value: object, strict: bool) -> MetaClass:
     body = _object(where, value)
-    _only_known(where, body, _CLASS_FIELDS)
+    if strict:
+        _only_known(where, body, _CLASS_FIELDS)
     return MetaClass(
         _required(where, body, "name"),
         [_example_from_json(f"{where}.positive", e) for e in _list(where, body, "positive")],

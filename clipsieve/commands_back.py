@@ -66,6 +66,9 @@ def back(
             help="Where deployed classifiers are kept: redis://[USER:PASSWORD@]HOST:PORT/0, by default a folder, sets.",
         ),
     ] = None,
+    page: options.Page = None,
+    default_backend: options.DefaultBackend = "",
+    url_column: options.PageUrlColumn = "url",
     preload: Annotated[
         bool, typer.Option("--preload", help="Load the models at the start, not with the first question.")
     ] = False,
@@ -122,6 +125,8 @@ def back(
     from clipsieve.back.config import entries_of, read_indices_paths
     from clipsieve.back.gate import parse_rate
     from clipsieve.back.knn import Limits
+    from clipsieve.back.meters import Meters
+    from clipsieve.back.page import open_page
     from clipsieve.back.serve import Binding, protection_of, serve
     from clipsieve.back.shelf import Shelf
 
@@ -136,6 +141,7 @@ def back(
     tokens = read_token("READ", read_token_file), read_token("WRITE", write_token_file)
     policy = make_policy(host, allowed_hosts, cors_origins, tokens, parse_size(max_request_bytes))
     binding = Binding(host, port, threads, queue, timeout)
+    shown = open_page(page, default_backend or None, "", url_column)
     protection = protection_of(binding, policy, None if rate_limit is None else parse_rate(rate_limit))
     if not (is_loopback(host) or tokens[0]):
         notes.append(
@@ -144,7 +150,8 @@ def back(
     for note in notes:
         say(f"Note: {note}")
     logs.set_up(log_level, log_format, sys.stderr)
-    shelf, models = Shelf(), Models(ctx.obj, device)
+    meters = Meters()
+    shelf, models = Shelf(), Models(ctx.obj, device, meters.prepared)
     jobs: list[Jobs] = []  # made in the process that answers
 
     def make_app() -> Any:
@@ -156,10 +163,13 @@ def back(
         return create_app(
             shelf,
             fetch=fetch,
+            meters=meters,
             limits=limits,
             embedder=lambda: models.get(named or model_of(shelf[None])),
             store=make_store(store, state, entries),
             protection=protection,
+            models=models.figures,
+            page=shown,
             jobs=jobs[0],
         )
 
@@ -239,9 +249,10 @@ def open_entries(
         raise InputError(f"{flags}: the class {min(unknown)!r} is asked for by nobody; name them safety and violence.")
     served = []
     for entry in entries:
-        collection = _open(entry, load, state, len(entries) > 1)
+        own_state = state / entry.name if state is not None and len(entries) > 1 else state
+        collection = _open(entry, load, own_state)
         options = Options(entry.columns or own, texts, read_ratings(ratings, collection.dim), flagged)
-        served.append(Served(entry.name, collection, options))
+        served.append(Served(entry.name, collection, options, own_state))
     return served
 
 
@@ -309,20 +320,22 @@ def make_fetch(allow_private: bool, timeout: float) -> "Fetch":
     return Fetcher(limits, opt_out=False).fetch
 
 
-def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None, several: bool) -> "Collection":
+def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None) -> "Collection":
     from clipsieve.opening import open_collection
 
-    own = None if state is None else state / entry.name if several else state
-    return open_collection(entry.folder, model=entry.model, state=own, load=lambda name, device="auto": load(name))
+    return open_collection(entry.folder, model=entry.model, state=state, load=lambda name, device="auto": load(name))
 
 
 class Models:
-    """Embedders by name, each made once and for many threads: what they ask for at the same time runs as a batch."""
+    """Embedders by name, each made once and for many threads: what they ask for at the same time runs as a batch.
 
-    def __init__(self, parts: Parts, device: str) -> None:
-        self._parts, self._device = parts, device
+    prepared  told how long images and texts took to prepare, see `clipsieve.inference.batcher`
+    """
+
+    def __init__(self, parts: Parts, device: str, prepared: Callable[[str, int], None]) -> None:
+        self._parts, self._device, self._prepared = parts, device, prepared
         self._made: dict[str, Any] = {}
-        self._batched: list[Any] = []
+        self._batched: dict[str, Any] = {}
         self._lock = threading.Lock()
 
     def get(self, name: str) -> Any:
@@ -333,13 +346,19 @@ class Models:
 
         with self._lock:
             if name not in self._made:
-                one = batched(self._parts.load(name, device=self._device))
+                one = batched(self._parts.load(name, device=self._device), prepared=self._prepared)
                 use_all_processors()
-                self._batched.append(one)
+                self._batched[name] = one
                 self._made[name] = CachedEmbedder(one) if hasattr(one, "embed_texts") else one
             return self._made[name]
 
+    def figures(self) -> dict[str, tuple[Any, Any]]:
+        """Model -> what its batcher counted, and its cache of texts or None. No wait for a model that is loading."""
+        made, batchers = self._made.copy(), self._batched.copy()
+        caches = {name: one.statistics() for name, one in made.items() if one is not batchers[name]}
+        return {name: (one.statistics(), caches.get(name)) for name, one in batchers.items()}
+
     def close(self) -> None:
         """Finish what was asked for, and end the threads."""
-        for one in self._batched:
+        for one in self._batched.values():
             one.close()

@@ -52,7 +52,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def append_line(path: Path, value: Mapping[str, Any], size: int | None = None) -> None:
-    """Append one JSON line, with a checksum of its own, and sync it. Only the folder's writer may call this.
+    """Append one JSON line, with a checksum of its own, and sync it; see `append_lines`."""
+    append_lines(path, [value], size)
+
+
+def append_lines(path: Path, values: Sequence[Mapping[str, Any]], size: int | None = None) -> None:
+    """Append JSON lines, each with a checksum of its own, and sync them together. Only one writer at a time may.
 
     size  bytes of the file that count; what follows is cut off. By default all whole lines: a last one without its
           newline was torn by a crash before anybody was told that it is there
@@ -62,7 +67,7 @@ def append_line(path: Path, value: Mapping[str, Any], size: int | None = None) -
         kept = _whole_lines(path) if size is None else size
         if kept < file.seek(0, os.SEEK_END):
             file.truncate(kept)
-        file.write(_line(value))
+        file.write(b"".join(_line(value) for value in values))
         file.flush()
         os.fsync(file.fileno())
     if new:

@@ -10,6 +10,7 @@
     ├── TimedOut (TimeoutError)                       it was not done in the time that the caller gave
     ├── Closed (RuntimeError)                         what was asked has been closed
     ├── StoreUnavailable (ConnectionError)            where configurations are kept does not answer
+    ├── ServiceUnavailable (ConnectionError)          a service that was to be asked cannot be reached
     └── CollectionError (OSError)                     something about the folder
         ├── CollectionMissing (FileNotFoundError)     there is no collection there
         ├── CollectionDamaged (ValueError)            files and manifest disagree
@@ -73,6 +74,10 @@ class Closed(ClipsieveError, RuntimeError):
 
 class StoreUnavailable(ClipsieveError, ConnectionError):
     """Where deployed configurations are kept cannot be reached, or cannot be written."""
+
+
+class ServiceUnavailable(ClipsieveError, ConnectionError):
+    """The service that a client was to ask cannot be reached at its address."""
 
 
 class CollectionError(ClipsieveError, OSError):

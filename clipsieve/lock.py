@@ -54,7 +54,7 @@ def writer_lock(folder: Path, waiting: Callable[[str], object] | None = None) ->
     try:
         yield
     finally:
-        with _exclusively(path) as file:
+        with exclusively(path) as file:
             if _read(file) == mine:
                 _write(file, {})
 
@@ -67,7 +67,7 @@ def require_free(folder: Path) -> None:
 
 
 def _take(path: Path, mine: dict[str, Any]) -> None:
-    with _exclusively(path) as file:
+    with exclusively(path) as file:
         holder = _read(file)
         if holder and _lives(holder):
             raise CollectionLocked(
@@ -117,7 +117,8 @@ def _started(pid: int) -> str:
 
 
 @contextlib.contextmanager
-def _exclusively(path: Path) -> Iterator[BinaryIO]:
+def exclusively(path: Path) -> Iterator[BinaryIO]:
+    """The file, made if need be, open to one thread of one process at a time. CollectionReadOnly if it may not be."""
     import fcntl  # POSIX only; imported here so that reading a collection works anywhere
 
     try:

@@ -96,3 +96,12 @@ Memory = Annotated[str, typer.Option("--memory", metavar="SIZE", help="What a se
 Device = Annotated[
     str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where the model runs; on a GPU if there is one.")
 ]
+Page = Annotated[
+    Path | None, typer.Option("--page", metavar="DIR", help="Serve this built page, for instance clip-retrieval's.")
+]
+DefaultBackend = Annotated[
+    str, typer.Option("--default-backend", metavar="URL", help="The service that the page asks.")
+]
+PageUrlColumn = Annotated[
+    str, typer.Option("--url-column", metavar="NAME", help="Metadata in which the page finds images' addresses.")
+]

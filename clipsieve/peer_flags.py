@@ -136,7 +136,15 @@ INDEX: Mapping[str, _Meaning] = {
 
 _FOUND_OUT = "it is found out from the collection's folder"
 
+FRONT: Mapping[str, _Meaning] = {
+    "default-backend": _To("--default-backend"),
+    "default-index": _To("--default-index"),
+    "url-column": _To("--url-column"),
+}
+
 BACK: Mapping[str, _Meaning] = {
+    "default-backend": FRONT["default-backend"],
+    "url-column": FRONT["url-column"],
     "clip-model": _To("--model"),
     "columns-to-return": _To("--columns"),
     "enable-hdf5": _Switch(usual=True, note=_FOUND_OUT),
@@ -173,6 +181,7 @@ PEERS: Mapping[str, Mapping[str, _Meaning]] = {
     "end2end": END2END,
     "index": INDEX,
     "back": BACK,
+    "front": FRONT,
     "filter": FILTER,
     "label": LABEL,
 }

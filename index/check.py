@@ -23,6 +23,7 @@ from clipsieve.index.build import clean_indices
 from clipsieve.index.metadata import NAME as CACHE
 from clipsieve.index.stored import ROLES as VECTORS
 from clipsieve.manifest import File, Manifest, Shard
+from clipsieve.marks import Marks
 from clipsieve.whole import files_of, verify
 from clipsieve.writer import Writer, open_writer
 
@@ -65,7 +66,7 @@ def check(folder: str | os.PathLike[str], progress: Callable[[int, int], None] |
     for shard in manifest.shards:
         if shard.rows and not any(file.path in bad for file in shard.files.values()):
             problems += _shard_problems(path, manifest, shard)
-    problems += _manifest_problems(path, manifest)
+    problems += [*_manifest_problems(path, manifest), *_marks_problems(path)]
     return Checked(tuple(problems), len(files), sum(f.size for f in files), manifest.rows)
 
 
@@ -162,6 +163,13 @@ def _manifest_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
         return
     if len(removed) and not 0 <= removed[0] <= removed[-1] < manifest.next_id:
         yield f"removed.jsonl names ids that were never given; the next to be given is {manifest.next_id}."
+
+
+def _marks_problems(folder: Path) -> Iterator[str]:
+    try:
+        Marks(folder).standing()
+    except ClipsieveError as error:
+        yield str(error)
 
 
 def _sift_removed(writer: Writer, removed: File) -> str:

@@ -18,6 +18,7 @@ from clipsieve.index.examples import Embedded, Embedding, Templates, unit_rows
 from clipsieve.index.label import PART_ROWS, Labelling
 from clipsieve.index.missing import missing_files
 from clipsieve.index.opened import DUPLICATE_COSINE, Opened
+from clipsieve.index.review import Review, review
 from clipsieve.index.rule import Question, Ranked, View, first_of_group, settle
 from clipsieve.index.scan import scan_threshold
 from clipsieve.index.stored import Modality
@@ -106,6 +107,16 @@ class Collection:
     def revision(self) -> str:
         """Which commit this reads from: another text after each one that `refresh` brings."""
         return self._opened.revision
+
+    @property
+    def committed(self) -> float | None:
+        """When that commit was made, in seconds since 1970; None for a folder that is not clipsieve's."""
+        return self._opened.committed
+
+    @property
+    def passes(self) -> dict[str, dict[int, int]]:
+        """Modality -> questions answered in one pass over all rows -> such passes since the collection was opened."""
+        return {modality: counts.taken() for modality, counts in self._opened.passes.items()}
 
     @property
     def model(self) -> ModelId | None:
@@ -317,6 +328,29 @@ class Collection:
         rows = self._opened.rows(modality)
         drawn = None if sample is None or sample >= rows.count else rows.sample(sample)
         return query.distribution(asked, rows, drawn, edges)
+
+    def review(
+        self,
+        question: MetaClass | ClassSet,
+        right: Sequence[int] = (),
+        wrong: Sequence[int] = (),
+        limit: int = 40,
+        *,
+        name: str | None = None,
+        threshold: float | None = None,
+        where: str | None = None,
+        modality: Modality = "image",
+    ) -> Review[tuple[Hit, ...]]:
+        """What to ask about next, and what would do as an example; see `Review`. Else asked as `search`.
+
+        right, wrong  ids of items that somebody said are of the class, or are not
+        """
+        classes, meta = _chosen(question, name, "own", None)
+        asked, opened = self._ask(classes, meta, 1, threshold, where, modality), self._opened
+        examples = [e.image for e in (*meta.positive, *meta.negative) if isinstance(e.image, int)]
+        yes, no, known = (np.array(ids, dtype=np.int64) for ids in (right, wrong, examples))
+        found = review(asked, opened.rows(modality), yes, no, known, limit, opened.scan(modality))
+        return found.map(lambda ranked: query.make_hits(asked, meta, ranked, opened.keys(ranked.ids)))
 
     def label(
         self,

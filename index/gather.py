@@ -16,6 +16,24 @@ MOST = 64
 """Questions in a pass: their products outweigh the reading long before, and the first one waits for the last."""
 
 
+class PassCounts:
+    """How many questions the passes answered. Safe to use from several threads at once."""
+
+    def __init__(self) -> None:
+        self._passes: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def add(self, questions: int) -> None:
+        """One more pass."""
+        with self._lock:
+            self._passes[questions] = self._passes.get(questions, 0) + 1
+
+    def taken(self) -> dict[int, int]:
+        """Questions in a pass -> such passes, as they stand."""
+        with self._lock:
+            return dict(sorted(self._passes.items()))
+
+
 @dataclass(slots=True, eq=False)
 class _Waiting:
     question: Question
@@ -26,10 +44,14 @@ class _Waiting:
 
 
 class GatheredScan:
-    """Scans of the same rows, joined. Safe to use from several threads at once, which is what it is for."""
+    """Scans of the same rows, joined. Safe to use from several threads at once, which is what it is for.
 
-    def __init__(self, rows: Rows) -> None:
+    counts  what its passes are counted in
+    """
+
+    def __init__(self, rows: Rows, counts: PassCounts | None = None) -> None:
         self._rows = rows
+        self._counts = counts or PassCounts()
         self._lock = threading.Lock()
         self._busy = False
         self._queue: list[_Waiting] = []
@@ -73,6 +95,7 @@ class GatheredScan:
             answers, _ = scan_topk(self._rows, [one.question for one in together])
             for one, ranked in zip(together, answers, strict=True):
                 one.ranked = ranked
+            self._counts.add(len(together))
         except BaseException as error:
             if len(together) == 1:
                 together[0].error = error

@@ -17,7 +17,7 @@ from clipsieve.errors import CollectionChanged, CollectionDamaged, CollectionMis
 from clipsieve.index import bare, costs
 from clipsieve.index.calibrate import SAMPLE, Background
 from clipsieve.index.duplicates import Groups
-from clipsieve.index.gather import GatheredScan
+from clipsieve.index.gather import GatheredScan, PassCounts
 from clipsieve.index.metadata import SqliteMetadata
 from clipsieve.index.originals import Originals
 from clipsieve.index.scan import Rows
@@ -45,6 +45,7 @@ class Opened:
         self.removed = removed
         self.metadata = metadata
         self.originals = Originals(folder, manifest, metadata)
+        self.passes = {modality: PassCounts() for modality in ROLES}
         self._signature = signature
         self._made: dict[tuple[str, str], Any] = {}
         self._lock = threading.RLock()
@@ -96,6 +97,11 @@ class Opened:
         """Another text for each commit."""
         return "-".join(f"{part:x}" for part in self._signature or ())
 
+    @property
+    def committed(self) -> float | None:
+        """When this commit was made, in seconds since 1970; None where the folder does not say."""
+        return None if self._signature is None else self._signature[0] / 1e9
+
     def stale(self) -> bool:
         """Whether the folder has a newer manifest."""
         return signature_of(self.folder) != self._signature
@@ -117,6 +123,7 @@ class Opened:
                     raise
             else:
                 new._keep_indices(self)
+                new.passes = self.passes
                 return new
 
     @property
@@ -150,7 +157,7 @@ class Opened:
 
     def scan(self, modality: str) -> GatheredScan:
         """Answers questions by reading all rows, those of several threads in one pass."""
-        return self._once("scan", modality, lambda: GatheredScan(self.rows(modality)))
+        return self._once("scan", modality, lambda: GatheredScan(self.rows(modality), self.passes[modality]))
 
     @property
     def groups(self) -> Groups:

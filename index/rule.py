@@ -321,6 +321,16 @@ def join(parts: Sequence[Ranked]) -> Ranked:
     return Ranked(*(np.concatenate(column) for column in zip(*fields, strict=True)))
 
 
+def weigh(compiled: Compiled, ids: Int64, vectors: Float32) -> Ranked:
+    """P, N and the examples behind them, settled, of all of these items, in the order given; arguments as `judge`."""
+    levels = settle(compiled, vectors)  # (p + q, b)
+    (positive, negative), (best, worst) = compiled.slices[0], maxima(compiled, levels)
+    against = np.full(len(ids), -1, np.int64)
+    if negative.start < negative.stop:
+        against = levels[negative].argmax(axis=0)
+    return Ranked(ids, best[0], worst[0], levels[positive].argmax(axis=0), against)
+
+
 def judge(question: Question, compiled: Compiled, ids: Int64, vectors: Float32) -> Ranked:
     """The rule for one question: those of these items that its view shows, settled, in the order given.
 
@@ -328,11 +338,5 @@ def judge(question: Question, compiled: Compiled, ids: Int64, vectors: Float32) 
     ids       int64 (b,)
     vectors   float32 (b, d)
     """
-    levels = settle(compiled, vectors)  # (p + q, b)
-    (positive, negative), (best, worst) = compiled.slices[0], maxima(compiled, levels)
-    at = np.flatnonzero(belongs(question.view, best[0], worst[0], question.least))
-    behind = levels[positive][:, at].argmax(axis=0)
-    against = np.full(len(at), -1, np.int64)
-    if negative.start < negative.stop:
-        against = levels[negative][:, at].argmax(axis=0)
-    return Ranked(ids[at], best[0, at], worst[0, at], behind, against)
+    weighed = weigh(compiled, ids, vectors)
+    return weighed.pick(np.flatnonzero(belongs(question.view, weighed.best, weighed.worst, question.least)))

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Protocol, Self, overload
+from typing import Any, Protocol, Self, TypeVar, overload
 
 import numpy as np
 from PIL import Image
@@ -23,6 +23,16 @@ from clipsieve.inference.row_queue import Model, RowQueue
 from clipsieve.ordered import processors
 from clipsieve.types import Float32
 
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+Prepared = Callable[[str, int], None]
+"""Told "image" and the nanoseconds that one took to preprocess, or "text" and those that a batch took to tokenize."""
+
+
+def _nobody(kind: str, ns: int) -> None:
+    pass
+
 
 class StagedClip(StagedEmbedder, StagedTextEmbedder, Protocol):
     """Images and texts."""
@@ -30,26 +40,40 @@ class StagedClip(StagedEmbedder, StagedTextEmbedder, Protocol):
 
 @overload
 def batched(
-    embedder: StagedClip, options: BatchOptions | None = None, *, clock: Callable[[], int] = ...
+    embedder: StagedClip,
+    options: BatchOptions | None = None,
+    *,
+    clock: Callable[[], int] = ...,
+    prepared: Prepared = ...,
 ) -> "BatchedEmbedder": ...
 @overload
 def batched(
-    embedder: StagedEmbedder, options: BatchOptions | None = None, *, clock: Callable[[], int] = ...
+    embedder: StagedEmbedder,
+    options: BatchOptions | None = None,
+    *,
+    clock: Callable[[], int] = ...,
+    prepared: Prepared = ...,
 ) -> "BatchedImageEmbedder": ...
 def batched(
-    embedder: StagedEmbedder, options: BatchOptions | None = None, *, clock: Callable[[], int] = time.monotonic_ns
+    embedder: StagedEmbedder,
+    options: BatchOptions | None = None,
+    *,
+    clock: Callable[[], int] = time.monotonic_ns,
+    prepared: Prepared = _nobody,
 ) -> "BatchedImageEmbedder":
     """The embedder for many threads: a BatchedEmbedder if it is a StagedTextEmbedder too.
 
-    clock  nanoseconds, for the statistics and the timeouts
+    clock     nanoseconds, for the statistics and the timeouts
+    prepared  told by the thread that prepared something how long it took
     """
     models: dict[str, Model] = {"image": embedder.embed_tensors}
     options = options or BatchOptions()
+    preprocess = _timed(embedder.preprocess, "image", clock, prepared)
     if isinstance(embedder, StagedTextEmbedder):
-        models["text"] = _texts_or_tokens(embedder)
+        models["text"] = _texts_or_tokens(embedder, _timed(embedder.tokenize, "text", clock, prepared))
         queue = RowQueue(models, embedder.dim, embedder.lanes, options, clock)
-        return BatchedEmbedder(embedder, embedder, queue)
-    return BatchedImageEmbedder(embedder, RowQueue(models, embedder.dim, embedder.lanes, options, clock))
+        return BatchedEmbedder(embedder, embedder, queue, preprocess)
+    return BatchedImageEmbedder(embedder, RowQueue(models, embedder.dim, embedder.lanes, options, clock), preprocess)
 
 
 class BatchedImageEmbedder:
@@ -63,11 +87,12 @@ class BatchedImageEmbedder:
     and raises Overloaded if too much waits, Closed after `close`. A request that fails is alone in that.
     """
 
-    def __init__(self, embedder: StagedEmbedder, queue: RowQueue) -> None:
+    def __init__(self, embedder: StagedEmbedder, queue: RowQueue, preprocess: Callable[[bytes], Tensors]) -> None:
         self.model = embedder.model
         self.dim = embedder.dim
         self.lanes = embedder.lanes
         self._embedder = embedder
+        self._preprocess = preprocess
         self._queue = queue
         self._decoders = ThreadPoolExecutor(queue.options.workers or processors(), "clipsieve-decode")
 
@@ -127,7 +152,7 @@ class BatchedImageEmbedder:
         try:
             for first in range(0, len(images), size):
                 for data in images[begun : first + 2 * size]:
-                    ahead.append(self._decoders.submit(self._embedder.preprocess, data))
+                    ahead.append(self._decoders.submit(self._preprocess, data))
                     begun += 1
                 some = []
                 for position in range(first, min(first + size, len(images))):
@@ -142,8 +167,14 @@ class BatchedImageEmbedder:
 class BatchedEmbedder(BatchedImageEmbedder):
     """A BatchedImageEmbedder that is a StagedTextEmbedder too."""
 
-    def __init__(self, embedder: StagedEmbedder, texts: StagedTextEmbedder, queue: RowQueue) -> None:
-        super().__init__(embedder, queue)
+    def __init__(
+        self,
+        embedder: StagedEmbedder,
+        texts: StagedTextEmbedder,
+        queue: RowQueue,
+        preprocess: Callable[[bytes], Tensors],
+    ) -> None:
+        super().__init__(embedder, queue, preprocess)
         self._texts = texts
 
     def tokenize(self, texts: Sequence[str]) -> list[Tensors]:
@@ -159,13 +190,25 @@ class BatchedEmbedder(BatchedImageEmbedder):
         return self._embed("text", len(texts), lambda _: [texts], timeout, priority)
 
 
-def _texts_or_tokens(embedder: StagedTextEmbedder) -> Model:
+def _timed(
+    prepare: Callable[[_In], _Out], kind: str, clock: Callable[[], int], prepared: Prepared
+) -> Callable[[_In], _Out]:
+    def timed(given: _In) -> _Out:
+        start = clock()
+        made = prepare(given)
+        prepared(kind, clock() - start)
+        return made
+
+    return timed
+
+
+def _texts_or_tokens(embedder: StagedTextEmbedder, tokenize: Callable[[Sequence[str]], list[Tensors]]) -> Model:
     """A batch holds only one of them: they differ in shape."""
 
     # Tokenized here and not by those who ask: a batch costs its tokenizer less than its texts one by one, and of the
     # threads that would do it, each would keep the model from the interpreter's lock.
     def embed(rows: Sequence[Any]) -> Float32:
-        return embedder.embed_texts(rows) if isinstance(rows[0], str) else embedder.embed_tokens(rows)
+        return embedder.embed_tokens(tokenize(rows) if isinstance(rows[0], str) else rows)
 
     return embed
 

@@ -24,7 +24,7 @@ AT_HOME = {
     "transformers": {"inference"},
     "timm": {"inference"},
     "httpcore2": {"inference"},
-    "httpx2": {"inference"},
+    "httpx2": {"inference", "clipsieve/client.py"},
     "faiss": {"index"},
     "flask": {"back"},
     "redis": {"back"},

@@ -162,6 +162,9 @@ def test_an_image_is_an_example_by_upload_and_by_url(folder):
     photos = shelf[None].collection
     classes = ClassSet([MetaClass("q", [Example(image=uploaded)])], "background")
     assert [h["id"] for h in hits] == [str(h.id) for h in photos.search(classes, k=5).hits]
+    mixed = post(client, "/search", **{"class": {"positive": ["bus", {"image": uploaded}]}}, limit=5)["hits"]
+    classes = ClassSet([MetaClass("q", ["bus", Example(image=uploaded)])], "background")
+    assert [h["id"] for h in mixed] == [str(h.id) for h in photos.search(classes, k=5).hits]
     assert "404" in post(client, "/fetch", 400, url="https://example.org/bad.jpg")["error"]["message"]
     for data in (b"", b"no image"):
         broken = {"data": (io.BytesIO(data), "a.jpg")}

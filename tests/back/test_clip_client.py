@@ -1,10 +1,12 @@
-"""clip-retrieval's own client against a running service."""
+"""clip-retrieval's own client against a running service, and ours beside it."""
 
+import inspect
 import json
 import subprocess
 
 import pytest
 
+from clipsieve import Client
 from clipsieve.inference.embedder import load_embedder
 from clipsieve.inference.reader import open_source
 from clipsieve.inference.run import embed_collection
@@ -12,7 +14,7 @@ from tests.back.service import running
 from tests.inference.pictures import jpeg, write_tree
 
 ASK = """
-import importlib.util, json, sys, types
+import importlib.util, inspect, json, sys, types
 # Its __init__ imports the inference, and with it torch and wandb: the package is entered beside that.
 package = types.ModuleType("clip_retrieval")
 package.__path__ = list(importlib.util.find_spec("clip_retrieval").submodule_search_locations)
@@ -27,6 +29,8 @@ print(json.dumps([
     ask[Modality.IMAGE](embedding_input=vector),
     ask[Modality.TEXT](text="number 3"),
     ClipClient(url=f"{url}/knn-service", indice_name="nobody").query(text="red"),
+    {p.name: None if p.default is p.empty else getattr(p.default, "value", p.default)
+     for f in (ClipClient, ClipClient.query) for p in inspect.signature(f).parameters.values()},
 ]))
 """
 
@@ -41,7 +45,17 @@ def test_its_client_works_unchanged(tmp_path, their_python):
     with running(folder) as service:
         words = [their_python, "-c", ASK, service.url, str(root / "4.jpg")]
         said = subprocess.run(words, input=json.dumps(vector), check=True, capture_output=True, text=True)
-    by_text, by_image, by_vector, by_caption, refused = json.loads(said.stdout)
+        with Client(f"{service.url}/knn-service", "photos", num_images=5) as client:
+            ours = [client.query(text="red"), client.query(image=root / "4.jpg"), client.query(embedding_input=vector)]
+    *theirs, by_caption, refused, signatures = json.loads(said.stdout)
+    by_text, by_image, by_vector = theirs
+    assert ours == theirs
+    assert signatures == {
+        name: getattr(p.default, "value", None if p.default is p.empty else p.default)
+        for function in (Client, Client.query)
+        for name, p in inspect.signature(function).parameters.items()
+        if p.kind is not p.KEYWORD_ONLY
+    }
     assert len(by_text) == 5
     assert set(by_text[0]) == {"image_path", "caption", "image", "id", "similarity"}
     assert by_image[0]["caption"] == "number 4"

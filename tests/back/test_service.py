@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from clipsieve.index.build import build_indices
+from clipsieve.marks import Marks
 from tests.back.made import FAKE, add_items
 from tests.back.redis_server import running_redis
 from tests.back.service import running
@@ -57,6 +58,19 @@ def test_connections_are_kept(service):
         assert (answer.status, answer.read()) == (200, b'["photos"]')
         assert connection.sock is socket
     connection.close()
+
+
+def test_what_people_make_is_kept_beside_the_vectors(service, folder):
+    bus = {"classes": [{"name": "bus", "positive": ["bus"]}]}
+    status, headers, _ = service.ask("/api/v1/sets/vehicles", bus, method="PUT")
+    assert (status, (folder / "sets" / "vehicles.json").exists()) == (201, True)
+    matching = {"If-Match": headers["ETag"]}
+    assert service.ask("/api/v1/sets/vehicles", headers=matching, method="DELETE")[0] == 204
+    marks = [{"item": "3", "class": "bus", "verdict": "wrong"}]
+    assert service.ask("/api/v1/marks", marks)[2] == {"changed": 1}
+    assert [mark.item for mark in Marks(folder).standing()] == [3]
+    assert service.ask("/api/v1/marks", marks, method="DELETE")[2] == {"changed": 1}
+    assert Marks(folder).standing() == []
 
 
 def test_what_a_folder_gets_shows_in_a_running_service(tmp_path):

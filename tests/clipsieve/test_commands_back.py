@@ -3,7 +3,7 @@ import pytest
 from clipsieve.back.config import Entry
 from clipsieve.back.shelf import Served
 from clipsieve.back.stores import FolderStore, MemoryStore
-from clipsieve.commands_back import make_store, model_of
+from clipsieve.commands_back import make_store, model_of, open_entries
 from clipsieve.errors import ModelUnavailable
 from clipsieve.index.collection import open_collection
 from clipsieve.index.peer_export import export_peer
@@ -39,6 +39,21 @@ def test_with_nowhere_to_keep_them_it_is_said_that_they_are_forgotten(peers, tmp
         assert isinstance(make_store(None, None, entries), MemoryStore)
         assert "forgotten when the service ends" in capsys.readouterr().err
     assert not (tmp_path / "peers" / "sets").exists()
+
+
+def test_what_people_make_is_kept_in_the_collection_or_in_the_state_each_in_its_own(own, peers, tmp_path):
+    folders = {one.name: one.collection.folder for one in (own, peers)}
+    state = tmp_path / "s"
+    for wanted, given, where in [
+        (["own"], None, [folders["own"]]),
+        (["own"], state, [state]),
+        (["own", "peers"], state, [state / "own", state / "peers"]),
+    ]:
+        entries = [Entry(name, folders[name]) for name in wanted]
+        served = open_entries(lambda name: FAKE, entries, given, None, None, None, None)
+        assert [one.kept_in for one in served] == where
+        for one in served:
+            one.collection.close()
 
 
 def test_the_model_is_the_collections(own, peers):

@@ -14,11 +14,13 @@ from clipsieve.inference.fake import FakeEmbedder
 from clipsieve.inference.reader import open_source
 from clipsieve.inference.run import embed_collection
 from clipsieve.peer_flags import PEERS
+from tests.clipsieve.test_client import served
 from tests.inference.pictures import jpeg, write_tree
 
 ROOT = Path(__file__).parents[2]
 GROUP: Any = get_command(cli.app)
 COMMANDS = GROUP.commands
+DOCUMENTS = ("architecture", "cli", "python")
 PAGE = (ROOT / "docs" / "cli.md").read_text()
 SECTIONS = dict(re.findall(r"^## (\w[^\n]*)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 
@@ -78,11 +80,25 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
     assert all("looks like red bus" in line for line in printed[:-1])
 
 
+def test_the_python_pages_examples_run(tmp_path, capsys):
+    write_tree(tmp_path / "in", {f"{i}.jpg": jpeg(i) for i in range(24)})
+    embed_collection(open_source(tmp_path / "in"), FakeEmbedder(), tmp_path / "photos")
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+    assert len(snippets) == 3
+    with served(tmp_path / "photos", FakeEmbedder()) as (address, _):
+        for snippet in snippets:
+            assert "http://127.0.0.1:1234" in snippet
+            exec(compile(snippet.replace("http://127.0.0.1:1234", address), "python.md", "exec"), {})
+            assert capsys.readouterr().out
+
+
 def test_the_changelog_has_this_version():
     assert f"## {clipsieve.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/cli.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/cli.md", "docs/python.md"]
+)
 def test_every_file_that_a_document_points_to_is_there(document):
     text = (ROOT / document).read_text()
     for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):

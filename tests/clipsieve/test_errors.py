@@ -40,6 +40,7 @@ def test_str_is_the_sentence(error):
         (errors.TimedOut, TimeoutError),
         (errors.Closed, RuntimeError),
         (errors.StoreUnavailable, ConnectionError),
+        (errors.ServiceUnavailable, ConnectionError),
         (errors.CollectionMissing, FileNotFoundError),
         (errors.CollectionDamaged, ValueError),
         (errors.CollectionLocked, BlockingIOError),

@@ -33,4 +33,4 @@ def test_other_names_do_not():
 def test_importing_is_free():
     code = "import sys, clipsieve; clipsieve.__version__; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"numpy", "pyarrow", "torch", "faiss", "flask"} & set(loaded)
+    assert not {"numpy", "pyarrow", "torch", "faiss", "flask", "httpx2"} & set(loaded)

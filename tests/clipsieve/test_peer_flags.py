@@ -22,6 +22,7 @@ GRAMMARS = {
         ("folder",),
     ),
     "back": Grammar("back", dict.fromkeys(["--indices-paths", "--port", "--model", "--columns"], True), ("folders",)),
+    "front": Grammar("front", dict.fromkeys(["--default-backend", "--default-index", "--url-column"], True)),
     "filter": Grammar(
         "filter",
         {"--dedup": False, "--no-dedup": False}
@@ -65,6 +66,9 @@ def spell(command, words, is_file=lambda name: False):
         ("index", "--embeddings_folder e --index_folder i", "--into i e"),
         ("index", "e --max_index_memory_usage 4G --nb_cores 2", "--memory 4G --threads 2 e"),
         ("index", "e --copy_metadata True --image_subfolder img_emb", "e"),
+        ("front", "--default_backend http://a --default_index=b", "--default-backend http://a --default-index b"),
+        ("front", "--default_backend None --url_column u", "--url-column u"),
+        ("back", "--default_backend None --url_column None", ""),
         ("filter", "--query cat --indice_folder i --output_folder o", "--out o -k 100 i cat"),
         ("filter", "--query cat --output_folder o --indice_folder i --num_results 7", "--out o -k 7 i cat"),
         ("filter", "--query c --output_folder o --indice_folder i --threshold .2", "--out o --threshold .2 -k 100 i c"),

@@ -14,6 +14,7 @@ from clipsieve.inference.fake import FakeEmbedder
 from clipsieve.inference.reader import open_source
 from clipsieve.inference.run import embed_collection
 from clipsieve.manifest import read_manifest
+from clipsieve.marks import Mark, Marks
 from clipsieve.opening import open_collection
 from clipsieve.shards import read_removed, read_thumbs
 from clipsieve.types import MetaClass
@@ -84,6 +85,18 @@ def test_each_kind_of_file_is_named_and_mended(out, root, role, how):
     # A shard that was set aside takes with it that one of its items had been removed.
     assert set(keys) | {"04.jpg"} == {f"{i:02}.jpg" for i in range(20)}
     assert len(keys) == len(set(keys))
+
+
+def test_damaged_marks_are_named_and_left_as_they_are(out):
+    marks = Marks(out)
+    marks.add([Mark(1, "bus", "right"), Mark(2, "bus", "wrong")])
+    assert check(out).problems == ()
+    flip(marks.path)
+    damaged = marks.path.read_bytes()
+    (problem,) = check(out).problems
+    assert "marks.jsonl line" in problem
+    repair(out)
+    assert marks.path.read_bytes() == damaged
 
 
 def test_rows_that_are_no_unit_vectors(out):

@@ -8,7 +8,7 @@ import pytest
 
 from clipsieve.errors import NotFound
 from clipsieve.index import gather
-from clipsieve.index.gather import GatheredScan
+from clipsieve.index.gather import GatheredScan, PassCounts
 from clipsieve.index.rule import Question
 from clipsieve.index.scan import scan_topk
 from tests.index.made import make_class, make_rows, make_vectors
@@ -84,3 +84,19 @@ def test_a_question_that_fails_fails_alone(passes):
     with pytest.raises(NotFound):
         scan(bad)
     assert len(scan(good).ids) == 3
+
+
+def test_passes_are_counted_by_their_questions(passes):
+    counts = PassCounts()
+    scan = GatheredScan(make_rows(make_vectors(50)), counts)
+    question = Question(make_class("c", 1, 0), 3)
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(scan, question)
+        assert passes.begun.wait(30)
+        others = [pool.submit(scan, question) for _ in range(3)]
+        wait_for(lambda: len(scan._queue) == 3)
+        passes.go.set()
+        for one in (first, *others):
+            one.result(30)
+    scan(question)
+    assert counts.taken() == {1: 2, 3: 1}

@@ -1,3 +1,4 @@
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -205,6 +206,16 @@ def test_texts_and_tokens_do_not_share_a_batch():
         expected = FAKE.embed_texts(TEXTS)
         for futures in (tokens, texts):
             np.testing.assert_array_equal(np.concatenate([f.result(PATIENCE) for f in futures]), expected)
+
+
+def test_preparing_is_told_for_each_image_and_each_batch_of_texts():
+    ticks = itertools.count()
+    told = []
+    with batched(FAKE, clock=lambda: next(ticks), prepared=lambda kind, ns: told.append((kind, ns))) as embedder:
+        np.testing.assert_array_equal(embedder.embed_texts(TEXTS), FAKE.embed_texts(TEXTS))
+        np.testing.assert_array_equal(embedder.embed_images(IMAGES[:3]), ROWS[:3])
+    assert [kind for kind, _ in told] == ["text", "image", "image", "image"]
+    assert all(ns >= 1 for _, ns in told)
 
 
 def test_closing_ends_the_threads_and_refuses_what_comes():

@@ -1,0 +1,116 @@
+"""What to look at next, and what to make an example of, now that somebody has said right or wrong of some items.
+
+Worth asking about are the items that the class's examples are most alike, whichever side those are on: the best 1% by
+max(P, N). The smallest margins of a whole collection are between things that look like neither. Of the best, the answer
+for those nearest the decision surface teaches the most (uncertainty sampling: Lewis, Gale, "A sequential algorithm for
+training text classifiers", 1994).
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from clipsieve.index.calibrate import Float64
+from clipsieve.index.query import search
+from clipsieve.index.rule import Question, Ranked, accepted, join, weigh
+from clipsieve.index.scan import Rows
+from clipsieve.types import ClassVectors, Int64
+
+SHARE = 100
+LEAST, MOST = 200, 100_000
+"""Candidates: the best 100th of the items, at least and at most so many."""
+
+CHUNK = 16_384
+"""Candidates whose vectors are held at once."""
+
+Items = TypeVar("Items")
+Others = TypeVar("Others")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Review(Generic[Items]):
+    """What to ask next, and where the class disagrees with what was said.
+
+    doubtful  candidates of which nothing was said, nearest the decision surface first
+    left      how many there are, those not returned counted
+    missed    said to be right and not accepted, farthest from it first: each would do as a positive example
+    mistaken  said to be wrong and accepted, likewise: each would do as a negative example
+    """
+
+    doubtful: Items
+    left: int
+    missed: Items
+    mistaken: Items
+
+    def map(self, make: Callable[[Items], Others]) -> "Review[Others]":
+        """The same of what `make` makes of the items."""
+        return Review(make(self.doubtful), self.left, make(self.missed), make(self.mistaken))
+
+
+def review(
+    question: Question,
+    rows: Rows,
+    right: Int64,
+    wrong: Int64,
+    examples: Int64,
+    limit: int,
+    scan: Callable[[Question], Ranked] | None = None,
+) -> Review[Ranked]:
+    """At most `limit` items of each kind; reads the rows once.
+
+    right, wrong  ids of which that was said; those that are not live are passed over
+    examples      ids of items that are the class's examples already: nothing more is to be asked of them
+    scan          answers by reading all rows, as `scan_topk` does, perhaps for several threads at once
+
+    The question's `only` holds for `doubtful` alone; its k, view and groups are not looked at.
+    """
+    said = np.concatenate([right, wrong, examples])
+    pool = candidates(question, rows, scan)
+    pool = pool[~np.isin(pool, said)]
+    doubtful = weigh_all(question, rows, pool)
+    near = np.abs(signed_distance(question, doubtful))
+    order = np.lexsort((doubtful.ids, -np.maximum(doubtful.best, doubtful.worst), near))
+
+    def disagreeing(ids: Int64, expected: bool) -> Ranked:
+        ids = np.setdiff1d(ids, examples)
+        found = weigh_all(question, rows, ids[rows.has(ids)])
+        found = found.pick(np.flatnonzero(accepted(found.best, found.worst, question.least) != expected))
+        far = signed_distance(question, found) * (1 if expected else -1)
+        return found.pick(np.lexsort((found.ids, far))[:limit])
+
+    return Review(doubtful.pick(order[:limit]), len(pool), disagreeing(right, True), disagreeing(wrong, False))
+
+
+def candidates(question: Question, rows: Rows, scan: Callable[[Question], Ranked] | None = None) -> Int64:
+    """The ids worth asking about, by falling max(P, N), of equals the lower id: a 100th of the question's items."""
+    count = rows.count
+    if question.only is not None:
+        count = int(rows.has(np.unique(question.only)).sum())
+    wanted = min(max(LEAST, math.ceil(count / SHARE)), MOST)
+    vectors = question.vectors
+    both = np.concatenate([vectors.positive, vectors.negative])  # positives first, as the calibration has them
+    alike = ClassVectors(vectors.name, both, vectors.negative[:0], vectors.model)
+    asked = dataclasses.replace(question, vectors=alike, k=wanted, threshold=None, view="matched", groups=None)
+    return search(asked, rows, scan=scan).ranked.ids
+
+
+def weigh_all(question: Question, rows: Rows, ids: Int64) -> Ranked:
+    """The rule's figures of these live items, whatever side they are on, in order."""
+    compiled = question.compile()
+    chunks = [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
+    return join([weigh(compiled, chunk, rows.take(chunk)) for chunk in chunks])
+
+
+def signed_distance(question: Question, ranked: Ranked) -> Float64:
+    """How far inside the class items are, float64 (n,), as levels; 0 at its surface, negative outside.
+
+    The surface is where P = N, or where P is the threshold, whichever is reached first. A class with neither accepts
+    everything and has none: then it is P, so that the items that are least like its examples come first.
+    """
+    best, worst = ranked.best.astype(np.float64), ranked.worst.astype(np.float64)
+    inside = best - np.maximum(worst, question.least)
+    return np.where(np.isposinf(inside), best, inside)

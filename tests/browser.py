@@ -1,0 +1,71 @@
+"""A real browser: Debian's chromium, driven by Playwright."""
+
+import contextlib
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHROMIUM = shutil.which("chromium")
+WORDS = (
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--no-first-run",
+)
+
+
+@dataclass
+class Tab:
+    """A page in the browser, and what went wrong in it so far.
+
+    errors  uncaught exceptions, and what the browser refused a page to do (Content-Security-Policy)
+    failed  addresses that were asked for and not answered, or answered with 4xx or 5xx
+    """
+
+    page: Any
+    errors: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    def note(self, said):
+        """A message on the console."""
+        if "Content Security Policy" in said.text:
+            self.errors.append(said.text)
+
+    def look(self, answer):
+        """An answer that came."""
+        if answer.status >= 400:
+            self.failed.append(answer.url)
+
+    def show(self, name):
+        """Save what it looks like into the folder SCREENSHOTS, if the environment has one."""
+        if folder := os.environ.get("SCREENSHOTS"):
+            self.page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+@contextlib.contextmanager
+def browsing(*words, **context):
+    """A tab of a browser started with these options. Skips where there is no chromium, unless REQUIRE_BROWSER is 1."""
+    if CHROMIUM is None:
+        if os.environ.get("REQUIRE_BROWSER") == "1":
+            pytest.fail("There is no chromium; install it: apt-get install chromium fonts-dejavu-core.")
+        pytest.skip("There is no chromium; REQUIRE_BROWSER=1 makes this a failure.")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*WORDS, *words])
+        page = browser.new_page(viewport={"width": 1280, "height": 720}, **context)
+        page.set_default_timeout(30_000)
+        tab = Tab(page)
+        page.on("pageerror", lambda error: tab.errors.append(str(error)))
+        page.on("console", tab.note)
+        page.on("requestfailed", lambda request: tab.failed.append(request.url))
+        page.on("response", tab.look)
+        try:
+            yield tab
+        finally:
+            browser.close()
