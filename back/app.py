@@ -117,7 +117,7 @@ def create_app(
         meters.requests.labels(route, request.method, str(answer.status_code)).inc()
         seconds = time.perf_counter() - g.began
         meters.seconds.labels(route).observe(seconds)
-        quiet = route in ("/healthz", "/readyz")
+        quiet = route in ("/healthz", "/readyz", "/metrics")
         logs.answered(request.method, request.path, answer.status_code, seconds, request.remote_addr, quiet)
         return answer
 
