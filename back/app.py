@@ -150,7 +150,7 @@ def assemble(blueprints: Sequence[APIBlueprint], page: Page, meters: Meters, pro
         meters.requests.labels(route, request.method, str(answer.status_code)).inc()
         seconds = time.perf_counter() - g.began
         meters.seconds.labels(route).observe(seconds)
-        quiet = route in ("/healthz", "/readyz")
+        quiet = route in ("/healthz", "/readyz", "/metrics")
         logs.answered(request.method, request.path, answer.status_code, seconds, request.remote_addr, quiet)
         return answer
 
