@@ -116,6 +116,7 @@ def main() -> None:
                     "faiss": faiss_rate(index, questions, seconds),
                 }
                 record["windows"].append(window)
+                print(json.dumps(window), flush=True)
             del record["windows"][0]
             record["large"] = [
                 {"ours": large(port, questions[0], n), "theirs": large(theirs, questions[0], n)} for _ in range(rounds)
@@ -243,13 +244,13 @@ def large(port: int, question: Float32, n: int) -> float:
 
 
 def paged(port: int, n: int) -> float:
-    """Microseconds a row of all metadata, in pages of 10,000."""
-    size = min(n, 10_000)
+    """Microseconds a row of metadata, in two pages of 10,000: clip-retrieval's service needs seconds for each."""
+    size = min(n // 2, 10_000)
     start = time.perf_counter()
-    for first in range(0, n, size):
+    for first in range(0, 2 * size, size):
         rows = post(port, "/metadata", json.dumps({"ids": list(range(first, first + size)), "indice_name": "bench"}))
         assert len(rows) == size
-    return (time.perf_counter() - start) / n * 1e6
+    return (time.perf_counter() - start) / (2 * size) * 1e6
 
 
 def overhead(folder: Path, port: int, pid: int, bodies: Path, questions: Float32, seconds: float) -> dict[str, float]:
