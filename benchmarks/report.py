@@ -141,7 +141,7 @@ def growing(record: Record) -> Iterator[Figure]:
     late = statistics.median(seconds["add"][-len(added) :]) / statistics.median(added)
     yield Figure(f"the last of {record['adds']} additions: over the first", late)
     alone = statistics.median(seconds["remove_one"]) * 1000
-    yield Figure("removing one item, until searches know, ms", alone, most=100)
+    yield Figure("removing one item, until searches know, ms", alone, most=50)
     yield Figure(f"removing {record['added']:,} items: over one", share(seconds["remove_many"], seconds["remove_one"]))
     asked = medians(record["question_seconds"])
     first = [r + a for r, a in zip(seconds["refresh"], seconds["ask_after_add"], strict=True)]
