@@ -91,6 +91,10 @@ def back(
     rate_limit: Annotated[
         str | None, typer.Option("--rate-limit", metavar="N/s", help="Of each client's address: 10/s, 600/m, 1000/h.")
     ] = None,
+    memory: Annotated[
+        str,
+        typer.Option("--memory", metavar="SIZE", help="For vectors of a collection without an index; 0: none."),
+    ] = "2G",
     threads: Annotated[int, typer.Option("--threads", help="Requests answered at once.")] = 32,
     queue: Annotated[int, typer.Option("--queue", help="Requests that may wait beyond those.")] = 64,
     timeout: Annotated[
@@ -138,6 +142,7 @@ def back(
         entries = entries_of(folders, model)
     elif indices_paths is not None or model is None or INDICES_PATHS.exists():
         entries, notes = read_indices_paths(indices_paths or INDICES_PATHS, model)
+    row_memory = 0 if memory == "0" else parse_size(memory)
     tokens = read_token("READ", read_token_file), read_token("WRITE", write_token_file)
     policy = make_policy(host, allowed_hosts, cors_origins, tokens, parse_size(max_request_bytes))
     binding = Binding(host, port, threads, queue, timeout)
@@ -174,7 +179,10 @@ def back(
         )
 
     def open_all() -> None:
-        shelf.fill(open_entries(models.get, entries, state, multilingual, columns, ratings, flags))
+        opened = open_entries(models.get, entries, state, multilingual, columns, ratings, flags)
+        for one in opened:
+            one.collection.keep_rows(row_memory)
+        shelf.fill(opened)
         if preload:
             shelf.load_models()
         if not entries and model is not None:

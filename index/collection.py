@@ -465,6 +465,13 @@ class Collection:
             self._refreshing.release()
         return True
 
+    def keep_rows(self, most_bytes: int) -> None:
+        """Hold vectors in memory, as float32, where there is no index and they fit: for those who ask again and again.
+
+        To be called before the first question; they are read anew after each commit.
+        """
+        self._opened.row_memory = most_bytes
+
     def info(self, *, timed: bool = False) -> dict[str, Any]:
         """What the collection holds, as JSON values.
 

@@ -46,6 +46,7 @@ class Opened:
         self.metadata = metadata
         self.originals = Originals(folder, manifest, metadata)
         self.passes = {modality: PassCounts() for modality in ROLES}
+        self.row_memory = 0
         self._signature = signature
         self._made: dict[tuple[str, str], Any] = {}
         self._lock = threading.RLock()
@@ -123,7 +124,7 @@ class Opened:
                     raise
             else:
                 new._keep_indices(self)
-                new.passes = self.passes
+                new.passes, new.row_memory = self.passes, self.row_memory
                 return new
 
     @property
@@ -157,7 +158,7 @@ class Opened:
 
     def scan(self, modality: str) -> GatheredScan:
         """Answers questions by reading all rows, those of several threads in one pass."""
-        return self._once("scan", modality, lambda: GatheredScan(self.rows(modality), self.passes[modality]))
+        return self._once("scan", modality, lambda: GatheredScan(self._scanned(modality), self.passes[modality]))
 
     @property
     def groups(self) -> Groups:
@@ -260,6 +261,12 @@ class Opened:
         if bare.is_manifest(self.manifest):
             return bare.make_rows(self.folder, self._parts(modality))
         return rows_of(self.folder, self.manifest.dim, shards_of(self.manifest, modality), modality, self.removed)
+
+    def _scanned(self, modality: str) -> Rows:
+        """The rows as scans read them: in memory where they are asked for at every question and fit."""
+        rows = self.rows(modality)
+        fits = 4 * rows.dim * (rows.count + len(rows.without)) <= self.row_memory
+        return rows.in_memory() if fits and self.index(modality)[0] is None else rows
 
     def _open_index(self, modality: str) -> tuple[VectorIndex | None, float | None]:
         if bare.is_manifest(self.manifest):

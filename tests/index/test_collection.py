@@ -510,3 +510,15 @@ def test_explain_gives_every_example_its_score(photos: Collection) -> None:
     assert max(positive) - max(negative) == pytest.approx(hit.margin)
     with pytest.raises(NotFound):
         photos.explain(question, 10**6)
+
+
+def test_rows_held_in_memory_answer_the_same(folder: Path) -> None:
+    with open_collection(folder, embedder=FAKE) as plain, open_collection(folder, embedder=FAKE) as held:
+        held.keep_rows(10**9)
+        question = MetaClass("bus", ["bus"], ["truck"])
+        assert held.search(question, k=50).hits == plain.search(question, k=50).hits
+        fill(folder, near(["bus"], 30, 3))
+        assert held.refresh()
+        assert plain.refresh()
+        assert held.search(question, k=300).hits == plain.search(question, k=300).hits
+        assert any(hit.id >= 300 for hit in held.search(question, k=300).hits)
