@@ -21,6 +21,10 @@ from clipsieve.errors import ClipsieveError
 log = logging.getLogger("clipsieve.back")
 
 
+SWITCH_SECONDS = 0.0005
+"""How long a thread that computes in Python may keep the others waiting: SQLite lets go and asks again for each row."""
+
+
 class Messages(Logger):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's own messages, among the service's."""
 
@@ -46,6 +50,7 @@ def worker_class(open_all: Callable[[], None], ready: Callable[[str], None], pro
         failed = False
 
         def run(self) -> None:
+            sys.setswitchinterval(SWITCH_SECONDS)
             for listener in self.sockets:  # a connection is accepted once something comes of it, or after some seconds
                 if hasattr(socket, "TCP_DEFER_ACCEPT"):
                     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
