@@ -26,6 +26,8 @@ from tests.back.service import poll, running, started
 from tests.inference.pictures import jpeg, write_tree
 from tests.inference.webserver import answer, serving
 
+pytestmark = pytest.mark.slow  # each waits for processes
+
 FRONT = "https://front.example"
 QUESTION = {"text": "bus", "modality": "image", "num_images": 3, "indice_name": None}
 
