@@ -106,11 +106,17 @@ class Terminated(ColourEmbedder):
         return super().embed_tensors(batch)
 
 
+# An interrupt may come between the opening of a file and the `with` that closes it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_worker_that_is_told_to_end_commits_what_it_has(run, images, tmp_path):
     words = ["inference.worker", images, tmp_path / "c", *MODEL, "--partitions", 2, "--tasks", "0", "--batch-size", 2]
     said = run(*words, "--no-text", code=130, load=lambda name, **_: Terminated(name))
     assert "Stopped. What was embedded is kept" in said.stderr
-    assert len(stored(tmp_path / "c")) == 6
+    kept = len(stored(tmp_path / "c"))
+    assert kept in (4, 6)  # whole batches; the third one may be made and not yet taken
+    again = json.loads(run(*words, "--no-text", "--json").stdout)["tasks"][0]
+    assert again["embedded"] == 15 - kept
+    assert len(stored(tmp_path / "c")) == 15
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
