@@ -39,7 +39,7 @@ DUPLICATE_COSINE = 0.98
 class Opened:
     """One commit of a collection. Safe to use from several threads at once; parts are made when first asked for.
 
-    row_memory  bytes up to which the float32 rows of a modality without an index are held for scans; 0 for none
+    row_memory  bytes up to which the rows of a modality without an index are held for scans; 0 for none
     """
 
     def __init__(
