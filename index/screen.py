@@ -116,4 +116,7 @@ class Screen:
         return off
 
     def _take(self, at: npt.NDArray[np.intp]) -> Float32:
-        return self._stored[at].astype(np.float32)
+        import torch
+
+        found: Float32 = torch.from_numpy(self._stored[at]).float().numpy()
+        return found
