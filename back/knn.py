@@ -199,6 +199,7 @@ def _found(served: Served, query: Query, vector: Float32, meters: Meters) -> lis
         return []
     with meters.time("safety_time"):
         without = served.flagged(query.flags)
+    timings: dict[str, float] = {}
     with meters.time("knn_index_time"):
         ids, products = served.collection.nearest(
             vector,
@@ -206,7 +207,10 @@ def _found(served: Served, query: Query, vector: Float32, meters: Meters) -> lis
             modality=query.modality,  # type: ignore[arg-type]  # one of the two
             dedup=query.dedup,
             without=without,
+            timings=timings,
         )
+    if query.dedup:
+        meters.took("dedup_time", timings["dedup"])
     named = [{"id": i, "similarity": s} for i, s in zip(ids.tolist(), products.tolist(), strict=True)]
     with meters.time("metadata_get_time"):
         rows = show(served, ids[: query.shown].tolist())
