@@ -122,6 +122,63 @@ def dino_folder(tmp_path_factory):
     return _save(tmp_path_factory.mktemp("dino"), model, processor)
 
 
+def make_sentence_folder(folder, dim):
+    """In the layout of clip-ViT-B-32-multilingual-v1: DistilBERT, the mean of its tokens, a projection."""
+    import torch
+    from safetensors.torch import load_file
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+    from transformers import DistilBertConfig, DistilBertModel
+
+    config = {"dim": 16, "hidden_dim": 16, "n_layers": 1, "n_heads": 2}
+    model = DistilBertModel(DistilBertConfig(vocab_size=len(WORDS), max_position_embeddings=16, **config))
+    _spread(model)
+    inner, whole = folder / "inner", folder / "model"
+    model.save_pretrained(inner)
+    make_tokenizer(["input_ids", "attention_mask"]).save_pretrained(inner)
+    dense = Dense(16, dim, bias=False, activation_function=torch.nn.Identity())
+    modules = [Transformer(str(inner)), Pooling(16, "mean"), dense]
+    SentenceTransformer(modules=modules, device="cpu").save(str(whole), create_model_card=False)
+    # That one was saved by a release of 2021, which called its modules otherwise and pickled their weights.
+    described = json.loads((whole / "modules.json").read_text())
+    for module in described:
+        module["type"] = f"sentence_transformers.models.{module['type'].rsplit('.', 1)[1]}"
+    (whole / "modules.json").write_text(json.dumps(described))
+    pooling = {"word_embedding_dimension": 16, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
+    (whole / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    for weights in (whole / "model.safetensors", whole / "2_Dense" / "model.safetensors"):
+        torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+        weights.unlink()
+    return whole
+
+
+@pytest.fixture(scope="session")
+def sentence_folder(tmp_path_factory):
+    import torch
+
+    torch.manual_seed(5)
+    return make_sentence_folder(tmp_path_factory.mktemp("sentences"), 12)
+
+
+@pytest.fixture(scope="session")
+def mclip_folder(tmp_path_factory):
+    """In the layout of M-CLIP/XLM-Roberta-Large-Vit-B-32; its transformer's configuration in a folder of its own."""
+    import torch
+    from multilingual_clip.Config_MCLIP import MCLIPConfig
+    from multilingual_clip.pt_multilingual_clip import MultilingualCLIP
+    from transformers import XLMRobertaConfig, XLMRobertaModel
+
+    torch.manual_seed(6)
+    base, folder = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("mclip")
+    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = XLMRobertaConfig(vocab_size=len(WORDS), max_position_embeddings=18, pad_token_id=0, **size)
+    XLMRobertaModel(config).save_pretrained(base)
+    model = MultilingualCLIP(MCLIPConfig(modelBase=str(base), transformerDimSize=16, imageDimSize=12))
+    _spread(model)
+    return _save(folder, model, make_tokenizer(["input_ids", "attention_mask"]))
+
+
 @pytest.fixture
 def photos(tmp_path):
     """A folder of ten JPEGs, 00.jpg to 09.jpg, the even ones with a caption."""
