@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from clipsieve.back.shelf import Fetch, Served, Shelf
     from clipsieve.back.stores import Store
     from clipsieve.index.collection import Collection
+    from clipsieve.protocols import TextEmbedder
 
 INDICES_PATHS = Path("indices_paths.json")
 """What clip-retrieval serves where it is told nothing."""
@@ -179,7 +180,8 @@ def back(
         )
 
     def open_all() -> None:
-        opened = open_entries(models.get, entries, state, multilingual, columns, ratings, flags)
+        texts = None if multilingual is None else models.texts(multilingual)
+        opened = open_entries(models.get, entries, state, texts, columns, ratings, flags)
         for one in opened:
             one.collection.keep_rows(row_memory)
         shelf.fill(opened)
@@ -241,17 +243,16 @@ def open_entries(
     load: Callable[[str], Any],
     entries: Sequence["Entry"],
     state: Path | None,
-    multilingual: str | None,
+    texts: "TextEmbedder | None",
     columns: str | None,
     ratings: Path | None,
     flags: Path | None,
 ) -> "list[Served]":
-    """The collections opened. `load` makes the embedder of a name, once."""
+    """The collections opened. `load` makes the embedder of a name, once; `texts` is the multilingual one."""
     from clipsieve.back.shelf import COLUMNS, Options, Served
     from clipsieve.question import read_set
 
     own = COLUMNS if columns is None else tuple(re.findall(r"[^\s,\[\]\"']+", columns))  # clip-retrieval's is a literal
-    texts = None if multilingual is None else load(multilingual)
     flagged = {} if flags is None else {c.name: c for c in read_set(flags).classes}
     if unknown := set(flagged) - {"safety", "violence"}:
         raise InputError(f"{flags}: the class {min(unknown)!r} is asked for by nobody; name them safety and violence.")
@@ -259,6 +260,11 @@ def open_entries(
     for entry in entries:
         own_state = state / entry.name if state is not None and len(entries) > 1 else state
         collection = _open(entry, load, own_state)
+        if texts is not None and texts.dim != collection.dim:
+            raise InputError(
+                f"The model {texts.model.name!r} embeds texts in {texts.dim} dimensions and the collection "
+                f"{entry.name!r} has {collection.dim}; --mclip takes one that was made for the collection's model."
+            )
         options = Options(entry.columns or own, texts, read_ratings(ratings, collection.dim), flagged)
         served.append(Served(entry.name, collection, options, own_state))
     return served
@@ -347,17 +353,27 @@ class Models:
         self._lock = threading.Lock()
 
     def get(self, name: str) -> Any:
-        """The embedder of that name."""
+        """The embedder of that name, of images and of what it takes besides."""
+        return self._get(name, self._parts.load, "embed_images")
+
+    def texts(self, name: str) -> Any:
+        """The embedder of texts of that name, which may be one of texts alone."""
+        return self._get(name, self._parts.load_texts or self._parts.load, "embed_texts")
+
+    def _get(self, name: str, load: Callable[..., Any], does: str) -> Any:
         from clipsieve.inference.batcher import batched
         from clipsieve.inference.embedder import use_all_processors
-        from clipsieve.inference.text_cache import CachedEmbedder
+        from clipsieve.inference.text_cache import CachedEmbedder, TextCache
 
         with self._lock:
-            if name not in self._made:
-                one = batched(self._parts.load(name, device=self._device), prepared=self._prepared)
+            if not hasattr(self._made.get(name), does):
+                one = batched(load(name, device=self._device), prepared=self._prepared)
                 use_all_processors()
                 self._batched[name] = one
-                self._made[name] = CachedEmbedder(one) if hasattr(one, "embed_texts") else one
+                if not hasattr(one, "embed_texts"):
+                    self._made[name] = one
+                else:
+                    self._made[name] = CachedEmbedder(one) if hasattr(one, "embed_images") else TextCache(one)
             return self._made[name]
 
     def figures(self) -> dict[str, tuple[Any, Any]]:

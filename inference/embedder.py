@@ -1,8 +1,7 @@
 """Images and texts to unit vectors, by any CLIP-like model."""
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from PIL import Image
 
-from clipsieve.errors import ClipsieveError, InputError, ModelUnavailable
-from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors, TextCheckpoint, hash_weights
+from clipsieve.errors import InputError, ModelUnavailable
+from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors, TextCheckpoint, fetching, hash_weights
 from clipsieve.inference.decode import MAX_PIXELS, decode
 from clipsieve.inference.lanes import Lanes, find_devices, find_dtype
 from clipsieve.inference.models import ModelName, parse_name
@@ -69,8 +68,10 @@ def load_embedder(name: str, *, device: str = "auto", precision: str = "auto") -
     """
     parsed = parse_name(name)
     devices, dtype = find_devices(device), find_dtype(precision, device)
-    folder = "give a folder with `--model local-dir:PATH`"
-    with _said_if_missing(name, f"{folder}, or use the small model that comes along with `--model mini`"):
+    with fetching(
+        name,
+        "give a folder with `--model local-dir:PATH`, or use the small model that comes along with `--model mini`",
+    ):
         checkpoint = _load(parsed)
     kind = TorchImageEmbedder if checkpoint.tokenize is None else TorchEmbedder
     return kind(parsed.name, checkpoint, devices, dtype)
@@ -85,7 +86,7 @@ def load_text_embedder(name: str, *, device: str = "auto", precision: str = "aut
 
     parsed = parse_name(name)
     devices, dtype = find_devices(device), find_dtype(precision, device)
-    with _said_if_missing(name, "or give a folder, local-dir:PATH"):
+    with fetching(name, "or give a folder, local-dir:PATH"):
         tower = None if parsed.kind == "open_clip" else load_text_tower(parsed.where)
     if tower is not None:
         return TorchTextEmbedder(parsed.name, tower, devices, dtype)
@@ -231,20 +232,6 @@ class TorchTextEmbedder(TorchModel):
 
 class TorchEmbedder(TorchImageEmbedder, TorchTextEmbedder):
     """A TorchImageEmbedder with a text tower: also a StagedTextEmbedder."""
-
-
-@contextlib.contextmanager
-def _said_if_missing(name: str, instead: str) -> Iterator[None]:
-    """ModelUnavailable with the model's name for whatever a library raises while a `with` lasts."""
-    try:
-        yield
-    except (ClipsieveError, AttributeError, NameError):  # the latter two would be our own mistakes
-        raise
-    except Exception as error:  # each library and hub client has its own ways to say that a file is not there
-        what = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise ModelUnavailable(
-            f"The weights of {name!r} could not be fetched or opened ({what}); check the connection, {instead}."
-        ) from error
 
 
 def _load(parsed: ModelName) -> Checkpoint:

@@ -23,6 +23,10 @@ _OPENAI = {
 """OpenAI's own names, which clip-retrieval takes -> open_clip's."""
 
 
+_TEXT_TOWERS = ("sentence-transformers", "M-CLIP")
+"""Whose multilingual models clip-retrieval names without saying that they are on the hub."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelName:
     """One model, however it was spelled.
@@ -44,8 +48,9 @@ class ModelName:
 def parse_name(name: str) -> ModelName:
     """What `name` means: `mini`, `open_clip:NAME/TAG`, `hf:ORG/NAME`, `local-dir:PATH`, or a peer's spelling of one.
 
-    Those are `ViT-B/32` and OpenAI's other names, with or without `openai_clip:`, and `hf_clip:ORG/NAME`. `hf:` and the
-    bare name take a folder too. InputError for anything else; it names what comes near.
+    Those are `ViT-B/32` and OpenAI's other names, with or without `openai_clip:`, `hf_clip:ORG/NAME`, and
+    `sentence-transformers/NAME` and `M-CLIP/NAME`. `hf:` and the bare name take a folder too. InputError for anything
+    else; it names what comes near.
     """
     prefix, colon, rest = name.partition(":")
     if name == "mini":
@@ -67,6 +72,8 @@ def parse_name(name: str) -> ModelName:
         return _folder(rest)
     if Path(name).is_dir() and ("/" in name or "\\" in name):
         return _folder(name)
+    if name.count("/") == 1 and name.startswith(tuple(f"{org}/" for org in _TEXT_TOWERS)) and not name.endswith("/"):
+        return ModelName(f"hf:{name}", "hub", name)
     raise _unknown(name)
 
 

@@ -1,13 +1,18 @@
+import numpy as np
 import pytest
 
 from clipsieve.back.config import Entry
 from clipsieve.back.shelf import Served
 from clipsieve.back.stores import FolderStore, MemoryStore
-from clipsieve.commands_back import make_store, model_of, open_entries
-from clipsieve.errors import ModelUnavailable
+from clipsieve.commands_back import Models, make_store, model_of, open_entries
+from clipsieve.errors import InputError, ModelUnavailable
 from clipsieve.index.collection import open_collection
 from clipsieve.index.peer_export import export_peer
+from clipsieve.inference.fake import FakeEmbedder
+from clipsieve.opening import load_model, load_text_model
+from clipsieve.parts import Parts
 from tests.back.made import FAKE, add_items
+from tests.inference.text_models import make_sentence_folder
 
 ID = "b5d1bdec-3bf3-4632-a011-538384d5bcb1"
 
@@ -60,3 +65,25 @@ def test_the_model_is_the_collections(own, peers):
     assert model_of(own) == "fake"
     with pytest.raises(ModelUnavailable, match="'peers' does not say which model"):
         model_of(peers)
+
+
+def test_a_multilingual_model_embeds_texts_into_the_collections_space(own):
+    entry = Entry("own", own.collection.folder)
+    with pytest.raises(InputError, match=r"'other' embeds texts in 8 dimensions and the collection 'own' has 16"):
+        open_entries(lambda name: FAKE, [entry], None, FakeEmbedder(8, "other"), None, None, None)
+    (served,) = open_entries(lambda name: FAKE, [entry], None, FAKE, None, None, None)
+    assert served.options.multilingual is FAKE
+    served.collection.close()
+
+
+def test_models_of_texts_alone_are_batched_and_their_texts_kept(tmp_path):
+    sentence_model = str(make_sentence_folder(tmp_path, 12))
+    models = Models(Parts(load_model, load_text_model), "cpu", lambda kind, ns: None)
+    texts = models.texts(sentence_model)
+    np.testing.assert_array_equal(texts.embed_texts(["dog"]), texts.embed_texts(["dog"]))
+    statistics, cache = models.figures()[sentence_model]
+    assert (statistics.kinds["text"].succeeded.count, cache.hits, cache.misses) == (1, 1, 1)
+    assert models.texts(sentence_model) is texts
+    both = models.texts("mini")
+    assert models.get("mini") is both
+    models.close()
