@@ -6,11 +6,10 @@ for the processor.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from clipsieve.index.rule import Question, Ranked
-from clipsieve.index.scan import Rows, scan_topk
 
 MOST = 64
 """Questions in a pass: their products outweigh the reading long before, and the first one waits for the last."""
@@ -46,11 +45,12 @@ class _Waiting:
 class GatheredScan:
     """Scans of the same rows, joined. Safe to use from several threads at once, which is what it is for.
 
+    answer  the best k of each question, in one pass over the rows, as `scan_topk` finds them
     counts  what its passes are counted in
     """
 
-    def __init__(self, rows: Rows, counts: PassCounts | None = None) -> None:
-        self._rows = rows
+    def __init__(self, answer: Callable[[Sequence[Question]], list[Ranked]], counts: PassCounts | None = None) -> None:
+        self._answer_all = answer
         self._counts = counts or PassCounts()
         self._lock = threading.Lock()
         self._busy = False
@@ -92,7 +92,7 @@ class GatheredScan:
 
     def _answer(self, together: Sequence[_Waiting]) -> None:
         try:
-            answers, _ = scan_topk(self._rows, [one.question for one in together])
+            answers = self._answer_all([one.question for one in together])
             for one, ranked in zip(together, answers, strict=True):
                 one.ranked = ranked
             self._counts.add(len(together))
