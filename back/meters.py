@@ -20,7 +20,7 @@ STAGES: Mapping[str, str] = {
     "metadata_get_time": "reading metadata, with small JPEGs of local images",
     "knn_index_time": "searching, with leaving out duplicates",
     "dedup_time": "telling duplicates while searching, a part of knn_index_time",
-    "safety_time": "finding what is flagged; the search leaves it out",
+    "safety_time": "finding what is flagged, which the search leaves out",
     "image_prepro_time": "decoding and scaling an image",
     "text_prepro_time": "tokenizing the texts of a batch",
 }

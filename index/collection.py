@@ -107,6 +107,11 @@ class Collection:
         return self.manifest.dim
 
     @property
+    def modalities(self) -> tuple[str, ...]:
+        """What can be asked: "image", "text" or both."""
+        return self._opened.modalities
+
+    @property
     def revision(self) -> str:
         """Which commit this reads from: another text after each one that `refresh` brings."""
         return self._opened.revision
