@@ -145,7 +145,7 @@ def show(served: Served, ids: Sequence[int]) -> list[dict[str, Any]]:
     """The columns to be answered with for these items, as JSON values; a small JPEG of those that have no URL."""
     columns = [c for c in served.options.columns if c in served.collection.columns]
     rows = []
-    for i, row in zip(ids, served.collection.items(ids), strict=True):
+    for i, row in zip(ids, served.collection.items(ids, [*columns, "url", "image_path"]), strict=True):
         shown = {column: to_json_value(row.get(column)) for column in columns}
         if not row.get("url") and row.get("image_path"):
             picture = served.pictures.get(i)

@@ -184,9 +184,9 @@ class Opened:
         """The keys of these ids, in order. NotFound names one that was never given; CollectionChanged, see `_asked`."""
         return self._asked(self.metadata.keys, ids)
 
-    def items(self, ids: Sequence[int] | Int64) -> list[Mapping[str, object]]:
+    def items(self, ids: Sequence[int] | Int64, columns: Sequence[str] | None = None) -> list[Mapping[str, object]]:
         """The metadata rows of these ids, in order; else as `keys`."""
-        return self._asked(self.metadata.get, ids)
+        return self._asked(lambda wanted: self.metadata.get(wanted, columns), ids)
 
     def _asked(self, read: Callable[[Sequence[int] | Int64], _T], ids: Sequence[int] | Int64) -> _T:
         """The cache may have followed somebody else to a later commit: CollectionChanged if rows of this one went."""

@@ -101,3 +101,31 @@ def test_passes_are_counted_by_their_questions(passes):
             one.result(30)
     scan(question)
     assert counts.taken() == {1: 2, 3: 1}
+
+
+def test_those_that_ask_again_at_once_stay_together():
+    class Clock:
+        now = 0.0
+
+    sizes = []
+
+    def answer(questions):
+        Clock.now += 9
+        sizes.append(len(questions))
+        return pass_over(make_rows(make_vectors(50)))(questions)
+
+    scan = GatheredScan(answer, clock=lambda: Clock.now)
+    scan._expected, scan._took = 4, 9.0  # as after a pass of four
+    question = Question(make_class("c", 1, 0), 3)
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            answered = [pool.submit(scan, question) for _ in range(4)]
+            assert [len(one.result(30).ids) for one in answered] == [3] * 4
+    assert sizes == [4] * 5
+
+
+def test_who_is_alone_does_not_wait():
+    scan = GatheredScan(pass_over(make_rows(make_vectors(50))), clock=lambda: 0.0)  # no time goes by
+    question = Question(make_class("c", 1, 0), 3)
+    for _ in range(3):
+        assert len(scan(question).ids) == 3
