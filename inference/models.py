@@ -55,6 +55,8 @@ def parse_name(name: str) -> ModelName:
     prefix, colon, rest = name.partition(":")
     if name == "mini":
         return ModelName(name, "folder", str(MINI))
+    if name.startswith(tuple(f"{org}/" for org in _TEXT_TOWERS)) and not Path(name).is_dir():
+        name, prefix, rest = f"hf:{name}", "hf", name
     if prefix == "openai_clip" or name in _OPENAI:
         plain = rest if colon else name
         if plain in _OPENAI:
@@ -72,8 +74,6 @@ def parse_name(name: str) -> ModelName:
         return _folder(rest)
     if Path(name).is_dir() and ("/" in name or "\\" in name):
         return _folder(name)
-    if name.count("/") == 1 and name.startswith(tuple(f"{org}/" for org in _TEXT_TOWERS)) and not name.endswith("/"):
-        return ModelName(f"hf:{name}", "hub", name)
     raise _unknown(name)
 
 
