@@ -25,7 +25,7 @@ from clipsieve.commands_front import front
 from clipsieve.commands_label import label
 from clipsieve.commands_move import export, import_
 from clipsieve.commands_watch import watch
-from clipsieve.opening import load_model
+from clipsieve.opening import load_model, load_text_model
 from clipsieve.parts import Parts
 
 app = typer.Typer(
@@ -82,4 +82,4 @@ def main() -> None:
     """The console script."""
     # Libraries log each of their retries, some twice. What matters of it comes back as an error, which is said once.
     logging.disable(logging.ERROR)
-    app(obj=Parts(load_model))
+    app(obj=Parts(load_model, load_texts=load_text_model))

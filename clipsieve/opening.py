@@ -15,6 +15,13 @@ def load_model(name: str, *, device: str = "auto", precision: str = "auto") -> A
     return load_embedder(name, device=device, precision=precision)
 
 
+def load_text_model(name: str, *, device: str = "auto", precision: str = "auto") -> Any:
+    """The embedder of texts of that name; see `clipsieve.inference.embedder.load_text_embedder`."""
+    from clipsieve.inference.embedder import load_text_embedder
+
+    return load_text_embedder(name, device=device, precision=precision)
+
+
 def open_collection(
     folder: str | os.PathLike[str],
     *,

@@ -9,11 +9,12 @@ import pytest
 from clipsieve.back.shelf import Options
 from clipsieve.errors import CollectionChanged, InputError
 from clipsieve.index.collection import Collection, open_collection
+from clipsieve.index.head import make_network, make_prompts
 from clipsieve.inference.fake import FakeEmbedder
 from clipsieve.inference.reader import open_source
 from clipsieve.inference.run import embed_collection
 from clipsieve.types import MetaClass
-from tests.back.made import DIM, FAKE, add_items, serve
+from tests.back.made import DIM, FAKE, add_items, serve, vectors
 from tests.inference.pictures import jpeg, write_tree
 
 COUNT = 60
@@ -221,6 +222,28 @@ def test_what_is_flagged_is_left_out_and_filled_up(folder, tmp_path):
     now = {hit["id"] for hit in ask(client, text="bus", num_images=90, use_safety_model=True).get_json()}
     assert any(i >= COUNT for i in now)
     assert not now & {hit.id for hit in shelf[None].collection.filter(flag)}
+    shelf.close()
+
+
+def test_what_a_head_flags_is_left_out_and_filled_up(folder):
+    rows = vectors(COUNT)
+    network = make_network({"weight": FAKE.embed_texts(["bus"]), "bias": np.zeros(1, np.float32)}, "head.pth")
+    prompts = make_prompts(FAKE.embed_texts(["truck", "cat"]), "prompts.npy")
+    client, shelf = serve({"photos": folder}, photos=Options(flags={"safety": network, "violence": prompts}))
+    unsafe, violent = (set(np.flatnonzero(head.flags(rows)).tolist()) for head in (network, prompts))
+    found = {
+        switches: {
+            hit["id"] for hit in ask(client, text="bus", num_images=15, **dict.fromkeys(switches, True)).get_json()
+        }
+        for switches in [(), ("use_safety_model",), ("use_violence_detector", "use_safety_model")]
+    }
+    assert [len(ids) for ids in found.values()] == [15, 15, 15]
+    bare, safe, peaceful = found.values()
+    assert bare & unsafe
+    assert not safe & unsafe
+    assert safe & violent
+    assert not peaceful & (unsafe | violent)
+    assert client.get("/api/v1/info").get_json()["collections"][0]["flags"] == ["safety", "violence"]
     shelf.close()
 
 
