@@ -210,7 +210,7 @@ def _found(served: Served, query: Query, vector: Float32, meters: Meters) -> lis
     for stage, seconds in timings.items():
         meters.took(f"{stage}_time", seconds)
     named = [{"id": i, "similarity": s} for i, s in zip(ids.tolist(), products.tolist(), strict=True)]
-    with meters.time("metadata_get_time"):
+    with meters.time("metadata_get_time"), served.just_found():
         rows = show(served, ids[: query.shown].tolist())
     return [{**row, **hit} for row, hit in zip(rows, named, strict=False)] + named[len(rows) :]
 

@@ -13,6 +13,7 @@ from clipsieve.index.collection import Collection
 from clipsieve.marks import Marks
 from clipsieve.protocols import TextEmbedder
 from clipsieve.types import Example, Float32
+from clipsieve.whole import changed
 
 COLUMNS = ("url", "image_path", "caption", "NSFW")
 """Metadata columns that clip-retrieval's service answers with by default."""
@@ -72,6 +73,14 @@ class Served:
             raise StoreUnavailable(
                 f"Nothing can be kept in {self.kept_in} ({error}); make room, or give another folder with --state."
             ) from error
+
+    @contextlib.contextmanager
+    def just_found(self) -> Iterator[None]:
+        """For what is asked about items that a question found: one that is gone went by a commit made meanwhile."""
+        try:
+            yield
+        except NotFound as error:
+            raise changed(self.collection.folder) from error
 
     def embed_text(self, text: str, multilingual: bool = False) -> Float32:
         """float32 (d,), unit length. InputError where there is no multilingual model."""

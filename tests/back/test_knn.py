@@ -324,3 +324,21 @@ def test_a_question_that_a_commit_overtakes_is_asked_again(client, monkeypatch):
     answer = ask(client, text="bus")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
     assert "another commit" in answer.get_json()["message"]
+
+
+def test_what_is_removed_between_finding_and_showing_is_no_404(client, folder, monkeypatch):
+    nearest, done = Collection.nearest, []
+
+    def removed(self, *arguments, **options):
+        ids, products = nearest(self, *arguments, **options)
+        if not done:
+            done.append(int(ids[0]))
+            with open_collection(folder) as photos:
+                photos.remove(done)
+            ask(client, text="bus")  # whoever comes next makes the service read the new commit
+        return ids, products
+
+    monkeypatch.setattr(Collection, "nearest", removed)
+    answer = ask(client, text="bus")
+    assert answer.status_code == 200
+    assert done[0] not in [hit["id"] for hit in answer.get_json()]
