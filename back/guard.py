@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from clipsieve.back.proxies import Network
 from clipsieve.errors import InputError
 
 MAX_DEPTH = 64
@@ -57,6 +58,7 @@ class Policy:
     read_token   asked for everything; None leaves reading open
     write_token  asked for what changes something, good for reading too
     max_bytes    of a request's body
+    proxies      whose word on who asks is taken
     """
 
     hosts: frozenset[str] = frozenset()
@@ -64,6 +66,7 @@ class Policy:
     read_token: str | None = None
     write_token: str | None = None
     max_bytes: int = 32 * 2**20
+    proxies: tuple[Network, ...] = ()
 
 
 def reads(view: View) -> View:

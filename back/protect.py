@@ -14,6 +14,7 @@ from werkzeug.wsgi import ClosingIterator
 from clipsieve.back import guard
 from clipsieve.back.gate import Deadlines, Gate, RateLimit
 from clipsieve.back.guard import Policy, Refusal
+from clipsieve.back.proxies import known_callers
 
 Answer = Callable[[str, int], Response]
 """A sentence and a status -> the error in the shape of the request's protocol."""
@@ -72,6 +73,7 @@ def protect(app: Flask, protection: Protection, answer: Answer, count: Callable[
     app.config["MAX_CONTENT_LENGTH"] = policy.max_bytes + 1  # a body in chunks is cut there without a word
     if gate is not None:
         app.wsgi_app = _with_places(app.wsgi_app, gate)  # type: ignore[method-assign]
+    app.wsgi_app = known_callers(app.wsgi_app, policy.proxies)  # type: ignore[method-assign]
 
     def judged() -> Refusal | None:
         refusal = _refusal(protection)

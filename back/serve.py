@@ -96,6 +96,7 @@ def serve(
                 "graceful_timeout": binding.drain,
                 "timeout": 0,  # gthread's own heartbeat; a long scan must not look like a dead worker
                 "preload_app": False,
+                "forwarded_allow_ips": "",  # `back/proxies.py` believes proxies, and more than their scheme
                 "worker_exit": lambda server, worker: close(),
                 "logger_class": Messages,
                 "loglevel": "info" if logging.getLogger("clipsieve").isEnabledFor(logging.DEBUG) else "warning",

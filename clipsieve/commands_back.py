@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 INDICES_PATHS = Path("indices_paths.json")
 """What clip-retrieval serves where it is told nothing."""
 
+PROXIES = "127.0.0.1,::1"
+"""Proxies that are believed where none are named: those on this machine."""
+
 
 def back(
     ctx: typer.Context,
@@ -78,6 +81,10 @@ def back(
     cors_origins: Annotated[
         str, typer.Option("--cors-origins", metavar="ORIGINS", help="Sites whose pages may ask: https://a.example,...")
     ] = "",
+    trusted_proxies: Annotated[
+        str,
+        typer.Option("--trusted-proxies", metavar="ADDRESSES", help="Whose X-Forwarded-For is believed."),
+    ] = PROXIES,
     read_token_file: Annotated[
         Path | None, typer.Option("--read-token-file", metavar="FILE", help="Holds the token without which none reads.")
     ] = None,
@@ -144,7 +151,7 @@ def back(
         entries, notes = read_indices_paths(indices_paths or INDICES_PATHS, model)
     row_memory = 0 if memory == "0" else parse_size(memory)
     tokens = read_token("READ", read_token_file), read_token("WRITE", write_token_file)
-    policy = make_policy(host, allowed_hosts, cors_origins, tokens, parse_size(max_request_bytes))
+    policy = make_policy(host, allowed_hosts, cors_origins, tokens, parse_size(max_request_bytes), trusted_proxies)
     binding = Binding(host, port, threads, queue, timeout)
     shown = open_page(page, default_backend or None, "", url_column)
     protection = protection_of(binding, policy, None if rate_limit is None else parse_rate(rate_limit))
@@ -205,13 +212,20 @@ def back(
 
 
 def make_policy(
-    host: str, allowed_hosts: str, cors_origins: str, tokens: tuple[str | None, str | None], max_bytes: int
+    host: str,
+    allowed_hosts: str,
+    cors_origins: str,
+    tokens: tuple[str | None, str | None],
+    max_bytes: int,
+    trusted_proxies: str = PROXIES,
 ) -> "Policy":
     """What requests are held to: this machine's names, and what is allowed besides."""
     from clipsieve.back.guard import Policy, parse_hosts, parse_origins
+    from clipsieve.back.proxies import parse_proxies
 
+    proxies = parse_proxies(trusted_proxies)
     own = {name.lower() for name in (host, socket.gethostname()) if name}
-    return Policy(parse_hosts(allowed_hosts) | own, parse_origins(cors_origins), *tokens, max_bytes)
+    return Policy(parse_hosts(allowed_hosts) | own, parse_origins(cors_origins), *tokens, max_bytes, proxies)
 
 
 def read_token(kind: str, file: Path | None) -> str | None:
