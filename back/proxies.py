@@ -10,6 +10,7 @@ from typing import Any
 
 from clipsieve.errors import InputError
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 SCHEMES = frozenset({"http", "https"})
@@ -43,14 +44,15 @@ def caller(peer: str, scheme: str, proxies: Sequence[Network], sent_for: str = "
     sent_for  X-Forwarded-For: each proxy adds whom it was asked by, on the right
     sent_by   X-Forwarded-Proto
     """
-    if not _is_in(peer, proxies):
+    if not _is_known(_parsed(peer), proxies):
         return Caller(peer, scheme)
     address = peer
     for word in reversed(sent_for.split(",")):
-        if not _is_address(word.strip()):  # "unknown", or what a client wrote
+        found = _parsed(word.strip())
+        if found is None:  # "unknown", or what a client wrote
             break
-        address = word.strip()
-        if not _is_in(address, proxies):
+        address = str(found)
+        if not _is_known(found, proxies):
             break
     last = sent_by.rpartition(",")[2].strip().lower()
     return Caller(address, last if last in SCHEMES else scheme)
@@ -73,17 +75,14 @@ def known_callers(app: Any, proxies: Sequence[Network]) -> Any:
     return answer
 
 
-def _is_address(text: str) -> bool:
+def _parsed(text: str) -> Address | None:
+    """IPv4 as itself where a socket that listens for both tells of it in IPv6."""
     try:
-        ipaddress.ip_address(text)
+        ip = ipaddress.ip_address(text)
     except ValueError:
-        return False
-    return True
+        return None
+    return getattr(ip, "ipv4_mapped", None) or ip
 
 
-def _is_in(address: str, networks: Sequence[Network]) -> bool:
-    if not _is_address(address):
-        return False
-    ip = ipaddress.ip_address(address)
-    mapped = getattr(ip, "ipv4_mapped", None)  # as a socket that listens for both tells of IPv4
-    return any((mapped or ip) in network for network in networks)
+def _is_known(address: Address | None, networks: Sequence[Network]) -> bool:
+    return address is not None and any(address in network for network in networks)

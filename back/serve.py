@@ -22,6 +22,10 @@ IDLE = 512
 """Connections kept open without a request."""
 
 
+BODIES = 8
+"""Largest bodies that are held at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Binding:
     """Where and how to listen.
@@ -55,7 +59,7 @@ class Binding:
 
 def protection_of(binding: Binding, policy: Policy, rate: RateLimit | None = None) -> Protection:
     """What protects an application that is served like this. It is not ready yet."""
-    gate = Gate(binding.threads, binding.queue, binding.timeout)
+    gate = Gate(binding.threads, binding.queue, binding.timeout, BODIES * policy.max_bytes)
     return Protection(policy, gate, rate, Deadlines(binding.timeout), State(ready=False))
 
 
