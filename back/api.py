@@ -21,6 +21,7 @@ from clipsieve import classset
 from clipsieve.back import schema
 from clipsieve.back.guard import reads
 from clipsieve.back.knn import to_json_value
+from clipsieve.back.limits import MOST_EXAMPLES, MOST_LETTERS
 from clipsieve.back.pictures import refuse_bombs
 from clipsieve.back.shelf import Fetch, Served, Shelf
 from clipsieve.errors import InputError, NotFound
@@ -54,7 +55,13 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored]) ->
     @routes.get("/info", summary="What is served")
     def info() -> Any:
         collections = [_info(shelf[name]) for name in shelf.names]
-        limits = {"results": schema.MOST_RESULTS, "reach": MOST_SEARCHED, "marks": schema.MOST_MARKS}
+        limits = {
+            "results": schema.MOST_RESULTS,
+            "reach": MOST_SEARCHED,
+            "marks": schema.MOST_MARKS,
+            "examples": MOST_EXAMPLES,
+            "letters": MOST_LETTERS,
+        }
         return {
             "version": clipsieve.__version__,
             "collections": collections,

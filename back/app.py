@@ -20,6 +20,7 @@ from clipsieve.back.describe import describe
 from clipsieve.back.figures import Figures, ModelFigures, no_models
 from clipsieve.back.guard import for_all
 from clipsieve.back.jobs import Jobs
+from clipsieve.back.limits import Limits
 from clipsieve.back.meters import Meters
 from clipsieve.back.page import Page, add_page
 from clipsieve.back.protect import Protection, State, protect
@@ -46,7 +47,7 @@ def create_app(
     *,
     fetch: Fetch,
     meters: Meters | None = None,
-    limits: knn.Limits | None = None,
+    limits: Limits | None = None,
     embedder: Callable[[], Any] | None = None,
     store: Store | None = None,
     protection: Protection | None = None,

@@ -135,7 +135,7 @@ def back(
     from clipsieve.back import logs
     from clipsieve.back.config import entries_of, read_indices_paths
     from clipsieve.back.gate import parse_rate
-    from clipsieve.back.knn import Limits
+    from clipsieve.back.limits import Limits
     from clipsieve.back.meters import Meters
     from clipsieve.back.page import open_page
     from clipsieve.back.serve import Binding, protection_of, serve
