@@ -139,7 +139,7 @@ def show(served: Served, ids: Sequence[int], limits: Limits) -> list[dict[str, A
     InputError where these are too many to be made for one answer.
     """
     columns = [c for c in served.options.columns if c in served.collection.columns]
-    items = served.collection.items(ids)
+    items = served.collection.items(ids, [*columns, "url", "image_path"])
     rows = [{column: to_json_value(row.get(column)) for column in columns} for row in items]
     local = [at for at, row in enumerate(items) if not row.get("url") and row.get("image_path")]
     if len(local) > limits.pictures:
