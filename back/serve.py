@@ -6,6 +6,7 @@ One process, because each further one would hold its own model and its own index
 
 import logging
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -79,11 +80,14 @@ def serve(
     close       called in that process after its last answer
     protection  the application's
     ready       told the address once everything is open; port 0 takes a free one
+
+    InputError where it cannot listen there.
     """
     from gunicorn.app.base import BaseApplication
 
     from clipsieve.back.worker import Messages, worker_class
 
+    _require_free(binding)
     pool = binding.threads + binding.queue + SPARE
 
     class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
@@ -121,3 +125,17 @@ def serve(
             raise
         return 1 if end.code else 0
     return 0
+
+
+def _require_free(binding: Binding) -> None:
+    """gunicorn would try five times, and say each time that it does not succeed."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(binding.host, binding.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise InputError(
+            f"Nothing can listen at {binding.host}, port {binding.port} ({error.strerror}); give another --port or "
+            "--host."
+        ) from error
