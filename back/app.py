@@ -1,5 +1,6 @@
 """The service as a WSGI application: one blueprint per protocol, and what all of them share."""
 
+import gzip
 import json
 import logging
 import math
@@ -201,7 +202,12 @@ def _add_operations(app: OpenAPI, meters: Meters, state: State) -> None:
 
     @app.get("/metrics", summary="Figures for Prometheus", tags=tag)
     def metrics() -> Response:
-        return Response(meters.exposition(), content_type=CONTENT_TYPE_LATEST)
+        answer = Response(meters.exposition(), content_type=CONTENT_TYPE_LATEST)
+        answer.vary.add("Accept-Encoding")
+        if request.accept_encodings["gzip"]:
+            answer.set_data(gzip.compress(answer.get_data()))
+            answer.content_encoding = "gzip"
+        return answer
 
     @app.get("/metrics-summary", summary="Figures for people", tags=tag)
     def metrics_summary() -> Response:
