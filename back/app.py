@@ -219,6 +219,8 @@ def _sentence(error: HTTPException) -> str:
         return f"There is nothing at {request.path}; /openapi lists what there is."
     if error.code == 405:
         return f"{request.path} does not take {request.method}."
+    if error.code == 413:
+        return "The form has too many parts, or a long one that is no file; send the image as a file, `data`."
     return str(error.description or error.name)
 
 

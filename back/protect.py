@@ -174,7 +174,11 @@ def _read(protection: Protection, length: int | None, has_body: bool) -> Refusal
         return guard.too_large(protection.policy)
     if deadlines is not None:
         deadlines.clear(request.environ["gunicorn.socket"])
-    return None if request.mimetype.startswith(("image/", "multipart/")) else guard.check_json(data)
+    if request.mimetype.startswith(("image/", "multipart/")):
+        return None
+    if request.mimetype == "application/x-www-form-urlencoded":  # curl says that of any body, JSON as well
+        return guard.check_form(data) or guard.check_json(data)
+    return guard.check_json(data)
 
 
 def _with_places(app: Any, gate: Gate) -> Any:

@@ -174,6 +174,9 @@ def test_an_image_is_an_example_by_upload_and_by_url(folder):
         broken = {"data": (io.BytesIO(data), "a.jpg")}
         assert client.post("/api/v1/uploads", data=broken, headers=origin).status_code == 400
     assert client.post("/api/v1/uploads", data={}, headers=origin).status_code == 400
+    much = b'--b\r\nContent-Disposition: form-data; name="data"\r\n\r\n' + b"a" * 600_000 + b"\r\n--b--\r\n"
+    long = client.post("/api/v1/uploads", data=much, content_type="multipart/form-data; boundary=b", headers=origin)
+    assert (long.status_code, "as a file" in long.get_json()["error"]["message"]) == (413, True)
     shelf.close()
 
 

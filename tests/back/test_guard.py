@@ -364,6 +364,13 @@ def test_deep_json_is_refused_in_the_protocols_shape(server):
     assert (status, "within each other" in json.loads(text)["message"]) == (400, True)
 
 
+def test_a_form_of_many_fields_is_not_taken_apart(server):
+    form = {"Content_Type": "application/x-www-form-urlencoded"}
+    status, _, text = server.ask("POST", "/read", b"&".join([b"a=1"] * 1001), **form)
+    assert (status, "1,000 fields" in text) == (400, True)
+    assert server.ask("POST", "/read", b'{"a": "x&y"}', **form)[0] == 200
+
+
 def test_a_picture_is_no_json(server):
     assert server.ask("POST", "/read", b"[" * 1000, Content_Type="image/jpeg")[0] == 200
 
