@@ -4,6 +4,7 @@ import gzip
 import json
 import logging
 import math
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,6 +40,9 @@ from clipsieve.errors import (
 )
 
 log = logging.getLogger("clipsieve.back")
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""What is taken as a request's id from whoever sends one: proxies send hex digits or a uuid."""
 
 ErrorAnswer = Callable[[ClipsieveError, int], Response]
 
@@ -142,7 +146,7 @@ def assemble(blueprints: Sequence[APIBlueprint], page: Page, meters: Meters, pro
     def begin() -> None:
         g.began = time.perf_counter()
         given = request.headers.get("X-Request-Id", "")
-        g.request_id = given if given.isascii() and given.isalnum() and len(given) <= 64 else uuid.uuid4().hex
+        g.request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
         meters.in_flight.inc()
 
     @app.after_request

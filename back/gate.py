@@ -12,8 +12,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, Overloaded
+
+T = TypeVar("T")
 
 OWN = ""
 """The client that this machine itself is."""
@@ -185,6 +188,21 @@ class Deadlines:
     def _set(self, connection: socket.socket, seconds: float, how: int) -> None:
         with self._lock:
             self._due[connection] = (self._clock() + seconds, how)
+
+
+def at_most(count: int, fetch: Callable[[str], T]) -> Callable[[str], T]:
+    """The fetching of what a URL names, so many at once; Overloaded for one more."""
+    places = threading.BoundedSemaphore(count)
+
+    def fetched(url: str) -> T:
+        if not places.acquire(blocking=False):
+            raise Overloaded(f"The service fetches {count} images already; ask again in a moment.")
+        try:
+            return fetch(url)
+        finally:
+            places.release()
+
+    return fetched
 
 
 def parse_rate(text: str) -> RateLimit:

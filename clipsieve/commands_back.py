@@ -169,7 +169,7 @@ def back(
     def make_app() -> Any:
         from clipsieve.back.app import create_app
 
-        fetch, limits = make_fetch(allow_private_addresses, timeout), Limits(max_results)
+        fetch, limits = make_fetch(allow_private_addresses, timeout, threads), Limits(max_results)
         jobs.append(make_jobs(shelf, state, entries))
         named = entries[0].model if entries else model
         return create_app(
@@ -334,12 +334,18 @@ def read_ratings(folder: Path | None, dim: int) -> dict[int, Any]:
     return found
 
 
-def make_fetch(allow_private: bool, timeout: float) -> "Fetch":
-    """Gets the image behind a URL that a client names: one attempt, within limits, from public addresses only."""
+def make_fetch(allow_private: bool, timeout: float, threads: int) -> "Fetch":
+    """Gets the image behind a URL that a client names: one attempt, within limits, from public addresses only.
+
+    threads  that answer; half of them may fetch at once, so that slow servers leave some to other questions
+    """
+    from clipsieve.back.gate import at_most
     from clipsieve.inference.fetch import Fetcher, FetchOptions
 
-    limits = FetchOptions(timeout=min(10.0, timeout), retries=0, allow_private=allow_private, options_given=False)
-    return Fetcher(limits, opt_out=False).fetch
+    limits = FetchOptions(
+        timeout=min(10.0, timeout), retries=0, allow_private=allow_private, waits=False, options_given=False
+    )
+    return at_most(max(2, threads // 2), Fetcher(limits, opt_out=False).fetch)
 
 
 def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None) -> "Collection":
