@@ -17,8 +17,9 @@ import orjson
 from flask import Response, request
 from flask_openapi import APIBlueprint, Tag
 
+from clipsieve.back.gate import Shares, client_of
 from clipsieve.back.guard import reads
-from clipsieve.back.limits import Limits, check_text
+from clipsieve.back.limits import PICTURE, Limits, check_text, holding
 from clipsieve.back.meters import Meters
 from clipsieve.back.shelf import Fetch, Served, Shelf
 from clipsieve.errors import ClipsieveError, InputError, NotFound
@@ -50,6 +51,7 @@ class Query:
 def blueprint(shelf: Shelf, meters: Meters, fetch: Fetch, limits: Limits | None = None) -> APIBlueprint:
     """The routes. `fetch` gets what `image_url` names."""
     most = limits or Limits()
+    rows = Shares(most.rows)
     routes = APIBlueprint("knn", __name__, abp_tags=[TAG])
 
     @routes.post("/knn-service", summary="Nearest items", request_body=_body(KNN_FIELDS), responses={"200": _LIST})
@@ -59,7 +61,8 @@ def blueprint(shelf: Shelf, meters: Meters, fetch: Fetch, limits: Limits | None 
             query = read_query(_json_body(), most)
             served = shelf[query.index]
             vector = _question(served, query, meters, fetch)
-            return _answer(_found(served, query, vector, meters, most))
+            with holding(rows, _client(), weight(served, query.found, query.shown, most)):
+                return _answer(_found(served, query, vector, meters, most))
 
     @routes.post(
         "/metadata", summary="Metadata of items", request_body=_body(METADATA_FIELDS), responses={"200": _LIST}
@@ -71,9 +74,10 @@ def blueprint(shelf: Shelf, meters: Meters, fetch: Fetch, limits: Limits | None 
         if not ids:
             return _answer([])
         served = shelf[_index(body)]
-        with meters.time("metadata_get_time"):
-            rows = show(served, ids, most)
-        return _answer([{"id": i, "metadata": row} for i, row in zip(ids, rows, strict=True)])
+        with holding(rows, _client(), weight(served, len(ids), len(ids), most)):
+            with meters.time("metadata_get_time"):
+                shown = show(served, ids, most)
+            return _answer([{"id": i, "metadata": row} for i, row in zip(ids, shown, strict=True)])
 
     @routes.get("/indices-list", summary="Names of the collections", responses={"200": _LIST})
     def indices_list() -> Response:
@@ -152,6 +156,17 @@ def show(served: Served, ids: Sequence[int], limits: Limits) -> list[dict[str, A
         if picture is not None:
             rows[at]["image"] = picture
     return rows
+
+
+def weight(served: Served, found: int, shown: int, limits: Limits) -> int:
+    """About how many rows an answer of so many items is in memory, so many of them with metadata."""
+    found = min(found, served.collection.manifest.rows)
+    local = "image_path" in served.collection.columns and "url" not in served.collection.columns
+    return found + PICTURE * min(found, shown, limits.pictures) * local
+
+
+def _client() -> str:
+    return client_of(request.remote_addr or "")
 
 
 def to_json_value(value: Any) -> Any:

@@ -1,9 +1,11 @@
 """What one request may ask for at most, where the bytes that it has do not bound what it costs."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from clipsieve.errors import InputError
+from clipsieve.back.gate import Shares
+from clipsieve.errors import InputError, Overloaded
 from clipsieve.types import MetaClass
 
 MOST_LETTERS = 10_000
@@ -13,16 +15,38 @@ MOST_EXAMPLES = 10_000
 """Of all classes of a question or a set."""
 
 
+SMALL_ANSWER = 10_000
+PICTURE = 100
+"""Rows of an answer that are not counted, and how many of them a picture weighs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Most that one request of clip-retrieval's protocol may ask for.
+    """What clip-retrieval's protocol may be asked for.
 
-    results   items of an answer, or ids of /metadata
-    pictures  of those, items that come with a JPEG because they have no URL
+    results   most items of an answer, or ids of /metadata
+    pictures  most of those that come with a JPEG because they have no URL
+    rows      that are held in memory for large answers at once, of all requests; about 1 kB each
     """
 
     results: int = 1_000_000
     pictures: int = 10_000
+    rows: int = 2_000_000
+
+
+@contextlib.contextmanager
+def holding(rows: Shares, client: str, count: int) -> Iterator[None]:
+    """Hold so many rows while an answer is put together. Overloaded where others hold too many."""
+    if count <= SMALL_ANSWER:
+        yield
+        return
+    count = min(count, rows.most // 2)
+    if not rows.take(client, count):
+        raise Overloaded("Other large answers are being put together; ask again in a moment, or for fewer items.")
+    try:
+        yield
+    finally:
+        rows.give(client, count)
 
 
 def check_text(text: str, what: str) -> None:
