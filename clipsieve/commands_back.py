@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 INDICES_PATHS = Path("indices_paths.json")
 """What clip-retrieval serves where it is told nothing."""
 
+PROXIES = "127.0.0.1,::1"
+"""Proxies that are believed where none are named: those on this machine."""
+
 
 def back(
     ctx: typer.Context,
@@ -93,6 +96,10 @@ def back(
     cors_origins: Annotated[
         str, typer.Option("--cors-origins", metavar="ORIGINS", help="Sites whose pages may ask: https://a.example,...")
     ] = "",
+    trusted_proxies: Annotated[
+        str,
+        typer.Option("--trusted-proxies", metavar="ADDRESSES", help="Whose X-Forwarded-For is believed."),
+    ] = PROXIES,
     read_token_file: Annotated[
         Path | None, typer.Option("--read-token-file", metavar="FILE", help="Holds the token without which none reads.")
     ] = None,
@@ -143,7 +150,7 @@ def back(
     from clipsieve.back import logs
     from clipsieve.back.config import entries_of, read_indices_paths
     from clipsieve.back.gate import parse_rate
-    from clipsieve.back.knn import Limits
+    from clipsieve.back.limits import Limits
     from clipsieve.back.meters import Meters
     from clipsieve.back.page import open_page
     from clipsieve.back.serve import Binding, protection_of, serve
@@ -159,7 +166,7 @@ def back(
         entries, notes = read_indices_paths(indices_paths or INDICES_PATHS, model)
     row_memory = 0 if memory == "0" else parse_size(memory)
     tokens = read_token("READ", read_token_file), read_token("WRITE", write_token_file)
-    policy = make_policy(host, allowed_hosts, cors_origins, tokens, parse_size(max_request_bytes))
+    policy = make_policy(host, allowed_hosts, cors_origins, tokens, parse_size(max_request_bytes), trusted_proxies)
     binding = Binding(host, port, threads, queue, timeout)
     shown = open_page(page, default_backend or None, "", url_column)
     protection = protection_of(binding, policy, None if rate_limit is None else parse_rate(rate_limit))
@@ -177,7 +184,7 @@ def back(
     def make_app() -> Any:
         from clipsieve.back.app import create_app
 
-        fetch, limits = make_fetch(allow_private_addresses, timeout), Limits(max_results)
+        fetch, limits = make_fetch(allow_private_addresses, timeout, threads), Limits(max_results)
         jobs.append(make_jobs(shelf, state, entries))
         named = entries[0].model if entries else model
         return create_app(
@@ -222,13 +229,20 @@ def back(
 
 
 def make_policy(
-    host: str, allowed_hosts: str, cors_origins: str, tokens: tuple[str | None, str | None], max_bytes: int
+    host: str,
+    allowed_hosts: str,
+    cors_origins: str,
+    tokens: tuple[str | None, str | None],
+    max_bytes: int,
+    trusted_proxies: str = PROXIES,
 ) -> "Policy":
     """What requests are held to: this machine's names, and what is allowed besides."""
     from clipsieve.back.guard import Policy, parse_hosts, parse_origins
+    from clipsieve.back.proxies import parse_proxies
 
+    proxies = parse_proxies(trusted_proxies)
     own = {name.lower() for name in (host, socket.gethostname()) if name}
-    return Policy(parse_hosts(allowed_hosts) | own, parse_origins(cors_origins), *tokens, max_bytes)
+    return Policy(parse_hosts(allowed_hosts) | own, parse_origins(cors_origins), *tokens, max_bytes, proxies)
 
 
 def read_token(kind: str, file: Path | None) -> str | None:
@@ -376,12 +390,18 @@ def read_flags(
     return flags
 
 
-def make_fetch(allow_private: bool, timeout: float) -> "Fetch":
-    """Gets the image behind a URL that a client names: one attempt, within limits, from public addresses only."""
+def make_fetch(allow_private: bool, timeout: float, threads: int) -> "Fetch":
+    """Gets the image behind a URL that a client names: one attempt, within limits, from public addresses only.
+
+    threads  that answer; half of them may fetch at once, so that slow servers leave some to other questions
+    """
+    from clipsieve.back.gate import at_most
     from clipsieve.inference.fetch import Fetcher, FetchOptions
 
-    limits = FetchOptions(timeout=min(10.0, timeout), retries=0, allow_private=allow_private, options_given=False)
-    return Fetcher(limits, opt_out=False).fetch
+    limits = FetchOptions(
+        timeout=min(10.0, timeout), retries=0, allow_private=allow_private, waits=False, options_given=False
+    )
+    return at_most(max(2, threads // 2), Fetcher(limits, opt_out=False).fetch)
 
 
 def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None) -> "Collection":

@@ -1,6 +1,7 @@
 """clip-retrieval's protocol, as its clients use it and as they misuse it."""
 
 import base64
+import gzip
 import json
 
 import numpy as np
@@ -297,6 +298,12 @@ def test_figures(client):
         assert f"{name}_count 1.0" in text
         assert f"{name}_created" in text
     assert 'clipsieve_requests_total{method="POST",route="/knn-service",status="200"} 1.0' in text
+    packed = client.get("/metrics", headers={"Accept-Encoding": "deflate, gzip;q=0.5"})
+    assert (packed.content_encoding, b"knn_index_time_count 1.0" in gzip.decompress(packed.get_data())) == (
+        "gzip",
+        True,
+    )
+    assert client.get("/metrics", headers={"Accept-Encoding": "gzip;q=0"}).content_encoding is None
     assert "full_knn_request_time" in client.get("/metrics-summary").get_data(as_text=True)
     config = client.get("/config.json").get_json()
     assert config == {"defaultBackend": "http://localhost/", "defaultIndex": "", "urlColumn": "url"}
@@ -327,7 +334,8 @@ def test_a_question_that_a_commit_overtakes_is_asked_again(client, monkeypatch):
 
 
 def test_what_is_removed_between_finding_and_showing_is_no_404(client, folder, monkeypatch):
-    nearest, done = Collection.nearest, []
+    nearest = Collection.nearest
+    done: list[int] = []
 
     def removed(self, *arguments, **options):
         ids, products = nearest(self, *arguments, **options)
