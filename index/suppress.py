@@ -35,6 +35,9 @@ from clipsieve.types import ClassVectors, Float32, Int64, Mode, ModelId, Regions
 BLOCK = 2**21
 """Numbers in the largest array of a block of regions."""
 
+PAIRS = 2**15
+"""Pairs of boxes whose overlaps are computed at a time: what the processor's cache holds."""
+
 Intp = npt.NDArray[np.intp]
 
 
@@ -150,57 +153,73 @@ def _thin(best: Float32, worst: Float32, able: Bool, boxes: Float32, nms: float,
     able         bool (c, b), what is valid but for the neighbours' vetoes
     boxes        (b, 4)
     """
-    asked = np.flatnonzero(able.any(axis=0))  # (a,), the others veto, and are never kept
-    linked = overlapping(boxes, asked, nms)  # (a, b)
-    pair, neighbour = np.nonzero(linked)
-    veto = np.maximum.reduceat(worst[:, neighbour], np.searchsorted(pair, np.arange(len(asked))), axis=1)  # (c, a)
-    level = np.where(able[:, asked] & (best[:, asked] >= veto), best[:, asked], np.float32(-np.inf))  # (c, a)
-    suppressed = _bits(linked[:, asked])
+    promising = able.any(axis=0)
+    order = np.argsort(~promising, kind="stable")  # the others only veto: behind, where they are compared with less
+    asked = int(np.count_nonzero(promising))
+    best, worst, able = best[:, order[:asked]], worst[:, order], able[:, order[:asked]]
+    linked = overlapping(boxes[order], asked, nms)  # (a, b)
+    pair, neighbour = np.divmod(np.flatnonzero(linked), len(order))
+    veto = np.maximum.reduceat(worst[:, neighbour], np.searchsorted(pair, np.arange(asked)), axis=1)  # (c, a)
+    level = np.where(able & (best >= veto), best, np.float32(-np.inf))  # (c, a)
     if mode == "agnostic":
-        kept = np.array(_greedy(level.max(axis=0), suppressed), np.intp)
+        kept = np.array(_greedy(level.max(axis=0, keepdims=True), linked[:, :asked])[0], np.intp)
         label = level.argmax(axis=0)[kept]
-        order = np.argsort(label, kind="stable")
-        return asked[kept[order]], label[order]
-    by_class = [_greedy(one, suppressed) for one in level]
-    box = asked[np.array([i for kept in by_class for i in kept], np.intp)]
-    return box, np.repeat(np.arange(len(by_class)), [len(kept) for kept in by_class])
+        by_label = np.argsort(label, kind="stable")
+        return order[kept[by_label]], label[by_label]
+    by_class = _greedy(level, linked[:, :asked])
+    label = np.repeat(np.arange(len(by_class)), [len(kept) for kept in by_class])
+    return order[np.array([i for kept in by_class for i in kept], np.intp)], label
 
 
-def overlapping(boxes: Float32, asked: Intp, nms: float) -> Bool:
-    """Whether the intersection over union is nms or more, for the boxes asked with all: bool (a, b) of (b, 4), (a,).
+def overlapping(boxes: Float32, first: int, nms: float) -> Bool:
+    """Whether the intersection over union is nms or more, for the first boxes with all: bool (a, b) of (b, 4), a.
 
     Every box overlaps with itself.
     """
-    x0, y0, x1, y1 = boxes.T.astype(np.float64)
+    x0, y0, x1, y1 = np.ascontiguousarray(boxes.T, np.float64)
     area = (x1 - x0) * (y1 - y0)
-    shared = np.minimum(x1[asked, np.newaxis], x1)  # (a, b)
-    shared -= np.maximum(x0[asked, np.newaxis], x0)
-    np.maximum(shared, 0, out=shared)
-    height = np.minimum(y1[asked, np.newaxis], y1)
-    height -= np.maximum(y0[asked, np.newaxis], y0)
-    np.maximum(height, 0, out=height)
-    shared *= height
-    union = area[asked, np.newaxis] + area
-    union -= shared
-    with np.errstate(invalid="ignore"):
-        shared /= union
-    linked: Bool = shared >= nms if nms > 0 else np.ones(shared.shape, np.bool_)
-    linked[np.arange(len(asked)), asked] = True
+    linked = np.empty((first, len(boxes)), np.bool_)
+    step = max(1, PAIRS // len(boxes))
+    work = np.empty((3, step * len(boxes)))  # arrays of this size, made anew each time, would cost more than their use
+    for start in range(0, first, step):
+        some, others = np.s_[start : min(start + step, first), np.newaxis], np.s_[start:]  # pairs before were looked at
+        shape = len(x0[some]), len(x0[others])
+        shared, height, other = (part[: shape[0] * shape[1]].reshape(shape) for part in work)
+        np.minimum(x1[some], x1[others], out=shared)
+        shared -= np.maximum(x0[some], x0[others], out=other)
+        np.maximum(shared, 0, out=shared)
+        np.minimum(y1[some], y1[others], out=height)
+        height -= np.maximum(y0[some], y0[others], out=other)
+        np.maximum(height, 0, out=height)
+        shared *= height
+        union = np.add(area[some], area[others], out=other)
+        union -= shared
+        with np.errstate(invalid="ignore"):
+            shared /= union
+        stop = start + shape[0]
+        np.greater_equal(shared, nms, out=linked[start:stop, start:])
+        linked[stop:, start:stop] = linked[start:stop, stop:first].T
+    if nms <= 0:
+        linked[:] = True  # boxes without area too
+    np.fill_diagonal(linked, True)
     return linked
 
 
-def _bits(linked: Bool) -> list[int]:
-    """Each row of bool (a, a) as a number, whose bit i is entry i."""
-    packed = np.packbits(linked, axis=1, bitorder="little")
-    return [int.from_bytes(row.tobytes(), "little") for row in packed]
+def _greedy(level: Float32, linked: Bool) -> list[list[int]]:
+    """The boxes kept, by falling level, for each row of level, float32 (c, a); -inf is for a box that may not be.
 
-
-def _greedy(level: Float32, suppressed: list[int]) -> list[int]:
-    """Positions kept, by falling level, of those with one above -inf; suppressed[i] says in bits what i leaves out."""
-    order = np.argsort(-level, kind="stable")[: np.count_nonzero(level > -np.inf)]
-    gone, kept = 0, []
-    for i in order.tolist():
-        if not gone >> i & 1:
-            kept.append(i)
-            gone |= suppressed[i]
-    return kept
+    linked  bool (a, a)
+    """
+    packed = np.packbits(linked, axis=1, bitorder="little")  # (a, bytes)
+    data, size = packed.tobytes(), packed.shape[1]
+    suppressed = [int.from_bytes(data[i * size : i * size + size], "little") for i in range(len(linked))]
+    orders = np.argsort(-level, axis=1, kind="stable").tolist()
+    found = []
+    for order, count in zip(orders, np.count_nonzero(level > -np.inf, axis=1).tolist(), strict=True):
+        gone, kept = 0, []
+        for i in order[:count]:
+            if not gone >> i & 1:
+                kept.append(i)
+                gone |= suppressed[i]
+        found.append(kept)
+    return found

@@ -231,15 +231,17 @@ def test_scores_that_run_together_are_still_compared() -> None:
     assert found(detect(compile_detection([positive], [0.1], 0.5, "agnostic"), far)) == []
 
 
-def test_overlaps() -> None:
+def test_overlaps(monkeypatch: pytest.MonkeyPatch) -> None:
     boxes = np.array([(0, 0, 1, 1), (0, 0, 1, 0.5), (0.5, 0.5, 0.5, 1), (0.5, 0.5, 0.5, 1)], np.float32)
     everything = np.ones((4, 4), np.bool_)
     diagonal = np.eye(4, dtype=np.bool_)
     half = diagonal.copy()
     half[0, 1] = half[1, 0] = True  # what is just as much as asked for counts
-    for nms, expected in [(0.5, half), (0.500001, diagonal), (1.5, diagonal), (0, everything), (-1, everything)]:
-        np.testing.assert_array_equal(overlapping(boxes, np.arange(4), nms), expected)
-    np.testing.assert_array_equal(overlapping(boxes, np.array([1, 3]), 0.5), half[[1, 3]])
+    for pairs in (2**15, 8, 1):
+        monkeypatch.setattr("clipsieve.index.suppress.PAIRS", pairs)
+        for nms, expected in [(0.5, half), (0.500001, diagonal), (1.5, diagonal), (0, everything), (-1, everything)]:
+            for first in range(5):
+                np.testing.assert_array_equal(overlapping(boxes, first, nms), expected[:first])
 
 
 def test_what_cannot_be_meant() -> None:
