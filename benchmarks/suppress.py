@@ -156,7 +156,7 @@ def measure(boxes: int, images: int, rounds: int) -> dict[str, object]:
     matrix = np.concatenate([rows for c in classes for rows in (c.positive, c.negative)])
     regions = make_images(rng, images, boxes, classes)
     best = np.stack([(c.positive @ regions.vectors.T + regions.shift).max(axis=0) for c in classes])  # (c, b)
-    few = (1 / (1 + np.exp(-8 * np.quantile(best, 0.99, axis=1)))).tolist()
+    few = (1 / (1 + np.exp(-8 * np.quantile(best, 0.99, axis=1, method="midpoint")))).tolist()
     kept = {}
     competitors: dict[str, Callable[[], object]] = {"product": product(regions, boxes, matrix)}
     for fill, thresholds in (("few", few), ("all", [0.0] * CLASSES)):
