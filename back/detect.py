@@ -15,7 +15,7 @@ from clipsieve.back.pictures import upright_size
 from clipsieve.back.stores import Store
 from clipsieve.errors import InputError, ModelUnavailable
 
-NO_DETECTOR = "This service has no detector; start it with one: clipsieve back --detector MODEL."
+NO_DETECTOR = "This service has no detector; start it with one: back --detector MODEL."
 
 
 def blueprint(finder: Finder | None, store: Store) -> APIBlueprint:

@@ -270,7 +270,7 @@ def test_a_service_without_a_detector_keeps_them(store):
     id = deployed(client, BUS)
     assert get(client, id)["detector_configs"] == [BUS]
     answer = detect(client, id)
-    message = "This service has no detector; start it with one: clipsieve back --detector MODEL."
+    message = "This service has no detector; start it with one: back --detector MODEL."
     assert told(answer) == refusal(message, 503)
     assert told(detect(client, UNKNOWN)) == (400, NO_KEY)
 

@@ -1,7 +1,7 @@
 import pytest
 
 from clipsieve.back.config import Entry
-from clipsieve.back.shelf import Served
+from clipsieve.back.shelf import Served, Shelf
 from clipsieve.back.stores import FolderStore, MemoryStore
 from clipsieve.commands_back import make_store, model_of, open_entries
 from clipsieve.errors import ModelUnavailable
@@ -57,6 +57,8 @@ def test_what_people_make_is_kept_in_the_collection_or_in_the_state_each_in_its_
 
 
 def test_the_model_is_the_collections(own, peers):
-    assert model_of(own) == "fake"
+    assert model_of(Shelf([own, peers])) == "fake"
     with pytest.raises(ModelUnavailable, match="'peers' does not say which model"):
-        model_of(peers)
+        model_of(Shelf([peers]))
+    with pytest.raises(ModelUnavailable, match="has no model that classifies"):
+        model_of(Shelf())
