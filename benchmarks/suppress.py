@@ -184,7 +184,7 @@ def main() -> None:
     args = arguments("Classes over stored regions.")
     with threadpool_limits(1):
         cases = [measure(*size, rounds=2) for size in ((300, 2), (32, 8))] if args.quick else [
-            measure(*size, rounds=9) for size in ((300, 40), (32, 400))
+            measure(*size, rounds=21) for size in ((300, 12), (32, 120))
         ]  # fmt: skip
     keep(args, "suppress", {"dim": DIM, "classes": CLASSES, "examples": EXAMPLES, "nms": NMS, "cases": cases})
 
