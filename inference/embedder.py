@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from PIL import Image
 
-from clipsieve.errors import ClipsieveError, InputError, ModelUnavailable
-from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors, hash_weights
+from clipsieve.errors import InputError, ModelUnavailable
+from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors, fetching, hash_weights
 from clipsieve.inference.decode import MAX_PIXELS, decode
 from clipsieve.inference.lanes import Lanes, find_devices, find_dtype
 from clipsieve.inference.models import ModelName, parse_name
@@ -63,16 +63,11 @@ def load_embedder(name: str, *, device: str = "auto", precision: str = "auto") -
     """
     parsed = parse_name(name)
     devices, dtype = find_devices(device), find_dtype(precision, device)
-    try:
+    with fetching(
+        name,
+        "give a folder with `--model local-dir:PATH`, or use the small model that comes along with `--model mini`",
+    ):
         checkpoint = _load(parsed)
-    except (ClipsieveError, AttributeError, NameError):  # the latter two would be our own mistakes
-        raise
-    except Exception as error:  # each library and hub client has its own ways to say that a file is not there
-        what = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise ModelUnavailable(
-            f"The weights of {name!r} could not be fetched or opened ({what}); check the connection, give a folder "
-            "with `--model local-dir:PATH`, or use the small model that comes along with `--model mini`."
-        ) from error
     kind = TorchImageEmbedder if checkpoint.tokenize is None else TorchEmbedder
     return kind(parsed.name, checkpoint, devices, dtype)
 
