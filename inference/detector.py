@@ -47,6 +47,10 @@ class StagedDetector(Detector, Protocol):
     """A Detector in two steps, so that a pipeline can preprocess ahead while the model is at work."""
 
     @property
+    def regions(self) -> int:
+        """How many it finds in an image at most."""
+
+    @property
     def lanes(self) -> int:
         """How many batches it works on at once: `detect_tensors` from more threads than this waits."""
 
