@@ -34,14 +34,15 @@ MANY_SHARDS = 1_000
 SHARD_ROWS = 100_000
 
 _KINDS = {
-    "vectors": ("img_emb", "text_emb", "region_emb"),
-    "metadata": ("metadata", "regions", "skipped"),
+    "vectors": ("img_emb", "text_emb"),
+    "metadata": ("metadata", "skipped"),
+    "regions": ("region_emb", "regions", "crop_emb"),
     "thumbs": ("thumbs",),
 }
 
 
 def sizes(manifest: Manifest, cache: Path) -> dict[str, int]:
-    """Bytes on disk by kind: vectors, metadata, thumbs, indices, cache; `cache` is its file."""
+    """Bytes on disk by kind: vectors, metadata, regions, thumbs, indices, cache; `cache` is its file."""
     files = [(role, file.size) for shard in manifest.shards for role, file in shard.files.items()]
     found = {kind: sum(size for role, size in files if role in roles) for kind, roles in _KINDS.items()}
     found["indices"] = sum(file.size for index in manifest.indices for file in index.files.values())

@@ -21,13 +21,16 @@ Modality = Literal["image", "text"]
 ROLES: dict[str, str] = {"image": "img_emb", "text": "text_emb"}
 """Modality, which is also the index's name -> role of the shards' files."""
 
+REGION_ROLES: dict[str, str] = {"region": "region_emb", "crop": "crop_emb"}
+"""The same for what lies in images: rows of regions, of which an item has any number."""
+
 FLAT = "flat"
 """Kind of an index that is the shards themselves, read in order: there is no file of it."""
 
 
 def shards_of(manifest: Manifest, modality: str) -> list[Shard]:
     """The shards that have rows of this modality, by ascending id."""
-    role = ROLES[modality]
+    role = (ROLES | REGION_ROLES)[modality]
     return sorted((s for s in manifest.shards if s.rows and role in s.files), key=lambda s: s.first_id)
 
 
@@ -62,9 +65,13 @@ def indexed_ids(folder: Path, parts: Sequence[Shard], modality: str) -> Int64:
 
 def entry_of(manifest: Manifest, modality: str) -> Index | None:
     """The manifest's index of this modality, unless it covers shards that are gone."""
-    numbers = {shard.number for shard in shards_of(manifest, modality)}
     entry = next((i for i in manifest.indices if i.name == modality), None)
-    return entry if entry is not None and set(entry.shards) <= numbers else None
+    return entry if entry is not None and covers(manifest, entry) else None
+
+
+def covers(manifest: Manifest, index: Index) -> bool:
+    """Whether all shards that an index covers are there, with what it is made of."""
+    return {shard.number for shard in shards_of(manifest, index.name)}.issuperset(index.shards)
 
 
 def open_covered(folder: Path, manifest: Manifest, modality: str) -> VectorIndex | None:

@@ -33,6 +33,7 @@ def test_sizes_are_those_of_the_files(tmp_path: Path) -> None:
             kind = {"img_emb": "vectors", "skipped": "metadata"}.get(path.parent.name, path.parent.name)
             kind = "indices" if path.name.startswith("image.") else "cache" if path.name == "cache.sqlite" else kind
             there[kind] = there.get(kind, 0) + path.stat().st_size
+    assert found.pop("regions") == 0
     assert found == {kind: there[kind] for kind in ("vectors", "metadata", "thumbs", "indices", "cache")}
 
 
