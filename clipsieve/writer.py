@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +22,7 @@ from clipsieve.lock import writer_lock
 from clipsieve.manifest import File, Manifest, Shard, Source, commit, read_manifest
 from clipsieve.shards import OWN_COLUMNS, REMOVED, ROLES, read_ids, read_removed
 from clipsieve.stored_regions import GROUP_ROWS, StoredRegions, region_table, require_stored
+from clipsieve.stored_regions import ROLES as REGIONS
 from clipsieve.types import Embeddings, Int64, Skipped
 from clipsieve.whole import describe_file, require_whole
 
@@ -153,12 +154,25 @@ class Writer:
         return shard
 
     def add_regions(self, number: int, regions: StoredRegions) -> None:
-        """Give a shard that is there what it lacks of the regions of its items, and commit."""
+        """Give a shard that is there, and has none yet, the regions of its items, and commit."""
         old = next(s for s in self.manifest.shards if s.number == number)
-        files = self._write_regions(number, read_ids(self.folder, old), regions, old.files)
-        new = dataclasses.replace(old, files={**old.files, **files})
+        if "regions" in old.files:
+            raise InputError(f"Shard {number} of {self.folder} has regions already; drop them first.")
+        new = dataclasses.replace(
+            old, files={**old.files, **self._write_regions(number, read_ids(self.folder, old), regions)}
+        )
         kept = tuple(new if s is old else s for s in self.manifest.shards)
         self.commit(dataclasses.replace(self.manifest, shards=kept))
+
+    def drop_regions(self) -> None:
+        """Let go of all regions, of their indices, and of the detector that found them, and commit."""
+        shards = tuple(
+            dataclasses.replace(s, files={role: f for role, f in s.files.items() if role not in REGIONS})
+            for s in self.manifest.shards
+        )
+        indices = tuple(i for i in self.manifest.indices if i.name not in ("region", "crop"))
+        self.commit(dataclasses.replace(self.manifest, shards=shards, indices=indices, detection=None))
+        self.clean()
 
     def commit(self, manifest: Manifest) -> None:
         """Make `manifest` the folder's. Ids and shard numbers must not run backwards."""
@@ -223,16 +237,13 @@ class Writer:
 
         return self._write(role, number, write)
 
-    def _write_regions(
-        self, number: int, ids: Int64, regions: StoredRegions, there: Container[str] = ()
-    ) -> dict[str, File]:
-        """`there`: roles that are left as they are; a file that the manifest names is never written again."""
+    def _write_regions(self, number: int, ids: Int64, regions: StoredRegions) -> dict[str, File]:
         require_stored(regions, len(ids), self.manifest.detection, self.manifest.dim)
-        files = {}
-        if "regions" not in there:
-            files["region_emb"] = self._write_array("region_emb", number, regions.vectors)
-            files["regions"] = self._write_table("regions", number, region_table(ids, regions), GROUP_ROWS)
-        if regions.crops is not None and "crop_emb" not in there:
+        files = {
+            "region_emb": self._write_array("region_emb", number, regions.vectors),
+            "regions": self._write_table("regions", number, region_table(ids, regions), GROUP_ROWS),
+        }
+        if regions.crops is not None:
             files["crop_emb"] = self._write_array("crop_emb", number, regions.crops)
         return files
 

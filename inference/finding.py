@@ -61,14 +61,6 @@ class Finder:
             return store(nothing, 1, self._embed_crops([], nothing), unseen=[0])
         return join([self.find([one]) for one in images])
 
-    def crop(self, images: Sequence[bytes], found: StoredRegions) -> StoredRegions:
-        """The same regions of n encoded images, with their crops. InputError if one cannot be decoded or embedded."""
-        vectors = found.vectors.astype(np.float32)
-        objectness, shift, scale = found.numbers.T.copy()
-        regions = Regions(vectors, found.boxes, found.item, objectness, shift, scale, self._detector.model)
-        made = self._embed_crops(images, regions)
-        return dataclasses.replace(found, crops=None if made is None else made.astype(np.float16))
-
     def _embed_crops(self, images: Sequence[bytes], regions: Regions) -> Float32 | None:
         if self._crops is None:
             return None

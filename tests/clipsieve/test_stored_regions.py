@@ -5,7 +5,6 @@ import pytest
 
 from clipsieve.errors import CollectionChanged, CollectionDamaged, InputError, NotFound
 from clipsieve.manifest import Detection, Manifest, read_manifest
-from clipsieve.shards import open_array
 from clipsieve.stored_regions import StoredRegions, join, read_regions, read_table, store
 from clipsieve.types import Embeddings, ModelId, Regions
 from clipsieve.whole import verify
@@ -71,18 +70,20 @@ def test_some_items_and_several_batches(tmp_path):
     assert (odd.items, odd.item.tolist(), odd.unseen.tolist()) == (2, [1, 1, 1], [0, 1])
 
 
-def test_a_shard_gets_what_it_lacks_and_what_it_has_stays(tmp_path):
-    with open_writer(tmp_path, NEW) as writer:
+def test_a_shard_may_get_regions_later_and_lose_them(tmp_path):
+    with open_writer(
+        tmp_path, dataclasses.replace(NEW, detection=dataclasses.replace(DETECTION, crops=True))
+    ) as writer:
         number = append(writer, 2, None).number
-        writer.add_regions(number, made(2, [1, 2]))
-        before = writer.manifest.shards[0]
-        detection = dataclasses.replace(DETECTION, crops=True)
-        writer.commit(dataclasses.replace(writer.manifest, detection=detection))
-        writer.add_regions(number, made(2, [1, 2], 5, crops=True))
-        after = writer.manifest.shards[0]
-    assert {role: after.files[role] for role in before.files} == before.files
-    same(dataclasses.replace(read_regions(tmp_path, after), crops=None), made(2, [1, 2]))
-    np.testing.assert_array_equal(open_array(tmp_path, after, "crop_emb"), made(2, [1, 2], 5, crops=True).crops)
+        found = made(2, [1, 2], crops=True)
+        writer.add_regions(number, found)
+        same(read_regions(tmp_path, writer.manifest.shards[0]), found)
+        with pytest.raises(InputError, match="has regions already"):
+            writer.add_regions(number, found)
+        writer.drop_regions()
+        assert (writer.manifest.detection, set(writer.manifest.shards[0].files)) == (None, {"img_emb", "metadata"})
+    assert not list(tmp_path.glob("*region*/*"))
+    assert not list(tmp_path.glob("crop_emb/*"))
     assert not verify(tmp_path, read_manifest(tmp_path))
 
 

@@ -1,5 +1,3 @@
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -154,14 +152,6 @@ def test_a_collection_may_get_a_detector_later(photos, tmp_path):
     first, second = open_manifest(out).shards
     assert "regions" not in first.files
     assert len(open_array(out, second, "region_emb")) == 4
-
-
-def test_regions_of_a_shard_are_cropped_later_as_at_once(photos):
-    images = [path.read_bytes() for path in sorted(photos.glob("*.jpg"))]
-    finder = Finder(FakeDetector(), FakeEmbedder())
-    at_once = finder.find([finder.look(decode(data), data) for data in images])
-    later = finder.crop(images, dataclasses.replace(at_once, crops=None))
-    np.testing.assert_array_equal(later.crops, at_once.crops)
 
 
 def test_the_detector_sees_what_was_decoded_once(photos, tmp_path, monkeypatch):
