@@ -143,16 +143,17 @@ def read_ids(value: Any, limits: Limits) -> list[int]:
 
 def show(served: Served, ids: Sequence[int]) -> list[dict[str, Any]]:
     """The columns to be answered with for these items, as JSON values; a small JPEG of those that have no URL."""
-    columns = [c for c in served.options.columns if c in served.collection.columns]
-    rows = []
-    for i, row in zip(ids, served.collection.items(ids), strict=True):
-        shown = {column: to_json_value(row.get(column)) for column in columns}
-        if not row.get("url") and row.get("image_path"):
-            picture = served.pictures.get(i)
-            if picture is not None:
-                shown["image"] = picture
-        rows.append(shown)
-    return rows
+    there = served.collection.columns
+    columns = [c for c in served.options.columns if c in there]
+    rows = served.collection.items(ids, [*columns, "url", "image_path"])
+    shown = [{c: to_json_value(row.get(c)) for c in columns} for row in rows]
+    if "image_path" in there:
+        for i, row, one in zip(ids, rows, shown, strict=True):
+            if not row.get("url") and row.get("image_path"):
+                picture = served.pictures.get(i)
+                if picture is not None:
+                    one["image"] = picture
+    return shown
 
 
 def to_json_value(value: Any) -> Any:

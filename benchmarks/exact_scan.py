@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from benchmarks.measuring import alternate, arguments, classes_of, keep, unit_rows
+from clipsieve.index.rows import Rows
 from clipsieve.index.rule import Question
-from clipsieve.index.scan import Rows, scan_topk
+from clipsieve.index.scan import scan_topk
 
 DIM, K = 512, 100
 

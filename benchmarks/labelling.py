@@ -19,8 +19,9 @@ import numpy as np
 import torch
 
 from benchmarks.measuring import alternate, arguments, classes_of, keep, unit_rows
+from clipsieve.index.rows import Rows
 from clipsieve.index.rule import Compiled, compile_classes
-from clipsieve.index.scan import Rows, block_rows, scan_label
+from clipsieve.index.scan import block_rows, scan_label
 from clipsieve.types import Float32
 
 DIM = 512

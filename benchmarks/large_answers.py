@@ -18,8 +18,8 @@ from benchmarks.measuring import MODEL, alternate, arguments, clustered, keep, u
 from clipsieve.index.faiss_index import load_faiss, train_and_build
 from clipsieve.index.metadata import SqliteMetadata
 from clipsieve.index.query import search
+from clipsieve.index.rows import Rows
 from clipsieve.index.rule import Question
-from clipsieve.index.scan import Rows
 from clipsieve.manifest import Manifest
 from clipsieve.shards import open_manifest
 from clipsieve.types import ClassVectors, Embeddings

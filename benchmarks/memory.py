@@ -39,7 +39,7 @@ def label(folder: Path) -> None:
     """What the measured process does; it prints its memory in MiB as JSON."""
     from clipsieve.index.label import Labelling
     from clipsieve.index.label import label as label_rows
-    from clipsieve.index.scan import Rows
+    from clipsieve.index.rows import Rows
     from clipsieve.types import MetaClass
 
     before = status()

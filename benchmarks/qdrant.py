@@ -24,8 +24,8 @@ import numpy as np
 from benchmarks.measuring import alternate, arguments, keep
 from benchmarks.search import CLUSTERS, DIM, EFFORT, LISTS, SHARES, K, make_index, make_question, make_rows
 from clipsieve.index.query import search as ask
+from clipsieve.index.rows import Rows
 from clipsieve.index.rule import Question
-from clipsieve.index.scan import Rows
 from clipsieve.types import Float32, Int64
 
 BATCH = 2_000

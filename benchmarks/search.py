@@ -19,8 +19,8 @@ from clipsieve.index.faiss_index import FaissIndex, load_faiss, measure_recall, 
 from clipsieve.index.flat import FlatIndex
 from clipsieve.index.query import Answer
 from clipsieve.index.query import search as ask
+from clipsieve.index.rows import Rows
 from clipsieve.index.rule import Question
-from clipsieve.index.scan import Rows
 from clipsieve.types import ClassVectors, Float32
 
 DIM, K, EXAMPLES = 512, 100, 5

@@ -24,7 +24,7 @@ from clipsieve.index import faiss_index
 from clipsieve.index.faiss_index import FaissIndex, measure_error, measure_recall
 from clipsieve.index.flat import CombinedIndex, FlatIndex
 from clipsieve.index.renumbered import Renumbered
-from clipsieve.index.scan import Rows
+from clipsieve.index.rows import Rows
 from clipsieve.manifest import File, Index, Manifest, Shard
 from clipsieve.peer_tables import REORDERED, count_rows, metadata_files
 from clipsieve.protocols import VectorIndex

@@ -21,7 +21,7 @@ from clipsieve.index.calibrate import SAMPLE
 from clipsieve.index.faiss_index import FaissIndex
 from clipsieve.index.flat import FlatIndex
 from clipsieve.index.plan import Plan, choose_index, lists_for
-from clipsieve.index.scan import Rows
+from clipsieve.index.rows import Rows
 from clipsieve.index.stored import FLAT, ROLES, entry_of, indexed_ids, rows_of, shards_of
 from clipsieve.index.train import (
     RECALL_AT,

@@ -396,10 +396,13 @@ class Collection:
         """Embed an uploaded image so that it may be an example; its content hash, which Example takes."""
         return self._embedding.upload(data)
 
-    def items(self, ids: Sequence[int] | Int64) -> list[Mapping[str, object]]:
-        """The metadata rows of these items, in order. NotFound names an id that was never given, or was removed."""
+    def items(self, ids: Sequence[int] | Int64, columns: Sequence[str] | None = None) -> list[Mapping[str, object]]:
+        """The metadata rows of these items, in order. NotFound names an id that was never given, or was removed.
+
+        columns  those to read beside `id`; all by default
+        """
         self._opened.require(ids)
-        return self._opened.items(ids)
+        return self._opened.items(ids, columns)
 
     def keys(self, ids: Sequence[int] | Int64) -> list[str]:
         """The keys of these ids, in order."""

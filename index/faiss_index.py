@@ -16,7 +16,7 @@ import numpy as np
 from clipsieve.durable import write_file
 from clipsieve.errors import CollectionDamaged, InputError, MissingExtra
 from clipsieve.index.flat import Found, best_first, check_search, padded, single
-from clipsieve.index.scan import Rows, contains
+from clipsieve.index.rows import Rows, contains
 from clipsieve.types import Float32, Int64, Neighbors
 
 MOST_EFFORT_HNSW = 8192

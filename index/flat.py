@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from clipsieve.errors import InputError
+from clipsieve.index.rows import Rows, contains
 from clipsieve.index.rule import SLACK
-from clipsieve.index.scan import Rows, contains
 from clipsieve.protocols import VectorIndex
 from clipsieve.types import Float32, Int64, Neighbors
 

@@ -1,19 +1,24 @@
 """Questions of several threads answered in one pass over the rows.
 
-A scan costs as much for sixteen questions as for two: reading the rows is most of it. Whoever comes first scans at
-once; those who come meanwhile wait, and all of them are in the next pass. Nobody waits who would not have had to wait
-for the processor.
+A pass costs little more for sixteen questions than for two: reading the rows is most of it. Those who come during one
+are answered together by the next. It begins once there are as many as there were about the last one (those it answered,
+and those who waited at its end), or when as much time has gone by as the last one took, and PATIENCE at most: who asks
+again as soon as he is answered comes in time, and nobody waits longer than if another pass had been under way. Who is
+alone never waits.
 """
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from clipsieve.index.rule import Question, Ranked
-from clipsieve.index.scan import Rows, scan_topk
 
 MOST = 64
 """Questions in a pass: their products outweigh the reading long before, and the first one waits for the last."""
+
+PATIENCE = 0.05
+"""Seconds: who asks again at once is back by then."""
 
 
 class PassCounts:
@@ -46,53 +51,72 @@ class _Waiting:
 class GatheredScan:
     """Scans of the same rows, joined. Safe to use from several threads at once, which is what it is for.
 
+    answer  the best k of each question, in one pass over the rows, as `scan_topk` finds them
     counts  what its passes are counted in
+    clock   seconds, ascending
     """
 
-    def __init__(self, rows: Rows, counts: PassCounts | None = None) -> None:
-        self._rows = rows
+    def __init__(
+        self,
+        answer: Callable[[Sequence[Question]], list[Ranked]],
+        counts: PassCounts | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._answer_all = answer
         self._counts = counts or PassCounts()
+        self._clock = clock
         self._lock = threading.Lock()
+        self._enough = threading.Condition(self._lock)
         self._busy = False
         self._queue: list[_Waiting] = []
+        self._expected = 1
+        self._ended = self._took = 0.0  # of the last pass, in seconds
 
     def __call__(self, question: Question) -> Ranked:
         """The best k of the question by (P descending, id ascending), exact."""
         mine = _Waiting(question)
         with self._lock:
+            self._queue.append(mine)
             if self._busy:
-                self._queue.append(mine)
+                if len(self._queue) >= self._expected:
+                    self._enough.notify()
             else:
                 self._busy = mine.leads = True
         if not mine.leads:
             mine.answered.wait()
         if mine.leads:
-            self._lead(mine)
+            self._lead()
         if mine.error is not None:
             raise mine.error
         assert mine.ranked is not None
         return mine.ranked
 
-    def _lead(self, mine: _Waiting) -> None:
-        """Answer this one and those that wait, and hand over to the first of those that came meanwhile."""
+    def _lead(self) -> None:
+        """Answer those that wait, and hand over to the first of those that came meanwhile."""
         with self._lock:
-            others, self._queue = self._queue[: MOST - 1], self._queue[MOST - 1 :]
-        together = [mine, *others]
+            until = self._ended + min(self._took, PATIENCE)
+            while len(self._queue) < self._expected and (left := until - self._clock()) > 0:
+                self._enough.wait(left)
+            together, self._queue = self._queue[:MOST], self._queue[MOST:]
+        start = self._clock()
         try:
             self._answer(together)
         finally:
             with self._lock:
-                following = self._queue.pop(0) if self._queue else None
+                self._ended = self._clock()
+                self._took = self._ended - start
+                self._expected = min(len(together) + len(self._queue), MOST)
+                following = self._queue[0] if self._queue else None
                 self._busy = following is not None
             if following is not None:
                 following.leads = True
                 following.answered.set()
-            for one in others:
+            for one in together:
                 one.answered.set()
 
     def _answer(self, together: Sequence[_Waiting]) -> None:
         try:
-            answers, _ = scan_topk(self._rows, [one.question for one in together])
+            answers = self._answer_all([one.question for one in together])
             for one, ranked in zip(together, answers, strict=True):
                 one.ranked = ranked
             self._counts.add(len(together))

@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 from clipsieve.durable import write_file
 from clipsieve.errors import InputError
 from clipsieve.index.calibrate import Scale
+from clipsieve.index.rows import Rows
 from clipsieve.index.rule import Compiled, Question, compile_classes
-from clipsieve.index.scan import Labelled, Rows, scan_label, scan_threshold
+from clipsieve.index.scan import Labelled, scan_label, scan_threshold
 from clipsieve.lock import writer_lock
 from clipsieve.types import ClassVectors, Example, Float32, Int64, MetaClass
 

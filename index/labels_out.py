@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from clipsieve.durable import write_file
 from clipsieve.errors import InputError
 from clipsieve.index.label import PART_ROWS, SCHEMA, Keys, Labelling, label, to_csv
-from clipsieve.index.scan import Rows
+from clipsieve.index.rows import Rows
 
 
 def label_to(

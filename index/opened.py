@@ -14,13 +14,15 @@ import numpy as np
 from clipsieve import manifest as manifests
 from clipsieve import shards
 from clipsieve.errors import CollectionChanged, CollectionDamaged, CollectionMissing, NotFound
-from clipsieve.index import bare, costs
+from clipsieve.index import bare, costs, screen
 from clipsieve.index.calibrate import SAMPLE, Background
 from clipsieve.index.duplicates import Groups
 from clipsieve.index.gather import GatheredScan, PassCounts
 from clipsieve.index.metadata import SqliteMetadata
 from clipsieve.index.originals import Originals
-from clipsieve.index.scan import Rows
+from clipsieve.index.rows import Rows
+from clipsieve.index.rule import Question, Ranked
+from clipsieve.index.scan import scan_topk
 from clipsieve.index.stored import FLAT, ROLES, entry_of, open_covered, open_groups, open_index, rows_of, shards_of
 from clipsieve.manifest import Manifest
 from clipsieve.protocols import VectorIndex
@@ -37,7 +39,7 @@ DUPLICATE_COSINE = 0.98
 class Opened:
     """One commit of a collection. Safe to use from several threads at once; parts are made when first asked for.
 
-    row_memory  bytes up to which the float32 rows of a modality without an index are held for scans; 0 for none
+    row_memory  bytes up to which the rows of a modality without an index are held for scans; 0 for none
     """
 
     def __init__(
@@ -161,7 +163,7 @@ class Opened:
 
     def scan(self, modality: str) -> GatheredScan:
         """Answers questions by reading all rows, those of several threads in one pass."""
-        return self._once("scan", modality, lambda: GatheredScan(self._scanned(modality), self.passes[modality]))
+        return self._once("scan", modality, lambda: GatheredScan(self._pass_over(modality), self.passes[modality]))
 
     @property
     def groups(self) -> Groups:
@@ -182,9 +184,9 @@ class Opened:
         """The keys of these ids, in order. NotFound names one that was never given; CollectionChanged, see `_asked`."""
         return self._asked(self.metadata.keys, ids)
 
-    def items(self, ids: Sequence[int] | Int64) -> list[Mapping[str, object]]:
+    def items(self, ids: Sequence[int] | Int64, columns: Sequence[str] | None = None) -> list[Mapping[str, object]]:
         """The metadata rows of these ids, in order; else as `keys`."""
-        return self._asked(self.metadata.get, ids)
+        return self._asked(lambda wanted: self.metadata.get(wanted, columns), ids)
 
     def _asked(self, read: Callable[[Sequence[int] | Int64], _T], ids: Sequence[int] | Int64) -> _T:
         """The cache may have followed somebody else to a later commit: CollectionChanged if rows of this one went."""
@@ -265,11 +267,15 @@ class Opened:
             return bare.make_rows(self.folder, self._parts(modality))
         return rows_of(self.folder, self.manifest.dim, shards_of(self.manifest, modality), modality, self.removed)
 
-    def _scanned(self, modality: str) -> Rows:
-        """The rows as scans read them: in memory where they are asked for at every question and fit."""
+    def _pass_over(self, modality: str) -> Callable[[Sequence[Question]], list[Ranked]]:
+        """Reads all rows: from memory where they are asked for at every question and fit."""
         rows = self.rows(modality)
-        fits = 4 * rows.dim * (rows.count + len(rows.without)) <= self.row_memory
-        return rows.in_memory() if fits and self.index(modality)[0] is None else rows
+        if self.index(modality)[0] is None:
+            if screen.pays() and screen.bytes_of(rows) <= self.row_memory:
+                return screen.Screen(rows).topk
+            if 4 * rows.dim * (rows.count + len(rows.without)) <= self.row_memory:
+                rows = rows.in_memory()
+        return lambda questions: scan_topk(rows, questions)[0]
 
     def _open_index(self, modality: str) -> tuple[VectorIndex | None, float | None]:
         if bare.is_manifest(self.manifest):

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from clipsieve.errors import InputError
+from clipsieve.index.rows import Rows, contains
 from clipsieve.index.rule import (
     Question,
     Ranked,
@@ -25,7 +26,7 @@ from clipsieve.index.rule import (
     no_items,
     settle,
 )
-from clipsieve.index.scan import Pass, Rows, contains, scan_threshold, scan_topk
+from clipsieve.index.scan import Pass, scan_threshold, scan_topk
 from clipsieve.protocols import VectorIndex
 from clipsieve.types import Claim, Distribution, Float32, Hit, Int64, MetaClass
 

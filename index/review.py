@@ -16,8 +16,8 @@ import numpy as np
 
 from clipsieve.index.calibrate import Float64
 from clipsieve.index.query import search
+from clipsieve.index.rows import Rows
 from clipsieve.index.rule import Question, Ranked, accepted, join, weigh
-from clipsieve.index.scan import Rows
 from clipsieve.types import ClassVectors, Int64
 
 SHARE = 100

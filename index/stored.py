@@ -10,7 +10,7 @@ from clipsieve import shards
 from clipsieve.errors import CollectionDamaged, CollectionError, NotFound
 from clipsieve.index.duplicates import Groups
 from clipsieve.index.flat import CombinedIndex, FlatIndex
-from clipsieve.index.scan import Ids, Rows
+from clipsieve.index.rows import Ids, Rows
 from clipsieve.manifest import Index, Manifest, Shard
 from clipsieve.protocols import VectorIndex
 from clipsieve.types import Int64

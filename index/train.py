@@ -16,7 +16,7 @@ from clipsieve.index import faiss_index
 from clipsieve.index.faiss_index import FaissIndex
 from clipsieve.index.flat import FlatIndex
 from clipsieve.index.plan import TRAINING_PER_LIST
-from clipsieve.index.scan import Rows
+from clipsieve.index.rows import Rows
 from clipsieve.manifest import Index
 from clipsieve.types import Float32, Int64, Neighbors
 from clipsieve.whole import reading

@@ -21,6 +21,9 @@ FUNCTIONS = frozenset(
 )
 """What a filter may call. None of them reads or writes anything beyond its arguments, save the clock."""
 
+READING = frozenset({"hex", "json_array", "json_group_array", "printf"})
+"""What is called beside them to read rows out. A filter that does can do no more with them than with FUNCTIONS."""
+
 _TOKEN = re.compile(
     r"""(?P<text>'(?:[^']|'')*')
       | "(?P<name>(?:[^"]|"")*)"
@@ -69,7 +72,7 @@ def fence(connection: sqlite3.Connection) -> None:
             return sqlite3.SQLITE_OK
         if action == sqlite3.SQLITE_READ and first == "items":
             return sqlite3.SQLITE_OK
-        if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in FUNCTIONS:
+        if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in FUNCTIONS | READING:
             return sqlite3.SQLITE_OK
         return sqlite3.SQLITE_DENY
 

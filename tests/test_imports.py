@@ -18,7 +18,7 @@ MAY_IMPORT = {
 }
 # Package -> where alone it may be imported: rooms, or single files.
 AT_HOME = {
-    "torch": {"inference", "index/scan.py"},
+    "torch": {"inference", "index/rows.py", "index/screen.py"},
     "torchvision": {"inference"},
     "open_clip": {"inference"},
     "transformers": {"inference"},
@@ -99,7 +99,7 @@ def test_the_table_finds_what_it_forbids(path, source):
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("index/scan.py", "import torch"),
+        ("index/rows.py", "import torch"),
         ("index/flat.py", "from clipsieve import types"),
         ("back/app.py", "from clipsieve.index.query import ask\nimport flask"),
         ("clipsieve/cli.py", "from clipsieve.inference import run"),

@@ -4,9 +4,11 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from hypothesis import strategies as st
 
+from clipsieve.index.calibrate import Background
+from clipsieve.index.rows import Rows
 from clipsieve.index.rule import Question, Ranked
-from clipsieve.index.scan import Rows
 from clipsieve.types import ClassVectors, Float32, Int64, ModelId
 
 MODEL = ModelId("test", "0", "none")
@@ -101,3 +103,25 @@ def _near_zero(level: float) -> float:
 def group_by(size: int) -> Callable[[Int64], Int64]:
     """Neighbouring ids are of one group."""
     return lambda ids: ids // size
+
+
+@st.composite
+def questions(draw: st.DrawFn) -> tuple[Question, Rows]:
+    """A random question to a random small collection."""
+    seed, ties = draw(st.integers(0, 10**6)), draw(st.booleans())
+    vectors = make_vectors(draw(st.sampled_from([0, 1, 40, 300])), 8, seed, ties)
+    rows = make_rows(vectors, seed, removed=draw(st.sampled_from([0, 0.3])), half=draw(st.booleans()))
+    c = make_class("c", draw(st.integers(1, 3)), draw(st.integers(0, 3)), 8, seed, ties)
+    ids, live = everything(rows)
+    pick = np.random.default_rng(seed)
+    calibrated = draw(st.booleans()) and len(live) >= 20
+    return Question(
+        c,
+        k=draw(st.sampled_from([1, 3, 20, 1000])),
+        threshold=draw(st.sampled_from([None, 0.25, -0.125, 0.5])),
+        only=draw(st.sampled_from([None, pick.permutation(ids)[: len(ids) // 2], np.array([3, 10**9])])),
+        without=draw(st.sampled_from([None, ids[::3], np.array([10**9])])),
+        groups=draw(st.sampled_from([None, group_by(5)])),
+        scale=Background(live).scale(c) if calibrated else None,
+        view=draw(st.sampled_from(["matched", "matched", "rejected", "below"])),
+    ), rows

@@ -14,7 +14,7 @@ from clipsieve.index.collection import open_collection
 from clipsieve.index.flat import FlatIndex
 from clipsieve.index.peer_source import PeerSource
 from clipsieve.index.renumbered import Renumbered
-from clipsieve.index.scan import Rows
+from clipsieve.index.rows import Rows
 from clipsieve.types import Example, MetaClass
 from tests.index.made import make_vectors
 

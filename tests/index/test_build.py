@@ -9,7 +9,7 @@ from clipsieve.index import build, faiss_index, plan, train
 from clipsieve.index.build import build_indices
 from clipsieve.index.flat import FlatIndex
 from clipsieve.index.plan import choose_index
-from clipsieve.index.scan import Rows
+from clipsieve.index.rows import Rows
 from clipsieve.index.stored import entry_of, open_groups, open_index, rows_of, shards_of
 from clipsieve.index.train import tune_and_measure
 from clipsieve.manifest import Manifest, read_manifest

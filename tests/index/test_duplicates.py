@@ -7,7 +7,7 @@ from clipsieve.errors import InputError
 from clipsieve.index import duplicates
 from clipsieve.index.duplicates import Groups, first_of_near, group_items, hash_codes, measure_threshold
 from clipsieve.index.flat import FlatIndex
-from clipsieve.index.scan import Rows
+from clipsieve.index.rows import Rows
 from clipsieve.types import Float32, Int64
 
 

@@ -9,7 +9,7 @@ from clipsieve.errors import CollectionDamaged, InputError, MissingExtra
 from clipsieve.index import faiss_index
 from clipsieve.index.faiss_index import FaissIndex, measure_error, read_index, train_and_build, tune, write_index
 from clipsieve.index.flat import FlatIndex
-from clipsieve.index.scan import Rows
+from clipsieve.index.rows import Rows
 from clipsieve.protocols import VectorIndex
 from clipsieve.types import Float32, Int64
 from tests.contracts.vector_index import VectorIndexContract, tied

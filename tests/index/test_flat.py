@@ -3,7 +3,7 @@ import pytest
 
 from clipsieve.errors import InputError
 from clipsieve.index.flat import CombinedIndex, FlatIndex
-from clipsieve.index.scan import Rows
+from clipsieve.index.rows import Rows
 from clipsieve.protocols import VectorIndex
 from clipsieve.types import Float32, Int64
 from tests.contracts.vector_index import VectorIndexContract

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from clipsieve.errors import NotFound
-from clipsieve.index import gather
 from clipsieve.index.gather import GatheredScan, PassCounts
 from clipsieve.index.rule import Question
 from clipsieve.index.scan import scan_topk
 from tests.index.made import make_class, make_rows, make_vectors
+
+
+def pass_over(rows):
+    return lambda questions: scan_topk(rows, questions)[0]
 
 
 def same(one, two):
@@ -22,30 +25,28 @@ def same(one, two):
 def test_many_threads_get_what_they_asked_for():
     rows = make_rows(make_vectors(3000))
     questions = [Question(make_class(f"c{i}", 1 + i % 3, i % 2, seed=i), 1 + i % 7) for i in range(60)]
-    scan = GatheredScan(rows)
+    scan = GatheredScan(pass_over(rows))
     with ThreadPoolExecutor(16) as pool:
         for question, ranked in zip(questions, pool.map(scan, questions), strict=True):
             same(ranked, scan_topk(rows, [question])[0][0])
 
 
 @pytest.fixture
-def passes(monkeypatch):
+def passes():
     """Lets the test hold a pass, and records how many questions each answered."""
 
     class Passes:
         begun, go, sizes = threading.Event(), threading.Event(), []
 
-        def __call__(self, rows, questions):
+        def __call__(self, questions):
             self.sizes.append(len(questions))
             self.begun.set()
             assert self.go.wait(30)
             if any(q.k == 13 for q in questions):
                 raise NotFound("It is gone.")
-            return scan_topk(rows, questions)
+            return pass_over(make_rows(make_vectors(50)))(questions)
 
-    one = Passes()
-    monkeypatch.setattr(gather, "scan_topk", one)
-    return one
+    return Passes()
 
 
 def wait_for(condition):
@@ -58,7 +59,7 @@ def wait_for(condition):
 
 
 def test_those_that_come_during_a_pass_share_the_next_one(passes):
-    scan = GatheredScan(make_rows(make_vectors(50)))
+    scan = GatheredScan(passes)
     questions = [Question(make_class(f"c{i}", 1, 1, seed=i), 3) for i in range(6)]
     with ThreadPoolExecutor(6) as pool:
         first = pool.submit(scan, questions[0])
@@ -71,7 +72,7 @@ def test_those_that_come_during_a_pass_share_the_next_one(passes):
 
 
 def test_a_question_that_fails_fails_alone(passes):
-    scan = GatheredScan(make_rows(make_vectors(50)))
+    scan = GatheredScan(passes)
     good, bad = Question(make_class("good", 1, 0), 3), Question(make_class("bad", 1, 0), 13)
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(scan, good)
@@ -88,7 +89,7 @@ def test_a_question_that_fails_fails_alone(passes):
 
 def test_passes_are_counted_by_their_questions(passes):
     counts = PassCounts()
-    scan = GatheredScan(make_rows(make_vectors(50)), counts)
+    scan = GatheredScan(passes, counts)
     question = Question(make_class("c", 1, 0), 3)
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(scan, question)
@@ -100,3 +101,31 @@ def test_passes_are_counted_by_their_questions(passes):
             one.result(30)
     scan(question)
     assert counts.taken() == {1: 2, 3: 1}
+
+
+def test_those_that_ask_again_at_once_stay_together():
+    class Clock:
+        now = 0.0
+
+    sizes = []
+
+    def answer(questions):
+        Clock.now += 9
+        sizes.append(len(questions))
+        return pass_over(make_rows(make_vectors(50)))(questions)
+
+    scan = GatheredScan(answer, clock=lambda: Clock.now)
+    scan._expected, scan._took = 4, 9.0  # as after a pass of four
+    question = Question(make_class("c", 1, 0), 3)
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            answered = [pool.submit(scan, question) for _ in range(4)]
+            assert [len(one.result(30).ids) for one in answered] == [3] * 4
+    assert sizes == [4] * 5
+
+
+def test_who_is_alone_does_not_wait():
+    scan = GatheredScan(pass_over(make_rows(make_vectors(50))), clock=lambda: 0.0)  # no time goes by
+    question = Question(make_class("c", 1, 0), 3)
+    for _ in range(3):
+        assert len(scan(question).ids) == 3

@@ -9,8 +9,8 @@ import pytest
 from clipsieve.errors import InputError
 from clipsieve.index.calibrate import Background
 from clipsieve.index.label import Labelling, filter_ids, label, to_csv
+from clipsieve.index.rows import Rows
 from clipsieve.index.rule import Question, compile_classes, maxima, rank_score, settle
-from clipsieve.index.scan import Rows
 from clipsieve.types import Int64, MetaClass
 from tests.index.made import everything, loop, make_class, make_rows, make_vectors
 

@@ -11,11 +11,21 @@ from clipsieve.index.calibrate import Background
 from clipsieve.index.faiss_index import train_and_build
 from clipsieve.index.flat import CombinedIndex, FlatIndex
 from clipsieve.index.query import distribution, make_hits, search
+from clipsieve.index.rows import Rows
 from clipsieve.index.rule import Question
-from clipsieve.index.scan import Rows
 from clipsieve.types import ClassVectors, Example, Float32, Int64, MetaClass, Neighbors
-from tests.index.made import MODEL, as_items, best_of, everything, group_by, loop, make_class, make_rows, make_vectors
-from tests.index.test_scan import questions
+from tests.index.made import (
+    MODEL,
+    as_items,
+    best_of,
+    everything,
+    group_by,
+    loop,
+    make_class,
+    make_rows,
+    make_vectors,
+    questions,
+)
 
 
 class Watched:

@@ -12,12 +12,11 @@ from clipsieve.index import review as module
 from clipsieve.index.collection import open_collection
 from clipsieve.index.query import search
 from clipsieve.index.review import candidates, review
+from clipsieve.index.rows import Rows
 from clipsieve.index.rule import Question, Ranked
-from clipsieve.index.scan import Rows
 from clipsieve.types import ClassSet, Example, Int64, MetaClass
 from tests.back.made import FAKE, add_items
-from tests.index.made import everything, make_class, make_rows, make_vectors
-from tests.index.test_scan import questions
+from tests.index.made import everything, make_class, make_rows, make_vectors, questions
 
 NONE = np.zeros(0, np.int64)
 
