@@ -196,6 +196,8 @@ def describe(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "on disk", f"{size(sum(info['bytes'].values()))}: {kinds}" if kinds else "nothing yet"
     for index in info["indices"]:
         yield f"{index['name']} index", _index_line(index)
+    if info["regions"] is not None:
+        yield "regions", _regions_line(info["regions"])
     yield "columns", ", ".join(info["columns"])
     for source in info["inputs"]:
         yield "input", source
@@ -215,6 +217,15 @@ def _index_line(index: Mapping[str, Any]) -> str:
     if index["search_ms"] is not None:
         text += f", searched in {index['search_ms']:.1f} ms"
     return f"{text}; {new:,} more are read beside it, {scan} a question" if new else text
+
+
+def _regions_line(regions: Mapping[str, Any]) -> str:
+    detector = "mini, the demo detector" if regions["detector"] == "mini" else regions["detector"]
+    kinds = [f"{i['name']} index {i['kind'] or 'none'}" for i in regions["indices"]]
+    text = f"{regions['count']:,}, at most {regions['most']} an image, found by {detector}; {', '.join(kinds)}"
+    if regions["lacking"]:
+        text += f"; {regions['lacking']:,} images were not looked through"
+    return text + (f"; {regions['unseen']:,} could not be" if regions["unseen"] else "")
 
 
 def size(count: int) -> str:

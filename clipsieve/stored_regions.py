@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ ROLES = ("region_emb", "regions", "crop_emb")
 BOX = ("x0", "y0", "x1", "y1")
 NUMBERS = ("objectness", "shift", "scale")
 
-GROUP_ROWS = 8192
+GROUP_ROWS = 4096
 """Regions in a row group of regions/: what has to be read to show those of one image."""
 
 
@@ -138,15 +138,29 @@ def region_table(ids: Int64, regions: StoredRegions) -> pa.Table:
     return pa.table(columns).replace_schema_metadata({"unseen": json.dumps(ids[regions.unseen].tolist())})
 
 
-def read_table(folder: str | os.PathLike[str], shard: Shard) -> pa.Table:
-    """All of the shard's regions/, in row order. NotFound, CollectionDamaged or CollectionChanged as in `shards.py`."""
+def write_table(file: BinaryIO, table: pa.Table) -> None:
+    """Write a table of regions/. Its numbers are all different: to pack them would gain little and cost each reader."""
+    pq.write_table(table, file, compression="none", use_dictionary=["id"], row_group_size=GROUP_ROWS)
+
+
+def read_table(folder: str | os.PathLike[str], shard: Shard, columns: Sequence[str] | None = None) -> pa.Table:
+    """The shard's regions/, all columns or some, in row order.
+
+    NotFound, CollectionDamaged or CollectionChanged as in `shards.py`.
+    """
     path = shards.path_of(folder, shard, "regions")
     try:
-        return pq.read_table(path)
+        return pq.read_table(path, columns=None if columns is None else list(columns))
     except FileNotFoundError:
         raise why_absent(folder, shard.files["regions"]) from None
     except (pa.ArrowInvalid, OSError) as error:
         raise CollectionDamaged(f"{path} is not readable Parquet ({error}); run `clipsieve check`.") from error
+
+
+def read_columns(folder: str | os.PathLike[str], shard: Shard, names: Sequence[str]) -> Float32:
+    """Some of the numbers of a shard's regions, float32 (m, len(names)). The errors are those of `read_table`."""
+    table = read_table(folder, shard, names)
+    return np.stack([table[name].to_numpy() for name in names], axis=1)
 
 
 def unseen_ids(schema: pa.Schema) -> Int64:

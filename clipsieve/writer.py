@@ -21,8 +21,8 @@ from clipsieve.errors import CollectionMissing, CollectionReadOnly, InputError, 
 from clipsieve.lock import writer_lock
 from clipsieve.manifest import File, Manifest, Shard, Source, commit, read_manifest
 from clipsieve.shards import OWN_COLUMNS, REMOVED, ROLES, read_ids, read_removed
-from clipsieve.stored_regions import GROUP_ROWS, StoredRegions, region_table, require_stored
 from clipsieve.stored_regions import ROLES as REGIONS
+from clipsieve.stored_regions import StoredRegions, region_table, require_stored, write_table
 from clipsieve.types import Embeddings, Int64, Skipped
 from clipsieve.whole import describe_file, require_whole
 
@@ -241,7 +241,7 @@ class Writer:
         require_stored(regions, len(ids), self.manifest.detection, self.manifest.dim)
         files = {
             "region_emb": self._write_array("region_emb", number, regions.vectors),
-            "regions": self._write_table("regions", number, region_table(ids, regions), GROUP_ROWS),
+            "regions": self._write("regions", number, lambda file: write_table(file, region_table(ids, regions))),
         }
         if regions.crops is not None:
             files["crop_emb"] = self._write_array("crop_emb", number, regions.crops)

@@ -78,7 +78,7 @@ def advice(info: Mapping[str, Any]) -> list[str]:
     if info["read_only"]:
         return []
     said = [_index_advice(info["folder"], index) for index in info["indices"]]
-    return [*dict.fromkeys(s for s in said if s), *_compact_advice(info)]
+    return [*dict.fromkeys(s for s in said if s), *_region_advice(info), *_compact_advice(info)]
 
 
 def _index_advice(folder: str, index: Mapping[str, Any]) -> str | None:
@@ -93,6 +93,19 @@ def _index_advice(folder: str, index: Mapping[str, Any]) -> str | None:
     if index["kind"] != FLAT and scan > max(NOTICED_MS, index["search_ms"] or 0):
         return f"Run `clipsieve index {folder}`: reading what the {index['name']} index lacks takes {scan:.0f} ms."
     return None
+
+
+def _region_advice(info: Mapping[str, Any]) -> list[str]:
+    """When looking for regions, or indexing them, is worth it."""
+    regions = info["regions"]
+    if regions is None:
+        return []
+    said = []
+    if regions["lacking"]:
+        said.append(f"Run `clipsieve regions {info['folder']}`: {regions['lacking']:,} images were not looked through.")
+    if any(index["not_covered"] > FLAT_ROWS for index in regions["indices"]):
+        said.append(f"Run `clipsieve index {info['folder']}`: there are so many regions now that an index is worth it.")
+    return said
 
 
 def _compact_advice(info: Mapping[str, Any]) -> list[str]:

@@ -139,3 +139,19 @@ def test_options_that_need_a_detector(run, photos, tmp_path):
         assert "say with --regions what is to find them" in result.stderr
     run("inference", photos, out, "--model", "fake")
     assert "say with --detector" in run("regions", out, code=2).stderr
+
+
+def test_info_says_what_there_is_and_index_indexes_it(run, photos, tmp_path):
+    out = tmp_path / "out"
+    run("inference", photos, out, "--model", "fake")
+    assert "regions" not in run("info", out).stdout
+    run("regions", out, "--detector", "seer", "--crops")
+    write_tree(photos, {"06.jpg": jpeg(6)})
+    said = run("index", out).stdout
+    assert "region: built, flat, exact. 24 vectors" in said
+    assert "crop: built, flat, exact. 24 vectors" in said
+    line = next(line for line in run("info", out).stdout.splitlines() if line.startswith("regions"))
+    assert line.split(None, 1)[1] == "24, at most 4 an image, found by seer; region index flat, crop index flat"
+    known = json.loads(run("info", out, "--json").stdout)
+    assert known["regions"]["count"] == 24
+    assert known["bytes"]["regions"] > 24 * 2 * 32 * 2
