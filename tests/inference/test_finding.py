@@ -5,10 +5,12 @@ from clipsieve.errors import InputError, ModelMismatch
 from clipsieve.inference import batches, pending
 from clipsieve.inference.add import add_to_collection
 from clipsieve.inference.decode import decode
+from clipsieve.inference.detector import open_detector
 from clipsieve.inference.fake import QUARTERS, FakeDetector, FakeEmbedder
 from clipsieve.inference.finding import Finder, _pixels
 from clipsieve.inference.reader import open_source
 from clipsieve.inference.run import embed_collection
+from clipsieve.opening import open_collection
 from clipsieve.shards import open_array, open_manifest, read_ids, read_metadata
 from clipsieve.stored_regions import read_regions, read_table
 from clipsieve.whole import verify
@@ -164,3 +166,19 @@ def test_the_detector_sees_what_was_decoded_once(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(batches, "decode", counted)
     embed(photos, tmp_path / "out", FakeDetector())
     assert len(opened) == 10
+
+
+def test_what_is_stored_is_found_by_the_logits_of_a_real_detector(photos, tmp_path, owlv2_folder):
+    detector = open_detector(f"local-dir:{owlv2_folder}", device="cpu", regions=8)
+    embed(photos, tmp_path / "out", detector, batch_size=4)
+    names = sorted(path.name for path in photos.glob("*.jpg"))
+    regions = detector.detect([(photos / name).read_bytes() for name in names])
+    questions = np.stack([*detector.embed_texts(["a red bus", "dog"]), detector.embed_example(jpeg(3))])
+    logits = (regions.vectors @ questions.T + regions.shift[:, None]) * regions.scale[:, None]
+    with open_collection(tmp_path / "out") as collection:
+        hits = collection.regions.search(questions, 10)
+        assert collection.keys(range(10)) == names
+        for i, column in enumerate(logits.T):
+            best = np.sort(column)[::-1][:10]
+            np.testing.assert_allclose(hits.scores[i], best, rtol=2e-3, atol=2e-3 * np.abs(regions.scale).max())
+            assert set(hits.items[i, :3].tolist()) <= set(regions.item[np.argsort(-column)[:5]].tolist())
