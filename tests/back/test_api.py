@@ -186,6 +186,7 @@ def test_an_image_is_an_example_by_upload_and_by_url(folder):
         ({}, "There is no question"),
         ({"class": "bus"}, "there is no set"),
         ({"class": {"positive": []}}, "positive"),
+        ({"class": {"positive": ["\ud83d"]}}, "not whole"),
         ({"class": BUS, "limit": 0}, "limit"),
         ({"class": BUS, "limit": 10**6}, "limit"),
         ({"class": BUS, "treshold": 1}, "treshold"),
@@ -196,7 +197,7 @@ def test_an_image_is_an_example_by_upload_and_by_url(folder):
     ],
 )
 def test_mistakes_get_a_sentence(client, body, words):
-    answer = client.post("/api/v1/search", json=body)
+    answer = client.post("/api/v1/search", data=json.dumps(body), content_type="application/json")
     assert answer.status_code in (400, 404)
     error = answer.get_json()["error"]
     assert set(error) == {"code", "message", "request_id"}
