@@ -87,8 +87,6 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
 }
 """What jobs write, by their kind."""
 
-Id = Annotated[str, Field(pattern=r"^\d{1,18}$")]
-
 
 class NewJob(Question):
     """Long work: every item labelled with the best class of a set, or the items of a question, or of ids, as a file."""
@@ -97,7 +95,7 @@ class NewJob(Question):
     format: Literal["csv", "parquet", "jsonl", "coco", "yolo", "webdataset", "folders"]
     reject: Annotated[bool, Field(description="label: no label for items that no class accepts.")] = False
     ids: Annotated[
-        list[Id] | None, Field(description="export: these items alone.", min_length=1, max_length=MOST_IDS)
+        list[ItemId] | None, Field(description="export: these items alone.", min_length=1, max_length=MOST_IDS)
     ] = None
     view: Literal["matched", "rejected", "below"] = "matched"
     sort: Literal["score", "margin", "new"] = "score"
