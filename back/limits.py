@@ -36,6 +36,10 @@ class Limits:
     pictures: int = 10_000
     rows: int = 2_000_000
 
+    def __post_init__(self) -> None:
+        if self.results < 1:
+            raise InputError(f"--max-results {self.results}: give 1 or more.")
+
 
 @contextlib.contextmanager
 def holding(rows: Shares, client: str, count: int) -> Iterator[None]:
