@@ -23,6 +23,7 @@ ALL = (
     "large_answers",
     "memory",
     "pipeline",
+    "regions",
     "growing",
     "batcher",
     "serving",

@@ -120,6 +120,13 @@ def pipeline(record: Record) -> Iterator[Figure]:
     yield Figure(f"pipeline, {record['model']}: its rate over the forward pass's", ratio, least=0.85)
 
 
+def regions(record: Record) -> Iterator[Figure]:
+    whole, floor, seer = (record[f"{name}_images_per_s"] for name in ("pipeline", "forward", "detector"))
+    ratio = statistics.median(w / f for w, f in zip(whole, floor, strict=True))
+    yield Figure(f"regions, {record['detector']} and {record['model']}: their rate over the passes'", ratio, least=0.85)
+    yield Figure("the detector alone, its regions chosen: images a second", statistics.median(seer))
+
+
 def growing(record: Record) -> Iterator[Figure]:
     seconds = record["seconds"]
     made = [e + i for e, i in zip(seconds["embed"], seconds["index"], strict=True)]
@@ -227,6 +234,7 @@ FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "large_answers": large_answers,
     "memory": memory,
     "pipeline": pipeline,
+    "regions": regions,
     "growing": growing,
     "batcher": batcher,
     "serving": serving,

@@ -424,14 +424,6 @@ def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None) -> "Co
     return open_collection(entry.folder, model=entry.model, state=state, load=lambda name, device="auto": load(name))
 
 
-def load_detector(name: str, device: str) -> "Detector":
-    """The detector of that name, which finds as many regions in an image as DirectAI's server looks at."""
-    from clipsieve.inference.detector import MOST_REGIONS, open_detector  # type: ignore[import-not-found, unused-ignore]
-
-    found: Detector = open_detector(name, device=device, regions=MOST_REGIONS)
-    return found
-
-
 class Models:
     """Embedders by name, each made once and for many threads: what they ask for at the same time runs as a batch.
 
@@ -472,12 +464,13 @@ class Models:
             return self._made[name]
 
     def detector(self, name: str) -> "Detector":
-        """The detector of that name."""
+        """The detector of that name, which finds as many regions in an image as DirectAI's server looks at."""
+        from clipsieve.inference.detector import MOST_REGIONS
         from clipsieve.inference.embedder import use_all_processors
 
         with self._lock:
             if name not in self._detectors:
-                self._detectors[name] = load_detector(name, self._device)
+                self._detectors[name] = self._parts.load_detector(name, device=self._device, regions=MOST_REGIONS)
                 use_all_processors()
             return self._detectors[name]
 

@@ -22,6 +22,13 @@ def load_text_model(name: str, *, device: str = "auto", precision: str = "auto")
     return load_text_embedder(name, device=device, precision=precision)
 
 
+def load_detector(name: str, *, device: str = "auto", precision: str = "auto", regions: int | None = None) -> Any:
+    """The detector of that name; see `clipsieve.inference.detector.open_detector`."""
+    from clipsieve.inference.detector import open_detector
+
+    return open_detector(name, device=device, precision=precision, regions=regions)
+
+
 def open_collection(
     folder: str | os.PathLike[str],
     *,

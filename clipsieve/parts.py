@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from clipsieve.opening import load_detector
 from clipsieve.progress import Progress
 
 
@@ -16,11 +17,13 @@ from clipsieve.progress import Progress
 class Parts:
     """The replaceable parts of the command line.
 
-    load        (name, *, device="auto", precision="auto") -> an embedder of images, of texts too if the model is
-    load_texts  likewise -> one of texts, of images too if the model is; by default `load`
+    load           (name, *, device="auto", precision="auto") -> an embedder of images, of texts too if the model is
+    load_detector  (name, *, device="auto", precision="auto", regions=None) -> a detector; regions of an image at most
+    load_texts     as `load` -> an embedder of texts, of images too if the model is; by default `load`
     """
 
     load: Callable[..., Any]
+    load_detector: Callable[..., Any] = load_detector
     load_texts: Callable[..., Any] | None = None
 
 

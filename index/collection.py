@@ -19,6 +19,7 @@ from clipsieve.index.examples import Embedded, Embedding, Templates, unit_rows
 from clipsieve.index.label import PART_ROWS, Labelling
 from clipsieve.index.missing import missing_files
 from clipsieve.index.opened import DUPLICATE_COSINE, Opened
+from clipsieve.index.regions import CollectionRegions
 from clipsieve.index.review import Review, review
 from clipsieve.index.rule import Question, Ranked, View, first_of_group, settle
 from clipsieve.index.scan import scan_threshold
@@ -408,6 +409,11 @@ class Collection:
     def add_example_image(self, data: bytes) -> str:
         """Embed an uploaded image so that it may be an example; its content hash, which Example takes."""
         return self._embedding.upload(data)
+
+    @property
+    def regions(self) -> CollectionRegions:
+        """What a detector found in the images, to load and to search. NotFound where none looked."""
+        return self._opened.regions
 
     def items(self, ids: Sequence[int] | Int64, columns: Sequence[str] | None = None) -> list[Mapping[str, object]]:
         """The metadata rows of these items, in order. NotFound names an id that was never given, or was removed.
