@@ -259,7 +259,9 @@ def _coarser(found: Distribution, bins: int) -> Distribution:
 
 def add_sizes(served: Served, ids: list[int], hits: list[dict[str, Any]]) -> None:
     """Width and height, where they are known, and where the small image is."""
-    rows = served.collection.items(ids) if {"width", "height"} <= set(served.collection.columns) else [{}] * len(ids)
+    sized = {"width", "height"} <= set(served.collection.columns)
+    with served.just_found():
+        rows = served.collection.items(ids, ["width", "height"]) if sized else [{}] * len(ids)
     for hit, row in zip(hits, rows, strict=True):
         hit["w"], hit["h"] = row.get("width"), row.get("height")
         hit["thumb"] = f"/api/v1/items/{hit['id']}/image?size=256&collection={quote(served.name, safe='')}"

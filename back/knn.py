@@ -211,18 +211,19 @@ def _question(served: Served, query: Query, meters: Meters, fetch: Fetch) -> Flo
 def _found(served: Served, query: Query, vector: Float32, meters: Meters, limits: Limits) -> list[dict[str, Any]]:
     if not query.found:
         return []
-    with meters.time("safety_time"):
-        without = served.flagged(query.flags)
-    with meters.time("knn_index_time"):
-        ids, products = served.collection.nearest(
-            vector,
-            query.found,
-            modality=query.modality,  # type: ignore[arg-type]  # one of the two
-            dedup=query.dedup,
-            without=without,
-        )
+    timings: dict[str, float] = {}
+    ids, products = served.flags.nearest(
+        vector,
+        query.found,
+        query.flags,
+        modality=query.modality,  # type: ignore[arg-type]  # one of the two
+        dedup=query.dedup,
+        timings=timings,
+    )
+    for stage, seconds in timings.items():
+        meters.took(f"{stage}_time", seconds)
     named = [{"id": i, "similarity": s} for i, s in zip(ids.tolist(), products.tolist(), strict=True)]
-    with meters.time("metadata_get_time"):
+    with meters.time("metadata_get_time"), served.just_found():
         rows = show(served, ids[: query.shown].tolist(), limits)
     return [{**row, **hit} for row, hit in zip(rows, named, strict=False)] + named[len(rows) :]
 

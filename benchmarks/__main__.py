@@ -23,9 +23,11 @@ ALL = (
     "large_answers",
     "memory",
     "pipeline",
+    "regions",
     "growing",
     "batcher",
     "serving",
+    "suppress",
 )
 
 

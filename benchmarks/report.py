@@ -120,6 +120,13 @@ def pipeline(record: Record) -> Iterator[Figure]:
     yield Figure(f"pipeline, {record['model']}: its rate over the forward pass's", ratio, least=0.85)
 
 
+def regions(record: Record) -> Iterator[Figure]:
+    whole, floor, seer = (record[f"{name}_images_per_s"] for name in ("pipeline", "forward", "detector"))
+    ratio = statistics.median(w / f for w, f in zip(whole, floor, strict=True))
+    yield Figure(f"regions, {record['detector']} and {record['model']}: their rate over the passes'", ratio, least=0.85)
+    yield Figure("the detector alone, its regions chosen: images a second", statistics.median(seer))
+
+
 def growing(record: Record) -> Iterator[Figure]:
     seconds = record["seconds"]
     made = [e + i for e, i in zip(seconds["embed"], seconds["index"], strict=True)]
@@ -193,13 +200,30 @@ def serving(record: Record) -> Iterator[Figure]:
     yield Figure("flat index: rate over faiss alone, a question at a time", alone, least=2.5)
     yield Figure("flat index: p99 over p50", middle(w["ours"]["p99"] / w["ours"]["p50"] for w in windows), most=4)
     yield Figure("flat index: p50, ms", middle(w["ours"]["p50"] * 1e3 for w in windows))
-    costs = [c["request_ms"] - c["search_ms"] for c in record["ivf"]]
-    yield Figure("IVF: processor time of a request beside the search, ms", middle(costs), most=1)
-    yield Figure("IVF: processor time of the search, ms", middle(c["search_ms"] for c in record["ivf"]))
+    costs = [c["request_ms"] - c["nearest_ms"] for c in record["ivf"]]
+    yield Figure("IVF: processor time of HTTP, metadata and JSON, ms", middle(costs), most=1)
+    settling = [c["nearest_ms"] - c["search_ms"] for c in record["ivf"]]
+    yield Figure("IVF: processor time of settling what was found, ms", middle(settling))
+    yield Figure("IVF: processor time of faiss's search, ms", middle(c["search_ms"] for c in record["ivf"]))
     yield Figure("100,000 results: seconds", middle(c["ours"] for c in record["large"]))
     yield Figure("100,000 results: over clip-retrieval's", middle(c["ours"] / c["theirs"] for c in record["large"]))
     yield Figure("metadata in pages of 10,000: microseconds a row", middle(c["ours"] for c in record["paged"]))
     yield Figure("metadata in pages: over clip-retrieval's", middle(c["ours"] / c["theirs"] for c in record["paged"]))
+
+
+def suppress(record: Record) -> Iterator[Figure]:
+    for size in record["cases"]:
+        seconds, images = medians(size["seconds"]), size["images"]
+        large = size["boxes"] >= 300
+        for case, kept in size["kept"].items():
+            what = f"{size['boxes']} boxes, {case}"
+            yield Figure(f"{what}: boxes kept of an image", kept / images)
+            rival, ours = seconds[f"{case}, loop"], seconds[f"{case}, all at once"]
+            yield Figure(f"{what}: the loop over ours", rival / ours, least=3 if large else None)
+            yield Figure(f"{what}: image by image over all at once", seconds[f"{case}, image by image"] / ours)
+            yield Figure(f"{what}: ours over the matrix product", ours / seconds["product"])
+            rate = images / seconds[f"{case}, stored"]
+            yield Figure(f"{what}: images a second, from float16", rate, least=50 if large else 300)
 
 
 FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
@@ -210,9 +234,11 @@ FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "large_answers": large_answers,
     "memory": memory,
     "pipeline": pipeline,
+    "regions": regions,
     "growing": growing,
     "batcher": batcher,
     "serving": serving,
+    "suppress": suppress,
 }
 
 

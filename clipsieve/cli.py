@@ -24,8 +24,9 @@ from clipsieve.commands_demo import demo
 from clipsieve.commands_front import front
 from clipsieve.commands_label import label
 from clipsieve.commands_move import export, import_
+from clipsieve.commands_regions import regions
 from clipsieve.commands_watch import watch
-from clipsieve.opening import load_model
+from clipsieve.opening import load_detector, load_model, load_text_model
 from clipsieve.parts import Parts
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "inference": inference,
     "inference.worker": inference_worker,
+    "regions": regions,
     "index": index,
     "end2end": end2end,
     "search": search,
@@ -82,4 +84,4 @@ def main() -> None:
     """The console script."""
     # Libraries log each of their retries, some twice. What matters of it comes back as an error, which is said once.
     logging.disable(logging.ERROR)
-    app(obj=Parts(load_model))
+    app(obj=Parts(load_model, load_detector, load_text_model))

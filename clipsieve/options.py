@@ -24,6 +24,14 @@ InputFormat = Annotated[
 ]
 CaptionTexts = Annotated[bool, typer.Option("--text/--no-text", help="Embed captions too, where there are some.")]
 Thumbs = Annotated[bool, typer.Option("--thumbs/--no-thumbs", help="Keep a small WebP of each image.")]
+Regions = Annotated[
+    str | None,
+    typer.Option("--regions", metavar="MODEL", help="Find regions too, with mini, hf:ORG/NAME or local-dir:PATH."),
+]
+RegionCount = Annotated[
+    int | None, typer.Option("--region-count", metavar="N", min=1, max=300, help="Regions of an image at most.")
+]
+Crops = Annotated[bool, typer.Option("--crops", help="Embed each region with the images' own model, too.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Images in one pass through the model.")]
 Workers = Annotated[int | None, typer.Option("--workers", help="Threads that decode; one per processor.")]
 ShardSize = Annotated[int, typer.Option("--shard-size", help="Most images in one shard.")]

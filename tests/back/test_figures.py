@@ -24,7 +24,6 @@ STILL = {
     "clipsieve_collection_disk_free_bytes",
     "clipsieve_collection_disk_size_bytes",
     "clipsieve_requests_waiting_limit",
-    "dedup_time",  # says so
 }
 MOVING = {
     "clipsieve_collection_commit_timestamp_seconds",
@@ -82,7 +81,7 @@ def test_every_figure_is_listed_here_and_moves(service, tmp_path):
     model.embed_texts(["bus"])  # as another collection of this model would
     service.ask(image_url="https://example.org/1.jpg")
     service.ask(text="fail", status=500)
-    service.ask(text="meanwhile")
+    service.ask(text="meanwhile", deduplicate=True)
     threads.shutdown()
     add_items(tmp_path / "photos.clip", 2)
     service.ask(text="bus")
