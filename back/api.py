@@ -1,5 +1,6 @@
 """The front's own API, /api/v1: search, distribution, explanations, items and their images, images as examples."""
 
+import base64
 import dataclasses
 import hashlib
 import io
@@ -23,7 +24,7 @@ from clipsieve.back import schema
 from clipsieve.back.guard import reads
 from clipsieve.back.knn import to_json_value
 from clipsieve.back.limits import MOST_EXAMPLES, MOST_LETTERS
-from clipsieve.back.pictures import refuse_bombs
+from clipsieve.back.pictures import encoded, refuse_bombs, shrink, small_webp
 from clipsieve.back.shelf import Fetch, Served, Shelf
 from clipsieve.errors import InputError, NotFound
 from clipsieve.index.collection import RankedAnswer
@@ -36,6 +37,9 @@ FINE = 4096
 EXACT_ROWS = 2_000_000
 SAMPLE = 200_000
 """Rows up to which a distribution counts all of them, and how many it looks at beyond."""
+
+THUMB = 128
+"""Pixels of an example image's picture, on its longer side."""
 
 KEPT = 32
 FIRST_RANKED = 1_000
@@ -121,7 +125,7 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored]) ->
         if query.size is None:
             data = served.collection.image_bytes(number)
         else:
-            data = small(served.collection.thumbnail(number), query.size)
+            data = _small(served.collection.thumbnail(number), query.size)
         return _cached(_image(data, served), tag)
 
     @routes.post("/uploads", summary="An image to be an example; a form with the file as `data`, and `collection`")
@@ -175,23 +179,6 @@ class Answers:
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return answer
-
-
-def small(data: bytes, side: int) -> bytes:
-    """An encoded image as a WebP of at most `side` pixels; as it is where it is no larger. InputError for a bomb."""
-    refuse_bombs(data)
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            if max(opened.size) <= side:
-                return data
-            opened.draft("RGB", (side, side))
-            made = opened.convert("RGB")
-    except (OSError, ValueError) as error:
-        raise NotFound(f"The image cannot be decoded ({error}).") from error
-    made.thumbnail((side, side))
-    file = io.BytesIO()
-    made.save(file, "WEBP", quality=80, method=2)
-    return file.getvalue()
 
 
 def validation_sentence(error: ValidationError) -> str:
@@ -296,8 +283,18 @@ def _image(data: bytes, served: Served) -> Response:
     return Response(data, mimetype=kind if kind.startswith("image/") and kind != "image/svg+xml" else None)
 
 
+def _small(data: bytes, side: int) -> bytes:
+    try:
+        return small_webp(data, side)
+    except InputError as error:  # whoever asks did not send it
+        raise NotFound(str(error)) from error
+
+
 def _example(served: Served, data: bytes) -> dict[str, str]:
     if not data:
         raise InputError("The image is empty.")
     refuse_bombs(data)
-    return {"id": served.collection.add_example_image(data)}
+    id = served.collection.add_example_image(data)
+    # Within the answer: the image is not kept, and a page may show nothing from elsewhere.
+    shown = base64.b64encode(encoded(shrink(data, THUMB), "WEBP")).decode()
+    return {"id": id, "thumb": f"data:image/webp;base64,{shown}"}

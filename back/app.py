@@ -141,7 +141,7 @@ def assemble(blueprints: Sequence[APIBlueprint], page: Page, meters: Meters, pro
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> Response:
         status = error.code or 500
-        answer = shape()(ClipsieveError(_sentence(error)), status)
+        answer = shape()(ClipsieveError(_own_fault() if status == 500 else _sentence(error)), status)
         for name, value in error.get_headers():
             if name in ("Allow", "Location", "Retry-After"):
                 answer.headers[name] = value
@@ -150,7 +150,7 @@ def assemble(blueprints: Sequence[APIBlueprint], page: Page, meters: Meters, pro
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:
         log.exception("%s %s failed", request.method, request.path, exc_info=error)
-        return shape()(ClipsieveError(f"This is an error of the service; its log has it as {g.request_id}."), 500)
+        return shape()(ClipsieveError(_own_fault()), 500)
 
     @app.before_request
     def begin() -> None:
@@ -226,6 +226,10 @@ def _add_operations(app: OpenAPI, meters: Meters, state: State) -> None:
     @app.get("/metrics-summary", summary="Figures for people", tags=tag)
     def metrics_summary() -> Response:
         return Response(meters.summary(), mimetype="text/plain")
+
+
+def _own_fault() -> str:
+    return f"This is an error of the service; its log has it as {g.request_id}."
 
 
 def _sentence(error: HTTPException) -> str:

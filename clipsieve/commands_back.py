@@ -168,6 +168,7 @@ def back(
         entries = entries_of(folders, model)
     elif indices_paths is not None or (model is None and detector is None) or INDICES_PATHS.exists():
         entries, notes = read_indices_paths(indices_paths or INDICES_PATHS, model)
+    limits = Limits(max_results)
     row_memory = 0 if memory == "0" else parse_size(memory)
     tokens = read_token("READ", read_token_file), read_token("WRITE", write_token_file)
     policy = make_policy(host, allowed_hosts, cors_origins, tokens, parse_size(max_request_bytes), trusted_proxies)
@@ -188,7 +189,7 @@ def back(
     def make_app() -> Any:
         from clipsieve.back.app import create_app
 
-        fetch, limits = make_fetch(allow_private_addresses, timeout, threads), Limits(max_results)
+        fetch = make_fetch(allow_private_addresses, timeout, threads)
         jobs.append(make_jobs(shelf, state, entries))
         named = entries[0].model if entries else model
         find = None if detector is None else functools.partial(models.detector, detector)

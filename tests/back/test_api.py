@@ -1,9 +1,11 @@
 """The page's own API, /api/v1."""
 
+import base64
 import io
 import json
 
 import pytest
+from PIL import Image
 
 from clipsieve.back.schema import MOST_RESULTS
 from clipsieve.errors import InputError
@@ -160,7 +162,11 @@ def test_an_image_is_an_example_by_upload_and_by_url(folder):
     client, shelf = serve({"photos": folder}, fetch)
     form = {"data": (io.BytesIO(jpeg(5)), "a.jpg"), "collection": "photos"}
     origin = {"Origin": "http://localhost"}
-    uploaded = client.post("/api/v1/uploads", data=form, headers=origin).get_json()["id"]
+    said = client.post("/api/v1/uploads", data=form, headers=origin).get_json()
+    uploaded = said["id"]
+    kind, _, shown = said["thumb"].partition(",")
+    with Image.open(io.BytesIO(base64.b64decode(shown))) as thumb:
+        assert (kind, thumb.format, max(thumb.size) <= 128) == ("data:image/webp;base64", "WEBP", True)
     assert post(client, "/fetch", url="https://example.org/a.jpg")["id"] == uploaded
     hits = post(client, "/search", **{"class": {"positive": [{"image": uploaded}]}}, limit=5)["hits"]
     photos = shelf[None].collection
@@ -186,6 +192,7 @@ def test_an_image_is_an_example_by_upload_and_by_url(folder):
         ({}, "There is no question"),
         ({"class": "bus"}, "there is no set"),
         ({"class": {"positive": []}}, "positive"),
+        ({"class": {"positive": ["\ud83d"]}}, "not whole"),
         ({"class": BUS, "limit": 0}, "limit"),
         ({"class": BUS, "limit": 10**6}, "limit"),
         ({"class": BUS, "treshold": 1}, "treshold"),
@@ -196,7 +203,7 @@ def test_an_image_is_an_example_by_upload_and_by_url(folder):
     ],
 )
 def test_mistakes_get_a_sentence(client, body, words):
-    answer = client.post("/api/v1/search", json=body)
+    answer = client.post("/api/v1/search", data=json.dumps(body), content_type="application/json")
     assert answer.status_code in (400, 404)
     error = answer.get_json()["error"]
     assert set(error) == {"code", "message", "request_id"}

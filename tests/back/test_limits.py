@@ -70,6 +70,13 @@ def test_more_examples_than_can_be_embedded_soon(client, monkeypatch, method, pa
     assert "11 examples" in answer.get_data(as_text=True)
 
 
+def test_more_prompts_than_can_be_embedded_soon(client, monkeypatch):
+    monkeypatch.setattr(limits, "MOST_PROMPTS", 20)
+    several = {"classes": [{"name": "a", "positive": MANY[:3]}], "templates": "simple"}
+    answer = client.post("/api/v1/search", json={"set": several})
+    assert (answer.status_code, "3 examples in 7 templates" in answer.get_data(as_text=True)) == (400, True)
+
+
 def test_more_pictures_than_fit_an_answer(client):
     for path, body in (
         ("/metadata", {"ids": [0, 1, 2], "indice_name": None}),

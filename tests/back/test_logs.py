@@ -33,6 +33,7 @@ def client():
 
     app = create_app(Shelf(), fetch=broken)
     app.add_url_rule("/broken", "broken", lambda: 1 / 0)
+    app.add_url_rule("/unsayable", "unsayable", lambda: {"half a letter": "\ud83d"})
     return app.test_client()
 
 
@@ -73,6 +74,8 @@ def test_an_error_of_ours_has_the_id_that_the_answer_names(stream):
     assert said["message"] == "GET /broken failed"
     assert said["exception"].endswith("ZeroDivisionError: division by zero")
     assert (request["level"], request["status"]) == ("error", 500)
+    unsayable = client().get("/unsayable")
+    assert unsayable.headers["X-Request-Id"] in unsayable.get_json()["error"]["message"]
 
 
 def test_levels(stream):

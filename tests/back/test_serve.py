@@ -197,6 +197,8 @@ def test_what_it_logs_is_json_and_no_secret(guarded):
         (["--max-request-bytes", "much"], None, "512M"),
         (["--read-token-file", "nowhere"], None, "nowhere"),
         ([], "short", "CLIPSIEVE_READ_TOKEN holds no token"),
+        (["--max-results", "0"], None, "--max-results 0: give 1 or more"),
+        (["--trusted-proxies", "proxy"], None, "--trusted-proxies: 'proxy' is no address"),
     ],
 )
 def test_options_that_cannot_be_meant(folder, arguments, token, words, monkeypatch):

@@ -49,6 +49,7 @@ def test_it_serves_until_it_is_told_to_end(folder):
         status, _, hits = service.ask("/knn-service", QUESTION)
         assert (status, len(hits)) == (200, 3)
         service.process.send_signal(signal.SIGTERM)
+        service.wait_for("Told to end")
         assert service.process.wait(60) == 0
 
 
