@@ -6,9 +6,11 @@ import contextlib
 import json
 import logging
 import math
+import select
 import socket
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from http import HTTPStatus
@@ -29,6 +31,14 @@ log = logging.getLogger("clipsieve.back")
 
 SWITCH_SECONDS = 0.0005
 """How long a thread that computes in Python may keep the others waiting: SQLite lets go and asks again for each row."""
+
+
+NOTE_SECONDS = 0.5
+"""How often the worker says that it is alive and looks for connections whose time is over."""
+
+IN_A_ROW, SOON_MS = 32, 2
+"""Requests of a client that one thread answers as long as they follow each other so soon: to hand a connection back to
+be watched, and on to a thread again, costs as much as a short answer. Then it is the others' turn."""
 
 
 class Messages(Logger):  # type: ignore[misc]  # gunicorn has no types
@@ -54,6 +64,7 @@ def worker_class(open_all: Callable[[], None], ready: Callable[[str], None], pro
 
     class Worker(ThreadWorker):  # type: ignore[misc]
         failed = False
+        noted = -math.inf
 
         def run(self) -> None:
             sys.setswitchinterval(SWITCH_SECONDS)
@@ -82,11 +93,15 @@ def worker_class(open_all: Callable[[], None], ready: Callable[[str], None], pro
             self.handle_exit(None, None)
 
         def handle(self, conn: Any) -> Any:
-            deadlines.head(conn.sock)
-            try:
-                return super().handle(conn)
-            finally:
-                deadlines.clear(conn.sock)
+            for _ in range(IN_A_ROW):
+                deadlines.head(conn.sock)
+                try:
+                    kept = super().handle(conn)
+                finally:
+                    deadlines.clear(conn.sock)
+                if kept is not True or not self.alive or not follows(conn):
+                    break
+            return kept
 
         def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
             status = status_of(exc)
@@ -100,9 +115,12 @@ def worker_class(open_all: Callable[[], None], ready: Callable[[str], None], pro
             with contextlib.suppress(OSError):
                 client.sendall(refusal(status, sentence, id, protection.policy))
 
-        def notify(self) -> None:
-            super().notify()
-            deadlines.sweep()  # at least once a second
+        def notify(self) -> None:  # asked for at each event, several times a request
+            now = time.monotonic()
+            if now - self.noted >= NOTE_SECONDS:
+                self.noted = now
+                super().notify()
+                deadlines.sweep()
 
         def handle_exit(self, sig: Any, frame: Any) -> None:
             state.draining = True
@@ -141,6 +159,15 @@ def refusal(status: HTTPStatus, sentence: str, id: str, policy: guard.Policy) ->
     }
     lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def follows(conn: Any) -> bool:
+    """Whether the client of a connection that is kept asks again at once."""
+    if conn.parser.unreader.buf.getvalue():
+        return True
+    poll = select.poll()
+    poll.register(conn.sock, select.POLLIN)
+    return bool(poll.poll(SOON_MS))
 
 
 def _address(name: tuple[Any, ...]) -> str:

@@ -202,6 +202,8 @@ def serving(record: Record) -> Iterator[Figure]:
     yield Figure("flat index: p50, ms", middle(w["ours"]["p50"] * 1e3 for w in windows))
     costs = [c["request_ms"] - c["nearest_ms"] for c in record["ivf"]]
     yield Figure("IVF: processor time of HTTP, metadata and JSON, ms", middle(costs), most=1)
+    crowded = [c["crowded_ms"] - c["nearest_ms"] for c in record["ivf"]]
+    yield Figure(f"IVF: the same among {clients} clients, handing the interpreter over included, ms", middle(crowded))
     settling = [c["nearest_ms"] - c["search_ms"] for c in record["ivf"]]
     yield Figure("IVF: processor time of settling what was found, ms", middle(settling))
     yield Figure("IVF: processor time of faiss's search, ms", middle(c["search_ms"] for c in record["ivf"]))

@@ -254,7 +254,7 @@ def test_models_are_loaded_before_it_is_ready_if_asked_for(tmp_path):
         return FAKE
 
     entries = entries_of([add_items(tmp_path / "c", 3)])
-    shelf = Shelf(open_entries(load, entries, None, None, None, None, None))
+    shelf = Shelf(open_entries(load, entries, None, None, None, None, {}))
     assert loaded == []
     shelf.load_models()
     assert loaded == ["fake"]
