@@ -21,6 +21,8 @@ from clipsieve.commands_batch import end2end, inference_worker
 from clipsieve.commands_build import index, inference, info
 from clipsieve.commands_change import add, check, compact, remove
 from clipsieve.commands_demo import demo
+from clipsieve.commands_detect import detect
+from clipsieve.commands_evaluate_coco import evaluate
 from clipsieve.commands_front import front
 from clipsieve.commands_label import label
 from clipsieve.commands_move import export, import_
@@ -47,6 +49,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "search": search,
     "filter": filter_,
     "label": label,
+    "detect": detect,
+    "evaluate": evaluate,
     "back": back,
     "front": front,
     "add": add,

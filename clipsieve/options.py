@@ -85,6 +85,13 @@ Where = Annotated[
     str | None,
     typer.Option("--where", metavar="EXPR", help='Only images whose metadata fits, for instance "width > 800".'),
 ]
+Agnostic = Annotated[
+    bool | None,
+    typer.Option("--agnostic/--class-wise", help="Suppress across classes, or in each; as the set says by default."),
+]
+Nms = Annotated[
+    float | None, typer.Option("--nms", metavar="X", help="Overlap from which boxes are one; the set's, else 0.4.")
+]
 Dedup = Annotated[bool, typer.Option("--dedup/--no-dedup", help="Show one of each group of near-duplicates.")]
 Modality = Annotated[
     str, typer.Option("--modality", metavar="image|text", help="Compare with the images or with their captions.")

@@ -1,7 +1,7 @@
 """What a detector found in the images of a collection: loaded by item, searched by its texts and examples."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -79,6 +79,17 @@ class CollectionRegions:
         ids = [shards.read_ids(self.folder, s) for s in self.manifest.shards if s.rows and "regions" not in s.files]
         return int(sum((~np.isin(own, self._removed)).sum() for own in ids))
 
+    @property
+    def unseen(self) -> int:
+        """Live items that could not be looked at."""
+        return sum(int((~np.isin(ids, self._removed)).sum()) for ids in self._unseen())
+
+    def looked_through(self) -> Iterator[Int64]:
+        """The live items that were looked through, whether anything was found or not: int64, shard after shard."""
+        for (shard, _), unseen in zip(self._spans, self._unseen(), strict=True):
+            ids = shards.read_ids(self.folder, shard)
+            yield ids[~(np.isin(ids, self._removed) | np.isin(ids, unseen))]
+
     def of(self, ids: Sequence[int] | Int64) -> Regions:
         """All regions of these items, `item` being the id, by ascending id and falling objectness.
 
@@ -142,8 +153,6 @@ class CollectionRegions:
 
     def info(self) -> dict[str, Any]:
         """What there is, as JSON values."""
-        paths = [shards.path_of(self.folder, shard, "regions") for shard, _ in self._spans]
-        unseen = np.concatenate([np.zeros(0, np.int64), *(unseen_ids(pq.read_schema(path)) for path in paths)])
         return {
             "detector": self.model.name,
             "dim": self.detection.dim,
@@ -151,7 +160,7 @@ class CollectionRegions:
             "crops": self.detection.crops,
             "count": self.count,
             "lacking": self.lacking,
-            "unseen": int((~np.isin(unseen, self._removed)).sum()),
+            "unseen": self.unseen,
             "indices": [self._index_info(what) for what in ROLES if what == "region" or self.detection.crops],
         }
 
@@ -179,6 +188,11 @@ class CollectionRegions:
     def _gone(self) -> Int64:
         """The numbers of removed items' regions."""
         return self._once("gone", lambda: self.numbers_of(self._removed))
+
+    def _unseen(self) -> Iterator[Int64]:
+        """Of each shard the items that could not be looked at, removed ones too."""
+        for shard, _ in self._spans:
+            yield unseen_ids(pq.read_schema(shards.path_of(self.folder, shard, "regions")))
 
     def _rows(self, space: Space) -> Rows:
         dim = self.detection.dim if space == "region" else self.manifest.dim
