@@ -28,6 +28,7 @@ ALL = (
     "batcher",
     "serving",
     "suppress",
+    "learning",
 )
 
 

@@ -228,6 +228,42 @@ def suppress(record: Record) -> Iterator[Figure]:
             yield Figure(f"{what}: images a second, from float16", rate, least=50 if large else 300)
 
 
+def learning(record: Record) -> Iterator[Figure]:
+    steps: list[int] = record["steps"]
+
+    def users(case: Record, way: str, field: str, at: int) -> float:
+        return statistics.mean(user[field][at] for user in case["ways"][way])
+
+    def over(cases: Sequence[Record], way: str, at: int) -> float:
+        return statistics.mean(users(c, way, "after", at) - users(c, way, "text", at) for c in cases)
+
+    everything: list[Record] = [case for cases in record["collections"].values() for case in cases]
+    ways = list(everything[0]["ways"])
+    every = {"all": everything, **record["collections"]}
+    for name, cases in every.items():
+        weak = [case for case in cases if users(case, ways[0], "after", 0) < record["weak"]]
+        rest = [case for case in cases if case not in weak]
+        if not weak:
+            continue
+        title = f"{name}, {len(weak)} classes under {record['weak']:g}"
+        for way in ways:
+            said = [statistics.mean(users(c, way, "after", at) for c in weak) for at in range(len(steps))]
+            yield Figure(f"{title}: {way}, mAP after {steps} marks", " ".join(f"{value:.3f}" for value in said))
+        yield Figure(f"{title}: ceiling", statistics.mean(case["ceiling"] for case in weak))
+        for way in ways:
+            least = 0.1 if name == "all" and way == "learned, spread" else None
+            yield Figure(f"{title}: {way}, gain of {steps[2]} marks over the text", over(weak, way, 2), least=least)
+        for kind in dict.fromkeys(case["kind"] for case in weak) if name != "all" else ():
+            some = [case for case in weak if case["kind"] == kind]
+            held = statistics.mean(case["ceiling"] - users(case, ways[0], "after", 0) for case in some)
+            gains = f"{over(some, 'learned, spread', 2):+.3f}, {over(some, 'learned, spread', 3):+.3f} of {held:+.3f}"
+            yield Figure(
+                f"{name}, {kind} ({len(some)}): gain of {steps[2]} and {steps[3]} marks, of the ceiling's", gains
+            )
+        if rest:
+            yield Figure(f"{name}, {len(rest)} other classes: learned, spread, gain", over(rest, "learned, spread", 2))
+
+
 FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "labelling": labelling,
     "exact_scan": exact_scan,
@@ -241,6 +277,7 @@ FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "batcher": batcher,
     "serving": serving,
     "suppress": suppress,
+    "learning": learning,
 }
 
 

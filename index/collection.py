@@ -17,10 +17,11 @@ from clipsieve.index import labels_out, query
 from clipsieve.index.duplicates import first_of_near
 from clipsieve.index.examples import Embedded, Embedding, Templates, unit_rows
 from clipsieve.index.label import PART_ROWS, Labelling
+from clipsieve.index.learn import MOST_MARKS, Learned, learn
 from clipsieve.index.missing import missing_files
 from clipsieve.index.opened import DUPLICATE_COSINE, Opened
 from clipsieve.index.regions import CollectionRegions
-from clipsieve.index.review import Review, review
+from clipsieve.index.review import Asking, Review, review
 from clipsieve.index.rule import Question, Ranked, View, first_of_group, settle
 from clipsieve.index.scan import scan_threshold
 from clipsieve.index.stored import Modality
@@ -354,17 +355,67 @@ class Collection:
         threshold: float | None = None,
         where: str | None = None,
         modality: Modality = "image",
+        asking: Asking = "doubtful",
+        learned: Learned | None = None,
     ) -> Review[tuple[Hit, ...]]:
         """What to ask about next, and what would do as an example; see `Review`. Else asked as `search`.
 
         right, wrong  ids of items that somebody said are of the class, or are not
+        asking        "spread": about items of all ranks, what `learn` learns most from
+        learned       what `learn` made of the marks so far, to rank by in place of the class's examples
         """
         classes, meta = _chosen(question, name, "own", None)
         asked, opened = self._ask(classes, meta, 1, threshold, where, modality), self._opened
         examples = [e.image for e in (*meta.positive, *meta.negative) if isinstance(e.image, int)]
         yes, no, known = (np.array(ids, dtype=np.int64) for ids in (right, wrong, examples))
-        found = review(asked, opened.rows(modality), yes, no, known, limit, opened.scan(modality))
+        direction = None
+        if learned is not None:
+            unit = unit_rows(learned.direction[None].astype(np.float32))
+            direction = ClassVectors("learned", unit, unit[:0], asked.vectors.model)
+        scan = opened.scan(modality)
+        found = review(asked, opened.rows(modality), yes, no, known, limit, scan, asking, direction)
         return found.map(lambda ranked: query.make_hits(asked, meta, ranked, opened.keys(ranked.ids)))
+
+    def learn(
+        self,
+        question: MetaClass | ClassSet,
+        right: Sequence[int],
+        wrong: Sequence[int],
+        *,
+        name: str | None = None,
+        modality: Modality = "image",
+    ) -> tuple[Learned, tuple[Example, ...]]:
+        """What marks teach beyond the class's texts, and the examples that it rests on, in the order of its parts.
+
+        Its direction ranks the collection, by `nearest`. The class's image examples count as marks; items that are no
+        longer there do not. Its texts count if a positive one is among them. Nothing is kept: the marks are the truth,
+        and the same marks teach the same.
+
+        InputError unless something was said to be right and something to be wrong.
+        """
+        classes, meta = _chosen(question, name, "own", None)
+        (vectors,) = self.embed(classes)
+        rows, background = self._opened.rows(modality), self._opened.background(modality)
+        sides = ((meta.positive, vectors.positive, right), (meta.negative, vectors.negative, wrong))
+        texts = [np.array([e.text is not None for e in examples], dtype=bool) for examples, _, _ in sides]
+        images = [e for side in (meta.positive, meta.negative) for e in side if e.image is not None]
+        units, verdicts, used = [], [], []
+        for (examples, own, said), is_text in zip(sides, texts, strict=True):
+            ids = np.unique(np.array(said, dtype=np.int64))
+            ids = ids[rows.has(ids) & ~np.isin(ids, [e.image for e in images if isinstance(e.image, int)])]
+            units += [own[~is_text], unit_rows(rows.take(ids))]
+            used += [*(e for e in examples if e.image is not None), *(Example(image=int(i)) for i in ids)]
+            verdicts += [len(examples) - int(is_text.sum()) + len(ids)]
+        marked, truth = np.concatenate(units), np.repeat([True, False], verdicts)
+        if len(marked) > MOST_MARKS:
+            at = np.sort(np.random.default_rng(0).choice(len(marked), MOST_MARKS, replace=False))
+            marked, truth, used = marked[at], truth[at], [used[i] for i in at]
+        worded = None
+        words: list[Example] = []
+        if texts[0].any():
+            worded = ClassVectors(meta.name, vectors.positive[texts[0]], vectors.negative[texts[1]], vectors.model)
+            words = [e for e in (*meta.positive, *meta.negative) if e.text is not None]
+        return learn(worded, background, marked, truth), (*words, *used)
 
     def label(
         self,
