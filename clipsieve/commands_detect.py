@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from clipsieve.index.detecting import Counts, ImageBoxes
     from clipsieve.index.records import Record, Tally
     from clipsieve.index.regions import CollectionRegions
-    from clipsieve.types import Int64
+    from clipsieve.types import Int64, Mode
 
 SHOWN = 5
 """Images that were left out, named in text; --json names all."""
@@ -65,7 +65,7 @@ def detect(
     with open_folder(ctx, folder, None, device, state) as collection:
         regions = collection.regions
         detector = load_detector_of(ctx.obj, regions, device, precision)
-        mode = None if agnostic is None else "agnostic" if agnostic else "class-wise"
+        mode: Mode | None = None if agnostic is None else "agnostic" if agnostic else "class-wise"
         compiled = detecting.compile_set(classes, detector, nms=nms, mode=mode, threshold=threshold)
         only = None if where is None else collection.select(where)
         counts, tally = detecting.Counts(), Tally()

@@ -14,7 +14,7 @@ from clipsieve.commands_detect import load_detector_of, size_of, tell_left_out, 
 from clipsieve.errors import InputError
 from clipsieve.evaluation_coco import Annotations, evaluate_coco, read_annotations
 from clipsieve.parts import Parts, print_json, progress
-from clipsieve.types import ClassSet, MetaClass
+from clipsieve.types import ClassSet, MetaClass, Mode
 
 if TYPE_CHECKING:
     from clipsieve.index.collection import Collection
@@ -86,7 +86,7 @@ def evaluate_boxes(
             f"No class of the set is a category of the annotations, which have {_some(list(known.categories))}; give "
             "the classes their names."
         )
-    mode = None if agnostic is None else "agnostic" if agnostic else "class-wise"
+    mode: Mode | None = None if agnostic is None else "agnostic" if agnostic else "class-wise"
     detector = load_detector_of(parts, collection.regions, device, precision)
     items = _items(collection, known)
     results: dict[str, Any] = {}
