@@ -21,7 +21,7 @@ from clipsieve.inference.checkpoint import Tensors
 from clipsieve.inference.embedder import StagedEmbedder, StagedTextEmbedder
 from clipsieve.inference.row_queue import Model, RowQueue
 from clipsieve.ordered import processors
-from clipsieve.types import Float32
+from clipsieve.types import Float32, Int64
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -83,6 +83,7 @@ class BatchedImageEmbedder:
 
     timeout   seconds until the request is given up, with TimedOut; by default that of the options
     priority  requests of a lower number go first, however long those of a higher one have waited
+    name      they are counted under it too
 
     and raises Overloaded if too much waits, Closed after `close`. A request that fails is alone in that.
     """
@@ -104,13 +105,33 @@ class BatchedImageEmbedder:
         """See StagedEmbedder."""
         return self._embedder.preprocess_image(image)
 
-    def embed_tensors(self, batch: Sequence[Tensors], *, timeout: float | None = None, priority: int = 0) -> Float32:
-        """See StagedEmbedder. They may differ in shape."""
-        return self._embed("image", len(batch), lambda _: [batch], timeout, priority)
+    @property
+    def options(self) -> BatchOptions:
+        """How it batches."""
+        return self._queue.options
 
-    def embed_images(self, images: Sequence[bytes], *, timeout: float | None = None, priority: int = 0) -> Float32:
+    @property
+    def pixels(self) -> tuple[int, int, int] | None:
+        """See StagedEmbedder."""
+        return self._embedder.pixels
+
+    def from_pixels(self, pixels: Float32) -> list[Tensors]:
+        """See StagedEmbedder."""
+        return self._embedder.from_pixels(pixels)
+
+    def embed_tensors(
+        self, batch: Sequence[Tensors], *, timeout: float | None = None, priority: int = 0, name: str | None = None
+    ) -> Float32:
+        """See StagedEmbedder. They may differ in shape."""
+        return self._embed("image", len(batch), lambda _: [batch], timeout, priority, name)
+
+    def embed_images(
+        self, images: Sequence[bytes], *, timeout: float | None = None, priority: int = 0, name: str | None = None
+    ) -> Float32:
         """See protocols.ImageEmbedder."""
-        return self._embed("image", len(images), lambda request: self._decoded(images, request), timeout, priority)
+        return self._embed(
+            "image", len(images), lambda request: self._decoded(images, request), timeout, priority, name
+        )
 
     def statistics(self) -> BatchStatistics:
         """What was done so far."""
@@ -136,10 +157,11 @@ class BatchedImageEmbedder:
         prepared: Callable[[Request], Iterable[Sequence[Tensors | str]]],
         timeout: float | None,
         priority: int,
+        name: str | None,
     ) -> Float32:
         if not rows:
             return np.zeros((0, self.dim), np.float32)
-        with self._queue.request(kind, rows, timeout, priority) as request:
+        with self._queue.request(kind, rows, timeout, priority, name) as request:
             for some in prepared(request):
                 self._queue.put(request, some)
             return self._queue.wait(request)
@@ -181,13 +203,26 @@ class BatchedEmbedder(BatchedImageEmbedder):
         """See StagedTextEmbedder."""
         return self._texts.tokenize(texts)
 
-    def embed_tokens(self, batch: Sequence[Tensors], *, timeout: float | None = None, priority: int = 0) -> Float32:
-        """See StagedTextEmbedder. They may differ in shape."""
-        return self._embed("text", len(batch), lambda _: [batch], timeout, priority)
+    @property
+    def context(self) -> int:
+        """See StagedTextEmbedder."""
+        return self._texts.context
 
-    def embed_texts(self, texts: Sequence[str], *, timeout: float | None = None, priority: int = 0) -> Float32:
+    def from_ids(self, ids: Int64) -> list[Tensors]:
+        """See StagedTextEmbedder."""
+        return self._texts.from_ids(ids)
+
+    def embed_tokens(
+        self, batch: Sequence[Tensors], *, timeout: float | None = None, priority: int = 0, name: str | None = None
+    ) -> Float32:
+        """See StagedTextEmbedder. They may differ in shape."""
+        return self._embed("text", len(batch), lambda _: [batch], timeout, priority, name)
+
+    def embed_texts(
+        self, texts: Sequence[str], *, timeout: float | None = None, priority: int = 0, name: str | None = None
+    ) -> Float32:
         """See protocols.TextEmbedder."""
-        return self._embed("text", len(texts), lambda _: [texts], timeout, priority)
+        return self._embed("text", len(texts), lambda _: [texts], timeout, priority, name)
 
 
 def _timed(

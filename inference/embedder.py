@@ -15,9 +15,10 @@ from clipsieve.errors import ClipsieveError, InputError, ModelUnavailable
 from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors, hash_weights
 from clipsieve.inference.decode import MAX_PIXELS, decode
 from clipsieve.inference.models import ModelName, parse_name
+from clipsieve.inference.token_ids import TokenIds
 from clipsieve.ordered import processors
 from clipsieve.protocols import ImageEmbedder, TextEmbedder
-from clipsieve.types import Float32, ModelId
+from clipsieve.types import Float32, Int64, ModelId
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +40,13 @@ class StagedEmbedder(ImageEmbedder, Protocol):
     def preprocess_image(self, image: Image.Image) -> Tensors:
         """The same for an image from `decode`. InputError if it is too narrow a strip to scale."""
 
+    @property
+    def pixels(self) -> tuple[int, int, int] | None:
+        """(3, h, w): the shape of the pictures that `from_pixels` takes; None where the model takes none such."""
+
+    def from_pixels(self, pixels: Float32) -> list[Tensors]:
+        """float32 (n, 3, h, w), cut and scaled as the model wants it -> what it takes. InputError for other shapes."""
+
     def embed_tensors(self, batch: Sequence[Tensors]) -> Float32:
         """n preprocessed images -> float32 (n, d), C-contiguous, unit rows. InputError if a row is not finite."""
 
@@ -49,6 +57,13 @@ class StagedTextEmbedder(TextEmbedder, Protocol):
 
     def tokenize(self, texts: Sequence[str]) -> list[Tensors]:
         """n texts -> what the model takes of each. For any thread."""
+
+    @property
+    def context(self) -> int:
+        """How many token ids a text has, with its padding."""
+
+    def from_ids(self, ids: Int64) -> list[Tensors]:
+        """Token ids, int64 (n, context), padded -> what `tokenize` gives. InputError for ids that the model has not."""
 
     def embed_tokens(self, batch: Sequence[Tensors]) -> Float32:
         """n tokenized texts -> float32 (n, d), C-contiguous, unit rows. InputError if a row is not finite."""
@@ -102,6 +117,7 @@ class TorchImageEmbedder:
             module = checkpoint.module if i == len(devices) - 1 else deepcopy(checkpoint.module)
             self._idle.put((module.requires_grad_(False).to(device), device))
         blank = Image.new("RGB", (checkpoint.side, checkpoint.side), "grey")
+        self._image_name = min(self.preprocess_image(blank))
         self.dim: int = self.embed_tensors([self.preprocess_image(blank)]).shape[1]
 
     def preprocess(self, data: bytes) -> Tensors:
@@ -115,6 +131,17 @@ class TorchImageEmbedder:
             width, height = image.size
             raise InputError(f"The image is a strip of {width} x {height} pixels, too long to be scaled; cut it up.")
         return self._checkpoint.prepare(image)
+
+    @property
+    def pixels(self) -> tuple[int, int, int] | None:
+        """See StagedEmbedder."""
+        return self._checkpoint.pixels
+
+    def from_pixels(self, pixels: Float32) -> list[Tensors]:
+        """See StagedEmbedder."""
+        if pixels.shape[1:] != self.pixels:
+            raise InputError(f"The pictures have the shape {pixels.shape[1:]}; the model takes {self.pixels}.")
+        return [{self._image_name: picture} for picture in pixels]
 
     def embed_tensors(self, batch: Sequence[Tensors]) -> Float32:
         """See StagedEmbedder."""
@@ -193,6 +220,21 @@ class TorchImageEmbedder:
 
 class TorchEmbedder(TorchImageEmbedder):
     """A TorchImageEmbedder with a text tower: also a StagedTextEmbedder."""
+
+    def __init__(
+        self, name: str, checkpoint: Checkpoint, devices: Sequence["torch.device"], dtype: "torch.dtype | None"
+    ) -> None:
+        super().__init__(name, checkpoint, devices, dtype)
+        self._ids = TokenIds(self.tokenize([""])[0], checkpoint.vocabulary)
+
+    @property
+    def context(self) -> int:
+        """See StagedTextEmbedder."""
+        return self._ids.length
+
+    def from_ids(self, ids: Int64) -> list[Tensors]:
+        """See StagedTextEmbedder."""
+        return self._ids.tensors(ids)
 
     def tokenize(self, texts: Sequence[str]) -> list[Tensors]:
         """See StagedTextEmbedder."""
