@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException
 
 import clipsieve
-from clipsieve.back import api, classify, job_routes, knn, logs, marks, sets
+from clipsieve.back import api, classify, job_routes, knn, kserve, logs, marks, sets
 from clipsieve.back.classifier import Classifier
 from clipsieve.back.describe import describe
 from clipsieve.back.figures import Figures, ModelFigures, no_models
@@ -48,6 +48,7 @@ def create_app(
     meters: Meters | None = None,
     limits: knn.Limits | None = None,
     embedder: Callable[[], Any] | None = None,
+    encoder: Callable[[], Any] | None = None,
     store: Store | None = None,
     protection: Protection | None = None,
     models: ModelFigures = no_models,
@@ -58,6 +59,7 @@ def create_app(
 
     fetch       gets an image by URL for those who ask with one
     embedder    gives the model that images are classified with, when it is first needed; None for no such routes
+    encoder     gives the batched embedder of the embedding service, likewise
     store       where deployed classifiers are kept; by default they are forgotten with the service
     protection  who may ask and how much; by default what protects a service on one's own machine
     models      what the models did, for /metrics
@@ -76,12 +78,28 @@ def create_app(
     if embedder is not None:
         blueprints.append(classify.blueprint(Classifier(embedder), store or MemoryStore(), meters))
     protection = protection or Protection()
+    if encoder is not None:
+        blueprints += embedding(encoder, protection)
     meters.registry.register(Figures(shelf, protection, models))
     return assemble(blueprints, page or Page(), meters, protection)
 
 
-def assemble(blueprints: Sequence[APIBlueprint], page: Page, meters: Meters, protection: Protection) -> OpenAPI:
-    """The application of these routes; without any, a page that asks a service elsewhere."""
+def create_embedding_app(
+    encoder: Callable[[], Any], meters: Meters, protection: Protection, models: ModelFigures = no_models
+) -> OpenAPI:
+    """The embedding service alone. `encoder` gives its batched embedder, `models` what it did."""
+    meters.registry.register(Figures(Shelf(), protection, models))
+    return assemble(embedding(encoder, protection), None, meters, protection)
+
+
+def embedding(encoder: Callable[[], Any], protection: Protection) -> list[APIBlueprint]:
+    """The routes of the embedding service. `encoder` gives its batched embedder."""
+    encoders = kserve.Encoders(encoder)
+    return [kserve.blueprint(encoders, protection.state, protection.policy.max_bytes)]
+
+
+def assemble(blueprints: Sequence[APIBlueprint], page: Page | None, meters: Meters, protection: Protection) -> OpenAPI:
+    """The application of these routes; without any, a page that asks a service elsewhere. No page where it is None."""
     app = OpenAPI(
         "clipsieve",
         info={"title": "clipsieve", "version": clipsieve.__version__},
@@ -94,13 +112,20 @@ def assemble(blueprints: Sequence[APIBlueprint], page: Page, meters: Meters, pro
     for blueprint in blueprints:
         app.register_api(blueprint)
     _add_operations(app, meters, protection.state)
-    add_page(app, page)
-    shapes: Mapping[str, ErrorAnswer] = {"knn": knn.error_answer, "directai": classify.error_answer}
+    if page is not None:
+        add_page(app, page)
+    shapes: Mapping[str, ErrorAnswer] = {
+        "knn": knn.error_answer,
+        "directai": classify.error_answer,
+        "kserve": kserve.error_answer,
+    }
+    prefixes = {"v2": "kserve"} if "kserve" in app.blueprints else {}
     protocols = {rule.rule: rule.endpoint.split(".")[0] for rule in app.url_map.iter_rules()}
 
     def shape() -> ErrorAnswer:
-        # A method that a route does not take has no blueprint.
-        return shapes.get(request.blueprint or protocols.get(request.path, ""), error_answer)
+        # A method that a route does not take has no blueprint, nor has what is not there.
+        name = request.blueprint or protocols.get(request.path) or prefixes.get(request.path.split("/")[1], "")
+        return shapes.get(name, error_answer)
 
     @app.errorhandler(ClipsieveError)
     def expected(error: ClipsieveError) -> Response:

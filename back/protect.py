@@ -139,13 +139,15 @@ def _refusal(protection: Protection) -> Refusal | None:
         return OPENING
     length = request.content_length
     has_body = bool(length) or "Transfer-Encoding" in request.headers
-    refusal = guard.check_body(length, request.headers.get("Content-Encoding"), policy)
+    unpacks = guard.marked(view, "unpacks")
+    encoding = None if unpacks else request.headers.get("Content-Encoding")
+    refusal = guard.check_body(length, encoding, policy)
     if refusal is None and not reading and request.routing_exception is None:  # where nothing is, nothing is written
         refusal = guard.check_write(request.method, request.mimetype, has_body, origin, policy)
-    return refusal or _read(protection, length)
+    return refusal or _read(protection, length, unpacks or request.mimetype.startswith(("image/", "multipart/")))
 
 
-def _read(protection: Protection, length: int | None) -> Refusal | None:
+def _read(protection: Protection, length: int | None, no_json: bool) -> Refusal | None:
     deadlines = protection.deadlines
     late = "" if deadlines is None else f" It has {deadlines.arriving:g} s for that (--timeout)."
     incomplete = Refusal(408, "incomplete", f"The request did not come in full.{late}")
@@ -161,7 +163,7 @@ def _read(protection: Protection, length: int | None) -> Refusal | None:
         return guard.too_large(protection.policy)
     if deadlines is not None:
         deadlines.clear(request.environ["gunicorn.socket"])
-    return None if request.mimetype.startswith(("image/", "multipart/")) else guard.check_json(data)
+    return None if no_json else guard.check_json(data)
 
 
 def _with_places(app: Any, gate: Gate) -> Any:

@@ -21,6 +21,7 @@ from clipsieve.commands_batch import end2end, inference_worker
 from clipsieve.commands_build import index, inference, info
 from clipsieve.commands_change import add, check, compact, remove
 from clipsieve.commands_demo import demo
+from clipsieve.commands_embed import embed_server
 from clipsieve.commands_front import front
 from clipsieve.commands_label import label
 from clipsieve.commands_move import export, import_
@@ -47,6 +48,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "label": label,
     "back": back,
     "front": front,
+    "embed-server": embed_server,
     "add": add,
     "remove": remove,
     "watch": watch,

@@ -171,6 +171,7 @@ def back(
             meters=meters,
             limits=limits,
             embedder=lambda: models.get(named or model_of(shelf[None])),
+            encoder=lambda: models.batcher(named or model_of(shelf[None])),
             store=make_store(store, state, entries),
             protection=protection,
             models=models.figures,
@@ -338,10 +339,11 @@ class Models:
     """Embedders by name, each made once and for many threads: what they ask for at the same time runs as a batch.
 
     prepared  told how long images and texts took to prepare, see `clipsieve.inference.batcher`
+    options   its BatchOptions, if they are to be others
     """
 
-    def __init__(self, parts: Parts, device: str, prepared: Callable[[str, int], None]) -> None:
-        self._parts, self._device, self._prepared = parts, device, prepared
+    def __init__(self, parts: Parts, device: str, prepared: Callable[[str, int], None], options: Any = None) -> None:
+        self._parts, self._device, self._prepared, self._options = parts, device, prepared, options
         self._made: dict[str, Any] = {}
         self._batched: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -354,11 +356,16 @@ class Models:
 
         with self._lock:
             if name not in self._made:
-                one = batched(self._parts.load(name, device=self._device), prepared=self._prepared)
+                one = batched(self._parts.load(name, device=self._device), self._options, prepared=self._prepared)
                 use_all_processors()
                 self._batched[name] = one
                 self._made[name] = CachedEmbedder(one) if hasattr(one, "embed_texts") else one
             return self._made[name]
+
+    def batcher(self, name: str) -> Any:
+        """The same without the cache of texts."""
+        self.get(name)
+        return self._batched[name]
 
     def figures(self) -> dict[str, tuple[Any, Any]]:
         """Model -> what its batcher counted, and its cache of texts or None. No wait for a model that is loading."""
