@@ -36,7 +36,7 @@ def _list(items: Json) -> Json:
     return {"type": "array", "items": items}
 
 
-def _answered(schema: Json, *binary: str) -> dict[str, Any]:
+def _answered(schema: Json, *binary: str) -> Any:
     kinds = {"application/json": {"schema": schema}}
     kinds |= {kind: {"schema": {"type": "string", "format": "binary"}} for kind in binary}
     return {"200": {"description": "An answer.", "content": kinds}}
@@ -95,9 +95,7 @@ REQUEST: Json = {
     },
 }
 
-EMPTY: dict[str, Any] = {
-    "200": {"description": "Yes; the body is empty.", "content": {"text/plain": {"schema": _TEXT}}}
-}
+EMPTY: Any = {"200": {"description": "Yes; the body is empty.", "content": {"text/plain": {"schema": _TEXT}}}}
 SERVER = _answered(object_of(name=_TEXT, version=_TEXT, extensions=_list(_TEXT)))
 METADATA = _answered(
     object_of(name=_TEXT, versions=_list(_TEXT), platform=_TEXT, inputs=_list(_SHAPED), outputs=_list(_SHAPED))

@@ -221,7 +221,8 @@ def from_bytes(data: bytes, tensor: Tensor, shape: tuple[int, ...]) -> Values:
         if len(data) != size:
             raise InputError(f"The input {tensor.name!r} has {len(data)} bytes, and its shape {size}.")
         return np.frombuffer(data, dtype).reshape(shape)
-    elements, at = [], 0
+    elements: list[bytes] = []
+    at = 0
     while at < len(data):
         end = at + 4 + int.from_bytes(data[at : at + 4], "little")
         if at + 4 > len(data) or end > len(data):
