@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException
 
 import clipsieve
-from clipsieve.back import api, classify, job_routes, knn, kserve, logs, marks, sets
+from clipsieve.back import api, classify, job_routes, knn, kserve, logs, marks, openai, sets
 from clipsieve.back.classifier import Classifier
 from clipsieve.back.describe import describe
 from clipsieve.back.figures import Figures, ModelFigures, no_models
@@ -95,7 +95,7 @@ def create_embedding_app(
 def embedding(encoder: Callable[[], Any], protection: Protection) -> list[APIBlueprint]:
     """The routes of the embedding service. `encoder` gives its batched embedder."""
     encoders = kserve.Encoders(encoder)
-    return [kserve.blueprint(encoders, protection.state, protection.policy.max_bytes)]
+    return [kserve.blueprint(encoders, protection.state, protection.policy.max_bytes), openai.blueprint(encoder)]
 
 
 def assemble(blueprints: Sequence[APIBlueprint], page: Page | None, meters: Meters, protection: Protection) -> OpenAPI:
@@ -118,8 +118,9 @@ def assemble(blueprints: Sequence[APIBlueprint], page: Page | None, meters: Mete
         "knn": knn.error_answer,
         "directai": classify.error_answer,
         "kserve": kserve.error_answer,
+        "openai": openai.error_answer,
     }
-    prefixes = {"v2": "kserve"} if "kserve" in app.blueprints else {}
+    prefixes = {"v1": "openai", "v2": "kserve"} if "kserve" in app.blueprints else {}
     protocols = {rule.rule: rule.endpoint.split(".")[0] for rule in app.url_map.iter_rules()}
 
     def shape() -> ErrorAnswer:

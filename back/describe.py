@@ -19,6 +19,7 @@ OWN: Json = object_of(error=object_of(code=_NUMBER, message=_TEXT, request_id=_T
 ERRORS: Mapping[str, Json] = {
     "clip-retrieval": object_of(message=_TEXT),
     "KServe v2": object_of(error=_TEXT),
+    "OpenAI": object_of(error=object_of(message=_TEXT, type=_TEXT, param={"type": "null"}, code={"type": "null"})),
     "DirectAI": {
         "anyOf": [object_of(status_code=_NUMBER, message=_TEXT, data={"type": "null"}), object_of(detail=_TEXT)]
     },
