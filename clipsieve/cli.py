@@ -24,6 +24,7 @@ from clipsieve.commands_demo import demo
 from clipsieve.commands_embed import embed_server
 from clipsieve.commands_front import front
 from clipsieve.commands_label import label
+from clipsieve.commands_load import load_test
 from clipsieve.commands_move import export, import_
 from clipsieve.commands_watch import watch
 from clipsieve.opening import load_model
@@ -49,6 +50,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "back": back,
     "front": front,
     "embed-server": embed_server,
+    "load-test": load_test,
     "add": add,
     "remove": remove,
     "watch": watch,
