@@ -22,6 +22,7 @@ from clipsieve.commands_build import index, inference, info
 from clipsieve.commands_change import add, check, compact, remove
 from clipsieve.commands_demo import demo
 from clipsieve.commands_embed import embed_server
+from clipsieve.commands_evaluate import evaluate
 from clipsieve.commands_front import front
 from clipsieve.commands_label import label
 from clipsieve.commands_load import load_test
@@ -47,6 +48,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "search": search,
     "filter": filter_,
     "label": label,
+    "evaluate": evaluate,
     "back": back,
     "front": front,
     "embed-server": embed_server,

@@ -142,12 +142,10 @@ def _values(one: Input, given: Any) -> list[Any]:
     if isinstance(content, bytes):
         if one.datatype == "BYTES":
             return [element.decode() for element in _elements(content, math.prod(one.dims))]
-        values: list[Any] = np.frombuffer(content, DTYPES[one.datatype]).tolist()
-        return _counted(one, values)
+        return list(_counted(one, np.frombuffer(content, DTYPES[one.datatype]).tolist()))
     if one.datatype == "BYTES":
-        return _counted(one, [_text(one, value) for value in _flat(content)])
-    flat: list[Any] = _array(one, content).reshape(-1).tolist()
-    return _counted(one, flat)
+        return list(_counted(one, [_text(one, value) for value in _flat(content)]))
+    return list(_counted(one, _array(one, content).reshape(-1).tolist()))
 
 
 def _bytes(one: Input, given: Any) -> bytes:
@@ -164,7 +162,7 @@ def _bytes(one: Input, given: Any) -> bytes:
         return content
     array = _array(one, content)
     _counted(one, array.reshape(-1))
-    return array.tobytes()
+    return bytes(array.tobytes())
 
 
 def _array(one: Input, content: Any) -> Any:
