@@ -2,7 +2,7 @@
 
 import json as json_
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,7 +83,7 @@ def evaluate(
     if zero_shot and not hasattr(embedder, "embed_texts"):
         raise ModelUnavailable(f"The model {name!r} embeds no texts, so that --zero-shot cannot be; give --few-shot.")
     known = _read(images, embedder, truth, batch_size, "images")
-    shown = None if few_shot is None else _read(few_shot, embedder, truth, batch_size, "few-shot images")
+    shown = None if few_shot is None else _read(few_shot, embedder, truth, batch_size, "few-shot images", shots)
     texts = None if names is None else read_names(names)
     classes = sorted(texts or {one for one in [*known.said, *(() if shown is None else shown.said)] if one is not None})
     if len(classes) < 2:
@@ -203,7 +203,7 @@ def _model_of(given: str) -> str | None:
     return None if made is None else made.name
 
 
-def _read(given: str, embedder: Any, truth: str, batch_size: int, what: str) -> Known:
+def _read(given: str, embedder: Any, truth: str, batch_size: int, what: str, shots: int | None = None) -> Known:
     """The images of a collection, by the vectors it has, or of an input, embedded for this once in full precision."""
     from clipsieve.labels import truth_of
     from clipsieve.shards import open_manifest
@@ -211,7 +211,7 @@ def _read(given: str, embedder: Any, truth: str, batch_size: int, what: str) -> 
     try:
         open_manifest(given)
     except CollectionMissing:
-        return _embed(given, embedder, truth, batch_size, what)
+        return _embed(given, embedder, truth, batch_size, what, shots)
     from clipsieve.opening import open_collection
 
     with open_collection(given, embedder=embedder) as collection:
@@ -222,7 +222,7 @@ def _read(given: str, embedder: Any, truth: str, batch_size: int, what: str) -> 
         return Known(collection.vectors(ids), said)
 
 
-def _embed(given: str, embedder: Any, truth: str, batch_size: int, what: str) -> Known:
+def _embed(given: str, embedder: Any, truth: str, batch_size: int, what: str, shots: int | None) -> Known:
     from clipsieve.inference.decode import MAX_PIXELS
     from clipsieve.inference.reader import open_source
     from clipsieve.inference.run import embed_items
@@ -233,14 +233,31 @@ def _embed(given: str, embedder: Any, truth: str, batch_size: int, what: str) ->
     said: list[str | None] = []
     skipped = 0
     with progress(f"embedding {what}", "images") as shown:
-        for batch in embed_items(source.items(), embedder, False, batch_size, None, False, MAX_PIXELS):
+        items = source.items() if shots is None else _first(source.items(), truth, shots)
+        for batch in embed_items(items, embedder, False, batch_size, None, False, MAX_PIXELS):
             vectors.append(batch.vectors.copy())
             rows = [{**row.columns, "key": row.key, "caption": row.caption} for row in batch.rows]
             said += [name for name, _ in truth_of(rows, truth, ())]
             skipped += len(batch.skipped)
-            shown.update(len(said) + skipped, source.total, skipped)
+            shown.update(len(said) + skipped, source.total if shots is None else None, skipped)
             for one in list(batch.skipped)[:5]:
                 say(f"Note: {one.key} is left out. {one.reason}")
     if not said:
         raise InputError(f"{given} holds no image that can be read.")
     return Known(np.concatenate(vectors), said, skipped)
+
+
+def _first(items: Iterable[Any], truth: str, shots: int) -> Iterator[Any]:
+    """Of each class the first so many, so that no other is embedded; what cannot be read is passed on as it is."""
+    from clipsieve.labels import truth_of
+    from clipsieve.types import ImageItem
+
+    seen: Counter[str | None] = Counter()
+    for item in items:
+        if isinstance(item, ImageItem):
+            row = {**item.meta, "key": item.key, "caption": item.caption}
+            ((name, _),) = truth_of([row], truth, ())
+            seen[name] += 1
+            if seen[name] > shots:
+                continue
+        yield item
