@@ -176,7 +176,7 @@ def assemble(blueprints: Sequence[APIBlueprint], page: Page | None, meters: Mete
         meters.requests.labels(route, request.method, str(answer.status_code)).inc()
         seconds = time.perf_counter() - g.began
         meters.seconds.labels(route).observe(seconds)
-        quiet = route in ("/healthz", "/readyz", "/metrics")
+        quiet = route in ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/metrics")
         logs.answered(request.method, request.path, answer.status_code, seconds, request.remote_addr, quiet)
         return answer
 

@@ -20,7 +20,9 @@ Answer = Callable[[str, int], Response]
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 WITHOUT_CORS = frozenset({"/metrics", "/metrics-summary"})
-UNCOUNTED = frozenset({"/healthz", "/readyz", "/metrics", "/metrics-summary"})
+UNCOUNTED = frozenset(
+    {"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/metrics", "/metrics-summary"},
+)
 """Answered without a place: whoever runs the service asks for them most when it is busy."""
 
 SOON = {"Retry-After": "1"}

@@ -44,9 +44,9 @@ def _add(shares: Float64, distances: Float32, classes: Int64, k: int) -> None:
     nearest = np.argpartition(distances, k - 1, axis=1)[:, :k]
     nearest = nearest[rows, np.argsort(distances[rows, nearest], axis=1)]
     with np.errstate(divide="ignore"):
-        weights = 1 / distances[rows, nearest]
-    same = np.isinf(weights)
-    weights = np.where(same.any(axis=1, keepdims=True), same, weights)
+        inverse = 1 / distances[rows, nearest]
+    same = np.isinf(inverse)
+    weights = np.where(same.any(axis=1, keepdims=True), same, inverse)
     for column in range(k):
         shares[rows[:, 0], classes[nearest[:, column]]] += weights[:, column]
     shares /= shares.sum(axis=1, keepdims=True)
