@@ -29,7 +29,7 @@ class ServedModel:
     """One model.
 
     inputs    that it takes, one of them in each request; the first one if a request is nothing but its bytes
-    embed     a request and how it is to be batched -> float32 (rows, d)
+    embed     a request and how it is to be batched -> float32 (rows, d), of the model's own lengths
     """
 
     name: str
@@ -91,7 +91,7 @@ def run(model: ServedModel, asked: Asked) -> Float32:
         raise InputError(
             f"{model.name} takes one input, {' or '.join(t.name for t in model.inputs)}; give one of them."
         )
-    return model.embed(asked, {**batching(asked.parameters), "name": model.name})
+    return model.embed(asked, {**batching(asked.parameters), "name": model.name, "raw": True})
 
 
 def batching(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Embedders for many threads: what they ask for at the same time runs as one batch.
 
-`batched(embedder)` is an embedder like the one it is made of. Requests are gathered by `row_queue`; images
+`batched(embedder)` is an embedder like the one it is made of, and gives raw rows too where that one has
+`features_of_tensors`. Requests are gathered by `row_queue`; images
 are decoded in a pool of threads, ahead of the model. Texts are tokenized with their batch.
 """
 
@@ -66,7 +67,7 @@ def batched(
     clock     nanoseconds, for the statistics and the timeouts
     prepared  told by the thread that prepared something how long it took
     """
-    models: dict[str, Model] = {"image": embedder.embed_tensors}
+    models: dict[str, Model] = {"image": getattr(embedder, "features_of_tensors", embedder.embed_tensors)}
     options = options or BatchOptions()
     preprocess = _timed(embedder.preprocess, "image", clock, prepared)
     if isinstance(embedder, StagedTextEmbedder):
@@ -84,6 +85,7 @@ class BatchedImageEmbedder:
     timeout   seconds until the request is given up, with TimedOut; by default that of the options
     priority  requests of a lower number go first, however long those of a higher one have waited
     name      they are counted under it too
+    raw       the rows of whatever length the model gives them, where the embedder has those, in place of unit rows
 
     and raises Overloaded if too much waits, Closed after `close`. A request that fails is alone in that.
     """
@@ -93,6 +95,7 @@ class BatchedImageEmbedder:
         self.dim = embedder.dim
         self.lanes = embedder.lanes
         self._embedder = embedder
+        self._has_features = hasattr(embedder, "features_of_tensors")
         self._preprocess = preprocess
         self._queue = queue
         self._decoders = ThreadPoolExecutor(queue.options.workers or processors(), "clipsieve-decode")
@@ -120,17 +123,29 @@ class BatchedImageEmbedder:
         return self._embedder.from_pixels(pixels)
 
     def embed_tensors(
-        self, batch: Sequence[Tensors], *, timeout: float | None = None, priority: int = 0, name: str | None = None
+        self,
+        batch: Sequence[Tensors],
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        name: str | None = None,
+        raw: bool = False,
     ) -> Float32:
         """See StagedEmbedder. They may differ in shape."""
-        return self._embed("image", len(batch), lambda _: [batch], timeout, priority, name)
+        return self._embed("image", len(batch), lambda _: [batch], timeout, priority, name, raw)
 
     def embed_images(
-        self, images: Sequence[bytes], *, timeout: float | None = None, priority: int = 0, name: str | None = None
+        self,
+        images: Sequence[bytes],
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        name: str | None = None,
+        raw: bool = False,
     ) -> Float32:
         """See protocols.ImageEmbedder."""
         return self._embed(
-            "image", len(images), lambda request: self._decoded(images, request), timeout, priority, name
+            "image", len(images), lambda request: self._decoded(images, request), timeout, priority, name, raw
         )
 
     def statistics(self) -> BatchStatistics:
@@ -158,13 +173,15 @@ class BatchedImageEmbedder:
         timeout: float | None,
         priority: int,
         name: str | None,
+        raw: bool,
     ) -> Float32:
         if not rows:
             return np.zeros((0, self.dim), np.float32)
         with self._queue.request(kind, rows, timeout, priority, name) as request:
             for some in prepared(request):
                 self._queue.put(request, some)
-            return self._queue.wait(request)
+            found = self._queue.wait(request)
+        return found if raw or not self._has_features else found / np.linalg.norm(found, axis=1, keepdims=True)
 
     def _decoded(self, images: Sequence[bytes], request: Request) -> Iterator[list[Tensors]]:
         """What the model takes, a batch at a time, so that it begins before all is decoded; two are decoded ahead."""
@@ -213,16 +230,28 @@ class BatchedEmbedder(BatchedImageEmbedder):
         return self._texts.from_ids(ids)
 
     def embed_tokens(
-        self, batch: Sequence[Tensors], *, timeout: float | None = None, priority: int = 0, name: str | None = None
+        self,
+        batch: Sequence[Tensors],
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        name: str | None = None,
+        raw: bool = False,
     ) -> Float32:
         """See StagedTextEmbedder. They may differ in shape."""
-        return self._embed("text", len(batch), lambda _: [batch], timeout, priority, name)
+        return self._embed("text", len(batch), lambda _: [batch], timeout, priority, name, raw)
 
     def embed_texts(
-        self, texts: Sequence[str], *, timeout: float | None = None, priority: int = 0, name: str | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        name: str | None = None,
+        raw: bool = False,
     ) -> Float32:
         """See protocols.TextEmbedder."""
-        return self._embed("text", len(texts), lambda _: [texts], timeout, priority, name)
+        return self._embed("text", len(texts), lambda _: [texts], timeout, priority, name, raw)
 
 
 def _timed(
@@ -242,8 +271,10 @@ def _texts_or_tokens(embedder: StagedTextEmbedder, tokenize: Callable[[Sequence[
 
     # Tokenized here and not by those who ask: a batch costs its tokenizer less than its texts one by one, and of the
     # threads that would do it, each would keep the model from the interpreter's lock.
+    tokens: Model = getattr(embedder, "features_of_tokens", embedder.embed_tokens)
+
     def embed(rows: Sequence[Any]) -> Float32:
-        return embedder.embed_tokens(tokenize(rows) if isinstance(rows[0], str) else rows)
+        return tokens(tokenize(rows) if isinstance(rows[0], str) else rows)
 
     return embed
 

@@ -147,6 +147,10 @@ class TorchImageEmbedder:
         """See StagedEmbedder."""
         return self._embed_stacked(self._checkpoint.encode_images, batch, "image")
 
+    def features_of_tensors(self, batch: Sequence[Tensors]) -> Float32:
+        """As `embed_tensors`, the rows of whatever length the model gives them."""
+        return self._embed_stacked(self._checkpoint.encode_images, batch, "image", unit=False)
+
     def embed_images(self, images: Sequence[bytes]) -> Float32:
         """See protocols.ImageEmbedder."""
         tensors = []
@@ -167,23 +171,25 @@ class TorchImageEmbedder:
             return np.concatenate(list(pool.map(embed, chunks)))
 
     def _embed_stacked(
-        self, encode: Callable[[Any, Batch], "torch.Tensor"], batch: Sequence[Tensors], what: str
+        self, encode: Callable[[Any, Batch], "torch.Tensor"], batch: Sequence[Tensors], what: str, unit: bool = True
     ) -> Float32:
         import torch
 
         if not batch:
             return np.zeros((0, self.dim), np.float32)
         stacked = {name: torch.from_numpy(np.stack([one[name] for one in batch])) for name in batch[0]}
-        return self._embed(encode, stacked, what)
+        return self._embed(encode, stacked, what, unit)
 
-    def _embed(self, encode: Callable[[Any, Batch], "torch.Tensor"], batch: Batch, what: str) -> Float32:
-        """Batch on the CPU -> float32 (n, d), unit rows; halved and tried again where the device's memory is short."""
+    def _embed(
+        self, encode: Callable[[Any, Batch], "torch.Tensor"], batch: Batch, what: str, unit: bool = True
+    ) -> Float32:
+        """Batch on the CPU -> float32 (n, d); halved and tried again where the device's memory is short."""
         import torch
 
         n = len(next(iter(batch.values())))
         module, device = self._idle.get()
         try:
-            rows = self._forward(encode, module, device, batch)
+            rows = self._forward(encode, module, device, batch, unit)
         except torch.OutOfMemoryError:
             if n == 1:
                 raise
@@ -192,8 +198,8 @@ class TorchImageEmbedder:
             self._idle.put((module, device))
         if rows is None:  # out here, so that the failed pass has let go of its memory
             halves = [{name: t[part] for name, t in batch.items()} for part in (slice(n // 2), slice(n // 2, n))]
-            return np.concatenate([self._embed(encode, half, what) for half in halves])
-        bad = ~np.isfinite(rows).all(axis=1)
+            return np.concatenate([self._embed(encode, half, what, unit) for half in halves])
+        bad = ~(np.isfinite(rows).all(axis=1) & rows.any(axis=1))
         if bad.any():
             raise InputError(
                 f"The model {self.model.name!r} gives no finite vector for {what} {int(np.argmax(bad))} of the batch; "
@@ -202,7 +208,12 @@ class TorchImageEmbedder:
         return rows
 
     def _forward(
-        self, encode: Callable[[Any, Batch], "torch.Tensor"], module: Any, device: "torch.device", batch: Batch
+        self,
+        encode: Callable[[Any, Batch], "torch.Tensor"],
+        module: Any,
+        device: "torch.device",
+        batch: Batch,
+        unit: bool,
     ) -> Float32:
         import torch
 
@@ -213,7 +224,8 @@ class TorchImageEmbedder:
                 features = encode(module, moved).float()
             if self._dtype is not None and not bool(torch.isfinite(features).all()):
                 features = encode(module, moved).float()  # half precision overflowed: some SigLIPs do
-            features = features / features.norm(dim=-1, keepdim=True)
+            if unit:
+                features = features / features.norm(dim=-1, keepdim=True)
             rows: Float32 = np.ascontiguousarray(features.cpu().numpy())
         return rows
 
@@ -247,6 +259,11 @@ class TorchEmbedder(TorchImageEmbedder):
         """See StagedTextEmbedder."""
         assert self._checkpoint.encode_texts is not None
         return self._embed_stacked(self._checkpoint.encode_texts, batch, "text")
+
+    def features_of_tokens(self, batch: Sequence[Tensors]) -> Float32:
+        """As `embed_tokens`, the rows of whatever length the model gives them."""
+        assert self._checkpoint.encode_texts is not None
+        return self._embed_stacked(self._checkpoint.encode_texts, batch, "text", unit=False)
 
     def embed_texts(self, texts: Sequence[str]) -> Float32:
         """See protocols.TextEmbedder."""

@@ -260,5 +260,10 @@ def test_a_real_model_gives_each_thread_its_own(open_clip_folder):
     with batched(real, BatchOptions(max_batch=5)) as embedder, ThreadPoolExecutor(8) as pool:
         images = list(pool.map(lambda data: embedder.embed_images([data]), IMAGES))
         texts = list(pool.map(lambda text: embedder.embed_texts([text]), TEXTS))
+        raw = embedder.embed_texts(TEXTS, raw=True)
+    np.testing.assert_allclose(raw, real.features_of_tokens(real.tokenize(TEXTS)), rtol=1e-4, atol=1e-5)
+    lengths = np.linalg.norm(raw, axis=1, keepdims=True)
+    assert (abs(lengths - 1) > 0.01).all()
+    np.testing.assert_allclose(raw / lengths, real.embed_texts(TEXTS), atol=1e-5)
     np.testing.assert_allclose(np.concatenate(images), real.embed_images(IMAGES), atol=1e-5)
     np.testing.assert_allclose(np.concatenate(texts), real.embed_texts(TEXTS), atol=1e-5)

@@ -239,12 +239,12 @@ def test_short_memory_halves_the_batch(open_clip_folder, monkeypatch):
     expected = embedder.embed_images(images)
     forward, sizes = embedder._forward, []
 
-    def short(encode, module, device, batch):
+    def short(encode, module, device, batch, unit):
         n = len(next(iter(batch.values())))
         sizes.append(n)
         if n > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(encode, module, device, batch)
+        return forward(encode, module, device, batch, unit)
 
     monkeypatch.setattr(embedder, "_forward", short)
     np.testing.assert_allclose(embedder.embed_images(images), expected, atol=1e-6)
