@@ -66,5 +66,6 @@ def top_k_share(shares: Float64, truth: Int64, k: int) -> float:
 
 def _unit(rows: Float32) -> Float32:
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-    unit: Float32 = rows / np.where(lengths == 0, 1, lengths)[:, None]
+    lengths[lengths == 0] = 1
+    unit: Float32 = rows / lengths[:, None]
     return unit

@@ -8,10 +8,11 @@ import zlib
 import numpy as np
 import pytest
 
-from clipsieve.back.app import create_embedding_app
+from clipsieve.back.app import create_app, create_embedding_app
 from clipsieve.back.guard import Policy
 from clipsieve.back.meters import Meters
 from clipsieve.back.protect import Protection
+from clipsieve.back.shelf import Shelf
 from clipsieve.errors import Overloaded, TimedOut
 from clipsieve.inference.batcher import batched
 from clipsieve.inference.fake import FakeEmbedder
@@ -440,6 +441,18 @@ def test_statistics_are_of_what_ran(client):
     assert stats("embed_image")["inference_stats"]["fail"]["count"] == 1
     everyone = client.get("/v2/models/stats").json["model_stats"]
     assert [m["inference_count"] for m in everyone] == [4, 2, 0, 0]
+
+
+def test_the_service_of_collections_answers_it_too_and_each_protocol_in_its_shape():
+    with batched(FAKE) as embedder:
+        app = create_app(Shelf(), fetch=lambda url: b"", encoder=lambda: embedder)
+        client = app.test_client()
+        np.testing.assert_array_equal(rows_of(client.post(IDS_INFER, json=ids())), of_ids(IDS))
+        assert isinstance(client.get("/v2/bogus").json["error"], str)
+        assert isinstance(client.get("/api/v1/bogus").json["error"], dict)
+        assert "message" in client.post("/knn-service", json={}).json
+    without = create_app(Shelf(), fetch=lambda url: b"").test_client()
+    assert without.get("/v2").status_code == 404
 
 
 def test_every_route_is_described(client):
