@@ -1,8 +1,10 @@
 """The service as a WSGI application: one blueprint per protocol, and what all of them share."""
 
+import gzip
 import json
 import logging
 import math
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,12 +16,14 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException
 
 import clipsieve
-from clipsieve.back import api, classify, job_routes, knn, kserve, logs, marks, openai, sets
+from clipsieve.back import api, classify, detect, job_routes, knn, kserve, logs, marks, openai, sets
 from clipsieve.back.classifier import Classifier
 from clipsieve.back.describe import describe
 from clipsieve.back.figures import Figures, ModelFigures, no_models
+from clipsieve.back.finder import Finder
 from clipsieve.back.guard import for_all
 from clipsieve.back.jobs import Jobs
+from clipsieve.back.limits import Limits
 from clipsieve.back.meters import Meters
 from clipsieve.back.page import Page, add_page
 from clipsieve.back.protect import Protection, State, protect
@@ -35,8 +39,12 @@ from clipsieve.errors import (
     Overloaded,
     TimedOut,
 )
+from clipsieve.protocols import Detector
 
 log = logging.getLogger("clipsieve.back")
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""What is taken as a request's id from whoever sends one: proxies send hex digits or a uuid."""
 
 ErrorAnswer = Callable[[ClipsieveError, int], Response]
 
@@ -46,8 +54,9 @@ def create_app(
     *,
     fetch: Fetch,
     meters: Meters | None = None,
-    limits: knn.Limits | None = None,
+    limits: Limits | None = None,
     embedder: Callable[[], Any] | None = None,
+    detector: Callable[[], Detector] | None = None,
     encoder: Callable[[], Any] | None = None,
     store: Store | None = None,
     protection: Protection | None = None,
@@ -59,8 +68,9 @@ def create_app(
 
     fetch       gets an image by URL for those who ask with one
     embedder    gives the model that images are classified with, when it is first needed; None for no such routes
+    detector    gives the one that finds boxes, likewise; None for a service that keeps detectors but has none
     encoder     gives the batched embedder of the embedding service, likewise
-    store       where deployed classifiers are kept; by default they are forgotten with the service
+    store       where deployed classifiers and detectors are kept; by default they are forgotten with the service
     protection  who may ask and how much; by default what protects a service on one's own machine
     models      what the models did, for /metrics
     page        what / shows; by default that there is no page
@@ -76,7 +86,9 @@ def create_app(
     if jobs is not None:
         blueprints.append(job_routes.blueprint(shelf, jobs, sets.stored))
     if embedder is not None:
-        blueprints.append(classify.blueprint(Classifier(embedder), store or MemoryStore(), meters))
+        store = store or MemoryStore()
+        blueprints.append(classify.blueprint(Classifier(embedder), store, meters))
+        blueprints.append(detect.blueprint(None if detector is None else Finder(detector), store))
     protection = protection or Protection()
     if encoder is not None:
         blueprints += embedding(encoder, protection)
@@ -117,6 +129,7 @@ def assemble(blueprints: Sequence[APIBlueprint], page: Page | None, meters: Mete
     shapes: Mapping[str, ErrorAnswer] = {
         "knn": knn.error_answer,
         "directai": classify.error_answer,
+        "directai_detect": classify.error_answer,
         "kserve": kserve.error_answer,
         "openai": openai.error_answer,
     }
@@ -151,7 +164,7 @@ def assemble(blueprints: Sequence[APIBlueprint], page: Page | None, meters: Mete
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> Response:
         status = error.code or 500
-        answer = shape()(ClipsieveError(_sentence(error)), status)
+        answer = shape()(ClipsieveError(_own_fault() if status == 500 else _sentence(error)), status)
         for name, value in error.get_headers():
             if name in ("Allow", "Location", "Retry-After"):
                 answer.headers[name] = value
@@ -160,13 +173,13 @@ def assemble(blueprints: Sequence[APIBlueprint], page: Page | None, meters: Mete
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:
         log.exception("%s %s failed", request.method, request.path, exc_info=error)
-        return shape()(ClipsieveError(f"This is an error of the service; its log has it as {g.request_id}."), 500)
+        return shape()(ClipsieveError(_own_fault()), 500)
 
     @app.before_request
     def begin() -> None:
         g.began = time.perf_counter()
         given = request.headers.get("X-Request-Id", "")
-        g.request_id = given if given.isascii() and given.isalnum() and len(given) <= 64 else uuid.uuid4().hex
+        g.request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
         meters.in_flight.inc()
 
     @app.after_request
@@ -226,11 +239,20 @@ def _add_operations(app: OpenAPI, meters: Meters, state: State) -> None:
 
     @app.get("/metrics", summary="Figures for Prometheus", tags=tag)
     def metrics() -> Response:
-        return Response(meters.exposition(), content_type=CONTENT_TYPE_LATEST)
+        answer = Response(meters.exposition(), content_type=CONTENT_TYPE_LATEST)
+        answer.vary.add("Accept-Encoding")
+        if request.accept_encodings["gzip"]:
+            answer.set_data(gzip.compress(answer.get_data()))
+            answer.content_encoding = "gzip"
+        return answer
 
     @app.get("/metrics-summary", summary="Figures for people", tags=tag)
     def metrics_summary() -> Response:
         return Response(meters.summary(), mimetype="text/plain")
+
+
+def _own_fault() -> str:
+    return f"This is an error of the service; its log has it as {g.request_id}."
 
 
 def _sentence(error: HTTPException) -> str:
@@ -238,6 +260,8 @@ def _sentence(error: HTTPException) -> str:
         return f"There is nothing at {request.path}; /openapi lists what there is."
     if error.code == 405:
         return f"{request.path} does not take {request.method}."
+    if error.code == 413:
+        return "The form has too many parts, or a long one that is no file; send the image as a file, `data`."
     return str(error.description or error.name)
 
 

@@ -90,9 +90,11 @@ class Jobs:
             folder.mkdir()
             write(folder)
             self._write(job)
-        except OSError as error:
+        except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
-            raise StoreUnavailable(f"The job cannot be kept in {self.folder} ({error}).") from error
+            if isinstance(error, OSError):
+                raise StoreUnavailable(f"The job cannot be kept in {self.folder} ({error}).") from error
+            raise
         with self._changed:
             self._jobs[job.id] = job
             self._changed.notify_all()

@@ -1,10 +1,12 @@
-"""Small JPEGs of items for answers, made once."""
+"""Small pictures: JPEGs of items for answers, made once, and what a browser is shown; never of image bombs."""
 
 import base64
+import contextlib
 import io
 import threading
 
-from PIL import Image
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
 
 from clipsieve.errors import InputError, NotFound
 from clipsieve.index.collection import Collection
@@ -15,6 +17,13 @@ SIDE = 512
 MOST_BYTES = 64 * 2**20
 MOST_PIXELS = 89_478_485
 """Of an image that is decoded here, where Pillow begins to warn: 270 MB of RGB, and each thread may have one."""
+
+_LYING = frozenset({5, 6, 7, 8})
+"""EXIF's orientations that swap width and height."""
+
+_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
+_SHOWN = frozenset({"GIF", "JPEG", "PNG", "WEBP"})
+"""Formats that every browser shows."""
 
 _PROGRAMS = frozenset({"EPS", "WMF"})
 """Formats that Pillow has another program draw."""
@@ -68,16 +77,75 @@ def refuse_bombs(data: bytes) -> None:
         raise InputError(f"The image has {size} pixels, and at most {MOST_PIXELS:,} are decoded; send a smaller one.")
 
 
+def upright_size(data: bytes) -> tuple[int, int]:
+    """Width and height of an encoded image, turned upright by its EXIF. InputError if it cannot be decoded."""
+    refuse_bombs(data)
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            opened.load()
+            width, height = opened.size
+            turned = _orientation(opened) in _LYING
+    except Exception as error:  # Pillow's readers raise nearly anything
+        raise InputError(f"The image cannot be decoded ({error}); send another one.") from error
+    return (height, width) if turned else (width, height)
+
+
+def _orientation(image: Image.Image) -> int | None:
+    try:
+        found: int | None = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged EXIF must not cost the picture; it stays as it was stored
+        return None
+    return found
+
+
+def _is_turned(image: Image.Image) -> bool:
+    return _orientation(image) not in (None, 1)
+
+
+def shrink(data: bytes, side: int) -> Image.Image:
+    """An encoded image of at most `side` pixels: RGB, turned upright by its EXIF, transparency laid on white.
+
+    InputError if it cannot be decoded.
+    """
+    refuse_bombs(data)
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            opened.draft("RGB", (side, side))
+            made = _flat(ImageOps.exif_transpose(opened) if _is_turned(opened) else opened)
+    except Exception as error:  # Pillow's readers raise nearly anything
+        raise InputError(f"The image cannot be decoded ({error}); send another one.") from error
+    made.thumbnail((side, side))
+    return made
+
+
+def _flat(image: Image.Image) -> Image.Image:
+    if image.mode in _ALPHA or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    if image.mode.startswith("I;16"):  # of which convert() would keep the darkest 256 levels
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
+
+
+def small_webp(data: bytes, side: int) -> bytes:
+    """An encoded image as a WebP, as `shrink` has it; as it is where a browser shows it so. Errors as there."""
+    refuse_bombs(data)
+    with contextlib.suppress(Exception), Image.open(io.BytesIO(data)) as opened:
+        if opened.format in _SHOWN and max(opened.size) <= side and not _is_turned(opened):
+            return data
+    return encoded(shrink(data, side), "WEBP", quality=80, method=2)
+
+
 def small_jpeg(data: bytes) -> str | None:
     """An encoded image as base64 of a JPEG of at most SIDE pixels; None if it cannot be decoded."""
     try:
-        refuse_bombs(data)
-        with Image.open(io.BytesIO(data)) as opened:
-            opened.draft("RGB", (SIDE, SIDE))
-            image = opened.convert("RGB")
-    except (OSError, ValueError):
+        return base64.b64encode(encoded(shrink(data, SIDE), "JPEG", quality=85)).decode()
+    except InputError:
         return None
-    image.thumbnail((SIDE, SIDE))
+
+
+def encoded(image: Image.Image, format: str, **options: int) -> bytes:
+    """The image in a file."""
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=85)
-    return base64.b64encode(file.getvalue()).decode()
+    image.save(file, format, **options)
+    return file.getvalue()

@@ -2,18 +2,26 @@
 connections that dawdle, and refuses new ones as soon as it is told to end.
 """
 
+import contextlib
+import json
 import logging
 import math
+import select
 import socket
 import sys
 import threading
+import time
+import uuid
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
+from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException, UnsupportedTransferCoding
 from gunicorn.workers.gthread import ThreadWorker
 
+from clipsieve.back import guard
 from clipsieve.back.gate import Deadlines
 from clipsieve.back.protect import Protection
 from clipsieve.errors import ClipsieveError
@@ -23,6 +31,14 @@ log = logging.getLogger("clipsieve.back")
 
 SWITCH_SECONDS = 0.0005
 """How long a thread that computes in Python may keep the others waiting: SQLite lets go and asks again for each row."""
+
+
+NOTE_SECONDS = 0.5
+"""How often the worker says that it is alive and looks for connections whose time is over."""
+
+IN_A_ROW, SOON_MS = 32, 2
+"""Requests of a client that one thread answers as long as they follow each other so soon: to hand a connection back to
+be watched, and on to a thread again, costs as much as a short answer. Then it is the others' turn."""
 
 
 class Messages(Logger):  # type: ignore[misc]  # gunicorn has no types
@@ -48,6 +64,7 @@ def worker_class(open_all: Callable[[], None], ready: Callable[[str], None], pro
 
     class Worker(ThreadWorker):  # type: ignore[misc]
         failed = False
+        noted = -math.inf
 
         def run(self) -> None:
             sys.setswitchinterval(SWITCH_SECONDS)
@@ -76,15 +93,34 @@ def worker_class(open_all: Callable[[], None], ready: Callable[[str], None], pro
             self.handle_exit(None, None)
 
         def handle(self, conn: Any) -> Any:
-            deadlines.head(conn.sock)
-            try:
-                return super().handle(conn)
-            finally:
-                deadlines.clear(conn.sock)
+            for _ in range(IN_A_ROW):
+                deadlines.head(conn.sock)
+                try:
+                    kept = super().handle(conn)
+                finally:
+                    deadlines.clear(conn.sock)
+                if kept is not True or not self.alive or not follows(conn):
+                    break
+            return kept
 
-        def notify(self) -> None:
-            super().notify()
-            deadlines.sweep()  # at least once a second
+        def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+            status = status_of(exc)
+            sentence = f"This is no HTTP request that is read here: {exc}."
+            id = uuid.uuid4().hex
+            if status == 500:
+                sentence = f"This is an error of the service; its log has it as {id}."
+            fields = {"request_id": id, "status": int(status), "client": addr[0] if addr else ""}
+            level = logging.ERROR if status == 500 else logging.WARNING
+            log.log(level, "not understood: %s", exc, exc_info=exc if status == 500 else None, extra={"fields": fields})
+            with contextlib.suppress(OSError):
+                client.sendall(refusal(status, sentence, id, protection.policy))
+
+        def notify(self) -> None:  # asked for at each event, several times a request
+            now = time.monotonic()
+            if now - self.noted >= NOTE_SECONDS:
+                self.noted = now
+                super().notify()
+                deadlines.sweep()
 
         def handle_exit(self, sig: Any, frame: Any) -> None:
             state.draining = True
@@ -93,10 +129,45 @@ def worker_class(open_all: Callable[[], None], ready: Callable[[str], None], pro
         def set_accept_enabled(self, enabled: bool) -> None:
             super().set_accept_enabled(enabled)
             if not (enabled or self.alive):
+                log.info("Told to end: no new connections, and what is being answered is finished")
                 for listener in self.sockets:  # else the system takes connections that nobody will answer
                     listener.close()
 
     return Worker
+
+
+def status_of(error: BaseException) -> HTTPStatus:
+    """What is answered to what came before, or instead of, a request."""
+    if isinstance(error, LimitRequestLine):
+        return HTTPStatus.REQUEST_URI_TOO_LONG
+    if isinstance(error, LimitRequestHeaders):
+        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    if isinstance(error, UnsupportedTransferCoding):
+        return HTTPStatus.NOT_IMPLEMENTED
+    return HTTPStatus.BAD_REQUEST if isinstance(error, ParseException) else HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def refusal(status: HTTPStatus, sentence: str, id: str, policy: guard.Policy) -> bytes:
+    """A whole answer in the shape of /api/v1, for what no route was found for."""
+    body = json.dumps({"error": {"code": status, "message": sentence, "request_id": id}}).encode()
+    headers = {
+        "Connection": "close",
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        "X-Request-Id": id,
+        **guard.answer_headers(False, policy),
+    }
+    lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def follows(conn: Any) -> bool:
+    """Whether the client of a connection that is kept asks again at once."""
+    if conn.parser.unreader.buf.getvalue():
+        return True
+    poll = select.poll()
+    poll.register(conn.sock, select.POLLIN)
+    return bool(poll.poll(SOON_MS))
 
 
 def _address(name: tuple[Any, ...]) -> str:

@@ -23,9 +23,12 @@ ALL = (
     "large_answers",
     "memory",
     "pipeline",
+    "regions",
     "growing",
     "batcher",
     "serving",
+    "suppress",
+    "learning",
 )
 
 

@@ -120,6 +120,13 @@ def pipeline(record: Record) -> Iterator[Figure]:
     yield Figure(f"pipeline, {record['model']}: its rate over the forward pass's", ratio, least=0.85)
 
 
+def regions(record: Record) -> Iterator[Figure]:
+    whole, floor, seer = (record[f"{name}_images_per_s"] for name in ("pipeline", "forward", "detector"))
+    ratio = statistics.median(w / f for w, f in zip(whole, floor, strict=True))
+    yield Figure(f"regions, {record['detector']} and {record['model']}: their rate over the passes'", ratio, least=0.85)
+    yield Figure("the detector alone, its regions chosen: images a second", statistics.median(seer))
+
+
 def growing(record: Record) -> Iterator[Figure]:
     seconds = record["seconds"]
     made = [e + i for e, i in zip(seconds["embed"], seconds["index"], strict=True)]
@@ -195,6 +202,8 @@ def serving(record: Record) -> Iterator[Figure]:
     yield Figure("flat index: p50, ms", middle(w["ours"]["p50"] * 1e3 for w in windows))
     costs = [c["request_ms"] - c["nearest_ms"] for c in record["ivf"]]
     yield Figure("IVF: processor time of HTTP, metadata and JSON, ms", middle(costs), most=1)
+    crowded = [c["crowded_ms"] - c["nearest_ms"] for c in record["ivf"]]
+    yield Figure(f"IVF: the same among {clients} clients, handing the interpreter over included, ms", middle(crowded))
     settling = [c["nearest_ms"] - c["search_ms"] for c in record["ivf"]]
     yield Figure("IVF: processor time of settling what was found, ms", middle(settling))
     yield Figure("IVF: processor time of faiss's search, ms", middle(c["search_ms"] for c in record["ivf"]))
@@ -202,6 +211,57 @@ def serving(record: Record) -> Iterator[Figure]:
     yield Figure("100,000 results: over clip-retrieval's", middle(c["ours"] / c["theirs"] for c in record["large"]))
     yield Figure("metadata in pages of 10,000: microseconds a row", middle(c["ours"] for c in record["paged"]))
     yield Figure("metadata in pages: over clip-retrieval's", middle(c["ours"] / c["theirs"] for c in record["paged"]))
+
+
+def suppress(record: Record) -> Iterator[Figure]:
+    for size in record["cases"]:
+        seconds, images = medians(size["seconds"]), size["images"]
+        large = size["boxes"] >= 300
+        for case, kept in size["kept"].items():
+            what = f"{size['boxes']} boxes, {case}"
+            yield Figure(f"{what}: boxes kept of an image", kept / images)
+            rival, ours = seconds[f"{case}, loop"], seconds[f"{case}, all at once"]
+            yield Figure(f"{what}: the loop over ours", rival / ours, least=3 if large else None)
+            yield Figure(f"{what}: image by image over all at once", seconds[f"{case}, image by image"] / ours)
+            yield Figure(f"{what}: ours over the matrix product", ours / seconds["product"])
+            rate = images / seconds[f"{case}, stored"]
+            yield Figure(f"{what}: images a second, from float16", rate, least=50 if large else 300)
+
+
+def learning(record: Record) -> Iterator[Figure]:
+    steps: list[int] = record["steps"]
+
+    def users(case: Record, way: str, field: str, at: int) -> float:
+        return statistics.mean(float(user[field][at]) for user in case["ways"][way])
+
+    def over(cases: Sequence[Record], way: str, at: int) -> float:
+        return statistics.mean(users(c, way, "after", at) - users(c, way, "text", at) for c in cases)
+
+    everything: list[Record] = [case for cases in record["collections"].values() for case in cases]
+    ways = list(everything[0]["ways"])
+    every = {"all": everything, **record["collections"]}
+    for name, cases in every.items():
+        weak = [case for case in cases if users(case, ways[0], "after", 0) < record["weak"]]
+        rest = [case for case in cases if case not in weak]
+        if not weak:
+            continue
+        title = f"{name}, {len(weak)} classes under {record['weak']:g}"
+        for way in ways:
+            said = [statistics.mean(users(c, way, "after", at) for c in weak) for at in range(len(steps))]
+            yield Figure(f"{title}: {way}, mAP after {steps} marks", " ".join(f"{value:.3f}" for value in said))
+        yield Figure(f"{title}: ceiling", statistics.mean(case["ceiling"] for case in weak))
+        for way in ways:
+            least = 0.1 if name == "all" and way == "learned, spread" else None
+            yield Figure(f"{title}: {way}, gain of {steps[2]} marks over the text", over(weak, way, 2), least=least)
+        for kind in dict.fromkeys(case["kind"] for case in weak) if name != "all" else ():
+            some = [case for case in weak if case["kind"] == kind]
+            held = statistics.mean(case["ceiling"] - users(case, ways[0], "after", 0) for case in some)
+            gains = f"{over(some, 'learned, spread', 2):+.3f}, {over(some, 'learned, spread', 3):+.3f} of {held:+.3f}"
+            yield Figure(
+                f"{name}, {kind} ({len(some)}): gain of {steps[2]} and {steps[3]} marks, of the ceiling's", gains
+            )
+        if rest:
+            yield Figure(f"{name}, {len(rest)} other classes: learned, spread, gain", over(rest, "learned, spread", 2))
 
 
 FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
@@ -212,9 +272,12 @@ FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "large_answers": large_answers,
     "memory": memory,
     "pipeline": pipeline,
+    "regions": regions,
     "growing": growing,
     "batcher": batcher,
     "serving": serving,
+    "suppress": suppress,
+    "learning": learning,
 }
 
 

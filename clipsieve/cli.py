@@ -21,14 +21,16 @@ from clipsieve.commands_batch import end2end, inference_worker
 from clipsieve.commands_build import index, inference, info
 from clipsieve.commands_change import add, check, compact, remove
 from clipsieve.commands_demo import demo
+from clipsieve.commands_detect import detect
 from clipsieve.commands_embed import embed_server
 from clipsieve.commands_evaluate import evaluate
 from clipsieve.commands_front import front
 from clipsieve.commands_label import label
 from clipsieve.commands_load import load_test
 from clipsieve.commands_move import export, import_
+from clipsieve.commands_regions import regions
 from clipsieve.commands_watch import watch
-from clipsieve.opening import load_model
+from clipsieve.opening import load_detector, load_model, load_text_model
 from clipsieve.parts import Parts
 
 app = typer.Typer(
@@ -43,11 +45,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "inference": inference,
     "inference.worker": inference_worker,
+    "regions": regions,
     "index": index,
     "end2end": end2end,
     "search": search,
     "filter": filter_,
     "label": label,
+    "detect": detect,
     "evaluate": evaluate,
     "back": back,
     "front": front,
@@ -88,4 +92,4 @@ def main() -> None:
     """The console script."""
     # Libraries log each of their retries, some twice. What matters of it comes back as an error, which is said once.
     logging.disable(logging.ERROR)
-    app(obj=Parts(load_model))
+    app(obj=Parts(load_model, load_detector, load_text_model))

@@ -22,6 +22,8 @@ STOPPED = {
     "watch": "What was embedded is kept; the same command goes on from there.",
     "import": "What was imported is kept; the same command goes on from there.",
     "label": "What was labelled is kept; the same command goes on from there.",
+    "regions": "Shards that were looked through are kept; the same command goes on with the next.",
+    "detect": "A file that was begun is gone; a folder holds whole files, but not all of them.",
     "demo": "What was made is kept; the same command goes on from there.",
 }
 """What to tell somebody who interrupts a command. The others leave nothing half done."""

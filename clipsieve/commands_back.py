@@ -1,5 +1,6 @@
 """`back`: collections served over HTTP."""
 
+import functools
 import ipaddress
 import os
 import re
@@ -7,7 +8,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,14 +22,19 @@ from clipsieve.parts import Parts, print_json
 
 if TYPE_CHECKING:
     from clipsieve.back.config import Entry
+    from clipsieve.back.flags import Flag
     from clipsieve.back.guard import Policy
     from clipsieve.back.jobs import Jobs
     from clipsieve.back.shelf import Fetch, Served, Shelf
     from clipsieve.back.stores import Store
     from clipsieve.index.collection import Collection
+    from clipsieve.protocols import Detector, TextEmbedder
 
 INDICES_PATHS = Path("indices_paths.json")
 """What clip-retrieval serves where it is told nothing."""
+
+PROXIES = "127.0.0.1,::1"
+"""Proxies that are believed where none are named: those on this machine."""
 
 
 def back(
@@ -46,6 +52,9 @@ def back(
     multilingual: Annotated[
         str | None, typer.Option("--mclip", metavar="MODEL", help="Embeds texts of other languages, for use_mclip.")
     ] = None,
+    detector: Annotated[
+        str | None, typer.Option("--detector", metavar="MODEL", help="Finds boxes, for DirectAI's /detect.")
+    ] = None,
     columns: Annotated[
         str | None, typer.Option("--columns", metavar="NAMES", help="Metadata to answer with: url,caption,...")
     ] = None,
@@ -57,13 +66,26 @@ def back(
         Path | None,
         typer.Option("--flags", metavar="FILE", help="Classes safety and violence, in JSON: left out if asked."),
     ] = None,
+    safety_head: Annotated[
+        Path | None,
+        typer.Option(
+            "--safety-head", metavar="FILE", help="Weights of a safety model, .pth or .safetensors, likewise."
+        ),
+    ] = None,
+    safety_threshold: Annotated[
+        float, typer.Option("--safety-threshold", help="What it gives a higher score than this is left out.")
+    ] = 0.5,
+    violence_prompts: Annotated[
+        Path | None,
+        typer.Option("--violence-prompts", metavar="FILE", help=".npy: left out is what the second is nearest to."),
+    ] = None,
     store: Annotated[
         str | None,
         typer.Option(
             "--store",
             metavar="ADDRESS",
             envvar="CLIPSIEVE_STORE",
-            help="Where deployed classifiers are kept: redis://[USER:PASSWORD@]HOST:PORT/0, by default a folder, sets.",
+            help="Where what is deployed is kept: redis://[USER:PASSWORD@]HOST:PORT/0, by default a folder, sets.",
         ),
     ] = None,
     page: options.Page = None,
@@ -78,6 +100,10 @@ def back(
     cors_origins: Annotated[
         str, typer.Option("--cors-origins", metavar="ORIGINS", help="Sites whose pages may ask: https://a.example,...")
     ] = "",
+    trusted_proxies: Annotated[
+        str,
+        typer.Option("--trusted-proxies", metavar="ADDRESSES", help="Whose X-Forwarded-For is believed."),
+    ] = PROXIES,
     read_token_file: Annotated[
         Path | None, typer.Option("--read-token-file", metavar="FILE", help="Holds the token without which none reads.")
     ] = None,
@@ -128,7 +154,7 @@ def back(
     from clipsieve.back import logs
     from clipsieve.back.config import entries_of, read_indices_paths
     from clipsieve.back.gate import parse_rate
-    from clipsieve.back.knn import Limits
+    from clipsieve.back.limits import Limits
     from clipsieve.back.meters import Meters
     from clipsieve.back.page import open_page
     from clipsieve.back.serve import Binding, protection_of, serve
@@ -140,11 +166,12 @@ def back(
     notes: list[str] = []
     if folders:
         entries = entries_of(folders, model)
-    elif indices_paths is not None or model is None or INDICES_PATHS.exists():
+    elif indices_paths is not None or (model is None and detector is None) or INDICES_PATHS.exists():
         entries, notes = read_indices_paths(indices_paths or INDICES_PATHS, model)
+    limits = Limits(max_results)
     row_memory = 0 if memory == "0" else parse_size(memory)
     tokens = read_token("READ", read_token_file), read_token("WRITE", write_token_file)
-    policy = make_policy(host, allowed_hosts, cors_origins, tokens, parse_size(max_request_bytes))
+    policy = make_policy(host, allowed_hosts, cors_origins, tokens, parse_size(max_request_bytes), trusted_proxies)
     binding = Binding(host, port, threads, queue, timeout)
     shown = open_page(page, default_backend or None, "", url_column)
     protection = protection_of(binding, policy, None if rate_limit is None else parse_rate(rate_limit))
@@ -162,16 +189,18 @@ def back(
     def make_app() -> Any:
         from clipsieve.back.app import create_app
 
-        fetch, limits = make_fetch(allow_private_addresses, timeout), Limits(max_results)
+        fetch = make_fetch(allow_private_addresses, timeout, threads)
         jobs.append(make_jobs(shelf, state, entries))
         named = entries[0].model if entries else model
+        find = None if detector is None else functools.partial(models.detector, detector)
         return create_app(
             shelf,
             fetch=fetch,
             meters=meters,
             limits=limits,
-            embedder=lambda: models.get(named or model_of(shelf[None])),
-            encoder=lambda: models.batcher(named or model_of(shelf[None])),
+            embedder=lambda: models.get(named or model_of(shelf)),
+            detector=find,
+            encoder=lambda: models.batcher(named or model_of(shelf)),
             store=make_store(store, state, entries),
             protection=protection,
             models=models.figures,
@@ -180,14 +209,19 @@ def back(
         )
 
     def open_all() -> None:
-        opened = open_entries(models.get, entries, state, multilingual, columns, ratings, flags)
+        texts = None if multilingual is None else models.texts(multilingual)
+        flagged = read_flags(flags, safety_head, safety_threshold, violence_prompts)
+        opened = open_entries(models.get, entries, state, texts, columns, ratings, flagged)
         for one in opened:
             one.collection.keep_rows(row_memory)
         shelf.fill(opened)
         if preload:
             shelf.load_models()
-        if not entries and model is not None:
-            models.get(model)  # nothing is served but this, so that it is not ready without
+        alone = not entries  # nothing is served but the models, so that it is not ready without
+        if alone and model is not None:
+            models.get(model)
+        if detector is not None and (preload or (alone and model is None)):
+            models.detector(detector)
         jobs[0].start()
 
     def close() -> None:
@@ -197,7 +231,7 @@ def back(
         models.close()
 
     def ready(address: str) -> None:
-        logs.log.info("Serving %s at %s", ", ".join(shelf.names) or f"the model {model}", address)
+        logs.log.info("Serving %s at %s", ", ".join(shelf.names) or f"the model {model or detector}", address)
         if json:
             print_json({"url": address, "collections": shelf.names})
             sys.stdout.flush()
@@ -206,13 +240,20 @@ def back(
 
 
 def make_policy(
-    host: str, allowed_hosts: str, cors_origins: str, tokens: tuple[str | None, str | None], max_bytes: int
+    host: str,
+    allowed_hosts: str,
+    cors_origins: str,
+    tokens: tuple[str | None, str | None],
+    max_bytes: int,
+    trusted_proxies: str = PROXIES,
 ) -> "Policy":
     """What requests are held to: this machine's names, and what is allowed besides."""
     from clipsieve.back.guard import Policy, parse_hosts, parse_origins
+    from clipsieve.back.proxies import parse_proxies
 
+    proxies = parse_proxies(trusted_proxies)
     own = {name.lower() for name in (host, socket.gethostname()) if name}
-    return Policy(parse_hosts(allowed_hosts) | own, parse_origins(cors_origins), *tokens, max_bytes)
+    return Policy(parse_hosts(allowed_hosts) | own, parse_origins(cors_origins), *tokens, max_bytes, proxies)
 
 
 def read_token(kind: str, file: Path | None) -> str | None:
@@ -242,31 +283,43 @@ def open_entries(
     load: Callable[[str], Any],
     entries: Sequence["Entry"],
     state: Path | None,
-    multilingual: str | None,
+    texts: "TextEmbedder | None",
     columns: str | None,
     ratings: Path | None,
-    flags: Path | None,
+    flags: "Mapping[str, Flag]",
 ) -> "list[Served]":
-    """The collections opened. `load` makes the embedder of a name, once."""
+    """The collections opened. `load` makes the embedder of a name, once; `texts` is the multilingual one."""
     from clipsieve.back.shelf import COLUMNS, Options, Served
-    from clipsieve.question import read_set
+    from clipsieve.types import MetaClass
 
     own = COLUMNS if columns is None else tuple(re.findall(r"[^\s,\[\]\"']+", columns))  # clip-retrieval's is a literal
-    texts = None if multilingual is None else load(multilingual)
-    flagged = {} if flags is None else {c.name: c for c in read_set(flags).classes}
-    if unknown := set(flagged) - {"safety", "violence"}:
-        raise InputError(f"{flags}: the class {min(unknown)!r} is asked for by nobody; name them safety and violence.")
     served = []
     for entry in entries:
         own_state = state / entry.name if state is not None and len(entries) > 1 else state
         collection = _open(entry, load, own_state)
-        options = Options(entry.columns or own, texts, read_ratings(ratings, collection.dim), flagged)
+        if texts is not None and texts.dim != collection.dim:
+            raise InputError(
+                f"The model {texts.model.name!r} embeds texts in {texts.dim} dimensions and the collection "
+                f"{entry.name!r} has {collection.dim}; --mclip takes one that was made for the collection's model."
+            )
+        for flag, head in flags.items():
+            if not isinstance(head, MetaClass) and head.dim != collection.dim:
+                raise InputError(
+                    f"What flags {flag} takes vectors of {head.dim} dimensions and the collection {entry.name!r} has "
+                    f"{collection.dim}; give the one of the collection's model."
+                )
+        options = Options(entry.columns or own, texts, read_ratings(ratings, collection.dim), flags)
         served.append(Served(entry.name, collection, options, own_state))
     return served
 
 
-def model_of(served: "Served") -> str:
-    """The name of the model that made a collection. ModelUnavailable where the folder does not say it."""
+def model_of(shelf: "Shelf") -> str:
+    """The name of the model that made the first collection. ModelUnavailable where the folder does not say it."""
+    if not shelf.names:
+        raise ModelUnavailable(
+            "This service has no model that classifies; start it with one: clipsieve back --model NAME."
+        )
+    served = shelf[None]
     made_with = served.collection.manifest.model
     if made_with is None:
         raise ModelUnavailable(f"The collection {served.name!r} does not say which model made it; give --model.")
@@ -274,7 +327,7 @@ def model_of(served: "Served") -> str:
 
 
 def make_store(address: str | None, state: Path | None, entries: Sequence["Entry"]) -> "Store":
-    """Where deployed classifiers are kept: in Redis, or as files in the state or in the first collection."""
+    """Where what is deployed is kept: in Redis, or as files in the state or in the first collection."""
     from clipsieve import manifest
     from clipsieve.back.stores import SETS, FolderStore, MemoryStore, open_store
 
@@ -285,7 +338,7 @@ def make_store(address: str | None, state: Path | None, entries: Sequence["Entry
     folder = entries[0].folder if entries else None
     if folder is not None and (folder / manifest.NAME).exists() and os.access(folder, os.W_OK):
         return FolderStore(folder / SETS)
-    say("Note: Classifiers that are deployed are forgotten when the service ends; --state or --store keeps them.")
+    say("Note: What is deployed is forgotten when the service ends; --state or --store keeps it.")
     return MemoryStore()
 
 
@@ -321,12 +374,50 @@ def read_ratings(folder: Path | None, dim: int) -> dict[int, Any]:
     return found
 
 
-def make_fetch(allow_private: bool, timeout: float) -> "Fetch":
-    """Gets the image behind a URL that a client names: one attempt, within limits, from public addresses only."""
+def read_flags(
+    classes: Path | None, safety_head: Path | None, threshold: float, violence_prompts: Path | None
+) -> "dict[str, Flag]":
+    """What requests may have left out by the names safety and violence. InputError where a file is not what it is for.
+
+    threshold  of what the safety head gives
+    """
+    import numpy as np
+
+    from clipsieve.index.head import make_network, make_prompts
+    from clipsieve.inference.tensors import read_tensors
+    from clipsieve.question import read_set
+
+    flags: dict[str, Flag] = {} if classes is None else {c.name: c for c in read_set(classes).classes}
+    if unknown := set(flags) - {"safety", "violence"}:
+        raise InputError(
+            f"{classes}: the class {min(unknown)!r} is asked for by nobody; name them safety and violence."
+        )
+    for name, file in (("safety", safety_head), ("violence", violence_prompts)):
+        if file is not None and name in flags:
+            raise InputError(f"{classes} has a class {name}, and {file} flags by that name too; give one of them.")
+    if safety_head is not None:
+        flags["safety"] = make_network(read_tensors(safety_head), str(safety_head), threshold)
+    if violence_prompts is not None:
+        try:
+            array = np.asarray(np.load(violence_prompts))
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{violence_prompts} cannot be read as an array ({error}).") from error
+        flags["violence"] = make_prompts(array, str(violence_prompts))
+    return flags
+
+
+def make_fetch(allow_private: bool, timeout: float, threads: int) -> "Fetch":
+    """Gets the image behind a URL that a client names: one attempt, within limits, from public addresses only.
+
+    threads  that answer; half of them may fetch at once, so that slow servers leave some to other questions
+    """
+    from clipsieve.back.gate import at_most
     from clipsieve.inference.fetch import Fetcher, FetchOptions
 
-    limits = FetchOptions(timeout=min(10.0, timeout), retries=0, allow_private=allow_private, options_given=False)
-    return Fetcher(limits, opt_out=False).fetch
+    limits = FetchOptions(
+        timeout=min(10.0, timeout), retries=0, allow_private=allow_private, waits=False, options_given=False
+    )
+    return at_most(max(2, threads // 2), Fetcher(limits, opt_out=False).fetch)
 
 
 def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None) -> "Collection":
@@ -338,6 +429,8 @@ def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None) -> "Co
 class Models:
     """Embedders by name, each made once and for many threads: what they ask for at the same time runs as a batch.
 
+    Detectors likewise, without the batches.
+
     prepared  told how long images and texts took to prepare, see `clipsieve.inference.batcher`
     options   its BatchOptions, if they are to be others
     """
@@ -346,26 +439,48 @@ class Models:
         self._parts, self._device, self._prepared, self._options = parts, device, prepared, options
         self._made: dict[str, Any] = {}
         self._batched: dict[str, Any] = {}
+        self._detectors: dict[str, Detector] = {}
         self._lock = threading.Lock()
 
     def get(self, name: str) -> Any:
-        """The embedder of that name."""
+        """The embedder of that name, of images and of what it takes besides."""
+        return self._get(name, self._parts.load, "embed_images")
+
+    def texts(self, name: str) -> Any:
+        """The embedder of texts of that name, which may be one of texts alone."""
+        return self._get(name, self._parts.load_texts or self._parts.load, "embed_texts")
+
+    def _get(self, name: str, load: Callable[..., Any], does: str) -> Any:
         from clipsieve.inference.batcher import batched
         from clipsieve.inference.embedder import use_all_processors
-        from clipsieve.inference.text_cache import CachedEmbedder
+        from clipsieve.inference.text_cache import CachedEmbedder, TextCache
 
         with self._lock:
-            if name not in self._made:
-                one = batched(self._parts.load(name, device=self._device), self._options, prepared=self._prepared)
+            if not hasattr(self._made.get(name), does):
+                one = batched(load(name, device=self._device), self._options, prepared=self._prepared)
                 use_all_processors()
                 self._batched[name] = one
-                self._made[name] = CachedEmbedder(one) if hasattr(one, "embed_texts") else one
+                if not hasattr(one, "embed_texts"):
+                    self._made[name] = one
+                else:
+                    self._made[name] = CachedEmbedder(one) if hasattr(one, "embed_images") else TextCache(one)
             return self._made[name]
 
     def batcher(self, name: str) -> Any:
         """The same without the cache of texts."""
         self.get(name)
         return self._batched[name]
+
+    def detector(self, name: str) -> "Detector":
+        """The detector of that name, which finds as many regions in an image as DirectAI's server looks at."""
+        from clipsieve.inference.detector import MOST_REGIONS
+        from clipsieve.inference.embedder import use_all_processors
+
+        with self._lock:
+            if name not in self._detectors:
+                self._detectors[name] = self._parts.load_detector(name, device=self._device, regions=MOST_REGIONS)
+                use_all_processors()
+            return self._detectors[name]
 
     def figures(self) -> dict[str, tuple[Any, Any]]:
         """Model -> what its batcher counted, and its cache of texts or None. No wait for a model that is loading."""

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,11 +18,11 @@ from clipsieve.commands_build import (
     build,
     embed,
     fetch_options,
-    load,
     parse_size,
     tell_built,
     tell_embedded,
 )
+from clipsieve.commands_regions import find_with, load
 from clipsieve.errors import CollectionError, InputError
 from clipsieve.parts import print_json
 
@@ -35,6 +35,9 @@ def end2end(
     format: options.InputFormat = "auto",
     text: options.CaptionTexts = True,
     thumbs: options.Thumbs = False,
+    regions: options.Regions = None,
+    region_count: options.RegionCount = None,
+    crops: options.Crops = False,
     batch_size: options.BatchSize = 256,
     workers: options.Workers = None,
     device: options.Device = "auto",
@@ -71,7 +74,9 @@ def end2end(
     )
     require_free(out)
     embedder = load(ctx.obj, model, device, precision)
-    embedded = embed(source, embedder, out, text=text, batch_size=batch_size, workers=workers, thumbs=thumbs)
+    finder = find_with(ctx.obj, out, embedder, regions, region_count, crops, device, precision)
+    how = {"text": text, "batch_size": batch_size, "workers": workers, "thumbs": thumbs, "finder": finder}
+    embedded = embed(source, embedder, out, **how)
     if not json:
         typer.echo(tell_embedded(embedded))
     if not _holds_images(out):
@@ -100,6 +105,9 @@ def inference_worker(
     format: options.InputFormat = "auto",
     text: options.CaptionTexts = True,
     thumbs: options.Thumbs = False,
+    regions: options.Regions = None,
+    region_count: options.RegionCount = None,
+    crops: options.Crops = False,
     batch_size: options.BatchSize = 256,
     workers: options.Workers = None,
     shard_size: options.ShardSize = 100_000,
@@ -140,7 +148,14 @@ def inference_worker(
         for number in numbers
     ]
     embedder = load(ctx.obj, model, device, precision)
-    how = {"text": text, "batch_size": batch_size, "workers": workers, "shard_size": shard_size, "thumbs": thumbs}
+    how: dict[str, Any] = {
+        "text": text,
+        "batch_size": batch_size,
+        "workers": workers,
+        "shard_size": shard_size,
+        "thumbs": thumbs,
+    }
+    how["finder"] = find_with(ctx.obj, out, embedder, regions, region_count, crops, device, precision)
     everything = []
     with _stopped_by_schedulers():
         for number, source in zip(numbers, sources, strict=True):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipsieve import options
-from clipsieve.command import say
+from clipsieve.commands_regions import find_with, load
 from clipsieve.errors import InputError
-from clipsieve.parts import Parts, print_json, progress, stages
+from clipsieve.parts import print_json, progress, stages
 from clipsieve.progress import duration
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ def inference(
     format: options.InputFormat = "auto",
     text: options.CaptionTexts = True,
     thumbs: options.Thumbs = False,
+    regions: options.Regions = None,
+    region_count: options.RegionCount = None,
+    crops: options.Crops = False,
     batch_size: options.BatchSize = 256,
     workers: options.Workers = None,
     shard_size: options.ShardSize = 100_000,
@@ -55,6 +58,8 @@ def inference(
     Example: clipsieve inference "tars/{000..012}.tar" big.clip --model open_clip:ViT-L-14/datacomp_xl_s13b_b90k
 
     Example: clipsieve inference urls.parquet web.clip --thumbs
+
+    Example: clipsieve inference photos photos.clip --regions hf:google/owlv2-base-patch16-ensemble
     """
     from clipsieve.inference.reader import open_source
     from clipsieve.lock import require_free
@@ -80,17 +85,12 @@ def inference(
         workers=workers,
         shard_size=shard_size,
         thumbs=thumbs,
+        finder=find_with(ctx.obj, out, embedder, regions, region_count, crops, device, precision),
     )
     if json:
         print_json(done)
     else:
         typer.echo(tell_embedded(done))
-
-
-def load(parts: Parts, model: str, device: str, precision: str) -> Any:
-    """The embedder of that name, announced."""
-    say(f"Loading {'the demo model' if model == 'mini' else model}.")  # fetching its weights may take minutes
-    return parts.load(model, device=device, precision=precision)
 
 
 def embed(source: "Source", embedder: Any, out: Path, **how: Any) -> dict[str, Any]:
@@ -196,6 +196,8 @@ def describe(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "on disk", f"{size(sum(info['bytes'].values()))}: {kinds}" if kinds else "nothing yet"
     for index in info["indices"]:
         yield f"{index['name']} index", _index_line(index)
+    if info["regions"] is not None:
+        yield "regions", _regions_line(info["regions"])
     yield "columns", ", ".join(info["columns"])
     for source in info["inputs"]:
         yield "input", source
@@ -215,6 +217,15 @@ def _index_line(index: Mapping[str, Any]) -> str:
     if index["search_ms"] is not None:
         text += f", searched in {index['search_ms']:.1f} ms"
     return f"{text}; {new:,} more are read beside it, {scan} a question" if new else text
+
+
+def _regions_line(regions: Mapping[str, Any]) -> str:
+    detector = "mini, the demo detector" if regions["detector"] == "mini" else regions["detector"]
+    kinds = [f"{i['name']} index {i['kind'] or 'none'}" for i in regions["indices"]]
+    text = f"{regions['count']:,}, at most {regions['most']} an image, found by {detector}; {', '.join(kinds)}"
+    if regions["lacking"]:
+        text += f"; {regions['lacking']:,} images were not looked through"
+    return text + (f"; {regions['unseen']:,} could not be" if regions["unseen"] else "")
 
 
 def size(count: int) -> str:

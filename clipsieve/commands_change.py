@@ -8,6 +8,7 @@ import typer
 
 from clipsieve import options
 from clipsieve.commands_build import fetch_options
+from clipsieve.commands_regions import finder_as_before
 from clipsieve.errors import InputError
 from clipsieve.parts import Parts, print_json, progress, stages
 from clipsieve.progress import duration
@@ -68,6 +69,7 @@ def add(
             shard_size=shard_size,
             thumbs=thumbs,
             progress=shown.update,
+            load_finder=finder_as_before(parts, device, precision),
         )
     if json:
         print_json({**asdict(added), "folder": str(folder)})

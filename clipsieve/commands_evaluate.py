@@ -13,6 +13,7 @@ import typer
 from clipsieve import options
 from clipsieve.command import say
 from clipsieve.commands_build import DEFAULT_MODEL
+from clipsieve.commands_evaluate_coco import evaluate_folder
 from clipsieve.errors import CollectionMissing, InputError, ModelUnavailable
 from clipsieve.parts import Parts, print_json, progress
 from clipsieve.types import Float32, Int64
@@ -61,18 +62,40 @@ def evaluate(
         int, typer.Option("--neighbours", help="Texts or images that decide, the nearest ones.")
     ] = 10,
     model: Annotated[str | None, typer.Option("--model", help="By default what made the collection.")] = None,
+    coco: Annotated[
+        Path | None, typer.Option("--coco", metavar="FILE", help="Grade boxes: what is in the images of a collection.")
+    ] = None,
+    set_: Annotated[
+        Path | None,
+        typer.Option("--set", metavar="FILE", help="The class set for --coco; its names are the categories."),
+    ] = None,
+    agnostic: options.Agnostic = None,
+    nms: options.Nms = None,
     batch_size: options.BatchSize = 256,
     device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    state: options.State = None,
     json: options.Json = False,
 ) -> None:
-    """Say how many images a model puts into their class, by top-1 and top-5.
+    """Say how many images a model puts into their class, by top-1 and top-5; or how good a class set's boxes are.
 
     Example: clipsieve evaluate photos --zero-shot --model mini
 
+    Example: clipsieve evaluate photos.clip --coco annotations.json --set detectors.json
+
     Example: clipsieve evaluate test.parquet --truth label --zero-shot --few-shot train.parquet --shots 10 --model mini
     """
+    if coco is not None or set_ is not None:
+        if coco is None or set_ is None or zero_shot or few_shot:
+            raise InputError(
+                "Boxes are graded with --coco FILE and --set FILE, both and without --zero-shot or --few-shot."
+            )
+        evaluate_folder(ctx, Path(images), coco, set_, agnostic, nms, device, precision, state, json)
+        return
     if not (zero_shot or few_shot):
-        raise InputError("What to classify by is not said; give --zero-shot, --few-shot INPUT, or both.")
+        raise InputError(
+            "What to classify by is not said; give --zero-shot, --few-shot INPUT, or both; --coco grades boxes."
+        )
     if neighbours < 1 or (shots is not None and shots < 1) or batch_size < 1:
         raise InputError(f"neighbours {neighbours}, shots {shots}, batch-size {batch_size}: each is 1 or more.")
     prompt(template, "", "")  # before anything is embedded
@@ -223,9 +246,9 @@ def _read(given: str, embedder: Any, truth: str, batch_size: int, what: str, sho
 
 
 def _embed(given: str, embedder: Any, truth: str, batch_size: int, what: str, shots: int | None) -> Known:
+    from clipsieve.inference.batches import embed_items
     from clipsieve.inference.decode import MAX_PIXELS
     from clipsieve.inference.reader import open_source
-    from clipsieve.inference.run import embed_items
     from clipsieve.labels import truth_of
 
     source = open_source(given)

@@ -17,13 +17,16 @@ import typer
 from clipsieve import options
 from clipsieve.command import say
 from clipsieve.commands_build import fetch_options
+from clipsieve.commands_regions import finder_as_before
 from clipsieve.errors import CollectionError
 from clipsieve.parts import Parts, progress
 from clipsieve.watching import REST_SECONDS, Plan, Seen, Watcher
 
 if TYPE_CHECKING:
     from clipsieve.inference.add import Added
+    from clipsieve.inference.finding import Finder
     from clipsieve.inference.reader import Source
+    from clipsieve.manifest import Detection
     from clipsieve.types import FileState
 
 
@@ -84,7 +87,14 @@ def watch(
         ),
         None if keep_missing else input,
         functools.cache(lambda name: parts.load(name, device=device, precision=precision)),
-        {"text": text, "batch_size": batch_size, "workers": workers, "shard_size": shard_size, "thumbs": thumbs},
+        {
+            "text": text,
+            "batch_size": batch_size,
+            "workers": workers,
+            "shard_size": shard_size,
+            "thumbs": thumbs,
+            "load_finder": _kept(finder_as_before(parts, device, precision)),
+        },
         functools.partial(_tell, folder, json),
     )
     watcher = Watcher(work.look, work.act, lambda why: say(f"Waiting: {why}"))
@@ -184,6 +194,19 @@ class _Work:
             self._disk = disk
             writer.remove(looked.gone.tolist(), gone=True)
         return len(looked.gone), None
+
+
+def _kept(make: "Callable[[Detection, Any], Finder]") -> "Callable[[Detection, Any], Finder]":
+    """The same, but the finder is made once, for all rounds."""
+    made: dict[Detection, Finder] = {}
+
+    def load(detection: "Detection", embedder: Any) -> "Finder":
+        if detection not in made:
+            made.clear()
+            made[detection] = make(detection, embedder)
+        return made[detection]
+
+    return load
 
 
 def _tell(folder: Path, json: bool, added: "Added", gone: int) -> None:

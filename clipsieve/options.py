@@ -24,6 +24,14 @@ InputFormat = Annotated[
 ]
 CaptionTexts = Annotated[bool, typer.Option("--text/--no-text", help="Embed captions too, where there are some.")]
 Thumbs = Annotated[bool, typer.Option("--thumbs/--no-thumbs", help="Keep a small WebP of each image.")]
+Regions = Annotated[
+    str | None,
+    typer.Option("--regions", metavar="MODEL", help="Find regions too, with mini, hf:ORG/NAME or local-dir:PATH."),
+]
+RegionCount = Annotated[
+    int | None, typer.Option("--region-count", metavar="N", min=1, max=300, help="Regions of an image at most.")
+]
+Crops = Annotated[bool, typer.Option("--crops", help="Embed each region with the images' own model, too.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Images in one pass through the model.")]
 Workers = Annotated[int | None, typer.Option("--workers", help="Threads that decode; one per processor.")]
 ShardSize = Annotated[int, typer.Option("--shard-size", help="Most images in one shard.")]
@@ -76,6 +84,13 @@ CalibrationName = Annotated[
 Where = Annotated[
     str | None,
     typer.Option("--where", metavar="EXPR", help='Only images whose metadata fits, for instance "width > 800".'),
+]
+Agnostic = Annotated[
+    bool | None,
+    typer.Option("--agnostic/--class-wise", help="Suppress across classes, or in each; as the set says by default."),
+]
+Nms = Annotated[
+    float | None, typer.Option("--nms", metavar="X", help="Overlap from which boxes are one; the set's, else 0.4.")
 ]
 Dedup = Annotated[bool, typer.Option("--dedup/--no-dedup", help="Show one of each group of near-duplicates.")]
 Modality = Annotated[

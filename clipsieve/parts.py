@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from clipsieve.opening import load_detector
 from clipsieve.progress import Progress
 
 
@@ -16,10 +17,14 @@ from clipsieve.progress import Progress
 class Parts:
     """The replaceable parts of the command line.
 
-    load  (name, *, device="auto", precision="auto") -> an embedder of images, and of texts where the model has them
+    load           (name, *, device="auto", precision="auto") -> an embedder of images, of texts too if the model is
+    load_detector  (name, *, device="auto", precision="auto", regions=None) -> a detector; regions of an image at most
+    load_texts     as `load` -> an embedder of texts, of images too if the model is; by default `load`
     """
 
     load: Callable[..., Any]
+    load_detector: Callable[..., Any] = load_detector
+    load_texts: Callable[..., Any] | None = None
 
 
 def progress(what: str, unit: str) -> Progress:

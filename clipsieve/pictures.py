@@ -1,4 +1,4 @@
-"""Small pictures of items, for contact sheets."""
+"""Pictures of items: small ones for contact sheets, and ones with boxes drawn into them."""
 
 import io
 from collections.abc import Sequence
@@ -16,6 +16,13 @@ SIDE = 384
 """Longest side in pixels: sharp at the sheet's size on a dense screen, and a few kB each."""
 
 
+COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#e377c2", "#8c564b")
+"""Of the boxes of each class; from the first again where there are more."""
+
+Drawn = tuple[tuple[float, float, float, float], int, str]
+"""x, y, width and height of a box in pixels; which class; what to write into it."""
+
+
 def make_picture(data: bytes) -> Picture:
     """An encoded image of any kind as a small WebP. InputError if it cannot be decoded."""
     from clipsieve.inference.decode import decode
@@ -25,6 +32,34 @@ def make_picture(data: bytes) -> Picture:
     file = io.BytesIO()
     image.save(file, "WEBP", quality=80)
     return Picture(file.getvalue(), "image/webp", *image.size)
+
+
+def draw_boxes(data: bytes, boxes: Sequence[Drawn]) -> bytes:
+    """An encoded image of any kind with boxes drawn into it, upright, as a JPEG. InputError if it cannot be decoded."""
+    from PIL import ImageDraw, ImageFont
+
+    from clipsieve.inference.decode import decode
+
+    image = decode(data)
+    line = max(2, round(max(image.size) / 300))
+    font = ImageFont.load_default(size=max(10, 5 * line))
+    draw = ImageDraw.Draw(image)
+    for (x, y, width, height), label, words in boxes:
+        colour = COLOURS[label % len(COLOURS)]
+        draw.rectangle((x, y, x + width, y + height), outline=colour, width=line)
+        place = draw.textbbox((x + line, y + line), words, font=font)
+        draw.rectangle(place, fill=colour)
+        draw.text((x + line, y + line), words, fill="white", font=font)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """Width and height of an encoded image, upright, in pixels. InputError if it cannot be decoded."""
+    from clipsieve.inference.decode import decode
+
+    return decode(data).size
 
 
 def pictures(collection: "Collection", ids: Sequence[int]) -> dict[int, Picture]:

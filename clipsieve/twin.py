@@ -12,8 +12,9 @@ from pathlib import Path
 
 from clipsieve.durable import TEMPORARY
 from clipsieve.errors import CollectionReadOnly, InputError
-from clipsieve.manifest import Manifest
+from clipsieve.manifest import Manifest, Shard
 from clipsieve.shards import open_manifest, read_removed
+from clipsieve.stored_regions import ROLES as REGIONS
 from clipsieve.writer import open_writer
 
 
@@ -31,11 +32,14 @@ def make_twin(folder: Path, into: Path) -> None:
         )
     new = Manifest(model=manifest.model, dim=manifest.dim, dtype=manifest.dtype, licence=manifest.licence)
     with open_writer(into, new) as writer:
-        known = {shard.number: shard for shard in manifest.shards}
-        if any(known.get(shard.number) != shard for shard in writer.manifest.shards):
+        known = {shard.number: _images(shard) for shard in manifest.shards}
+        if any(known.get(shard.number) != _images(shard) for shard in writer.manifest.shards):
             raise InputError(f"{into} holds other vectors than {folder}; choose another folder for --into.")
+        had = {file for shard in writer.manifest.shards for file in shard.files.values()}
         for shard in manifest.shards:
             for file in shard.files.values():
+                if file not in had:  # regions that were found anew have the name of the old ones
+                    (into / file.path).unlink(missing_ok=True)
                 _link(folder / file.path, into / file.path)
         mine = writer.manifest
         writer.commit(
@@ -44,6 +48,11 @@ def make_twin(folder: Path, into: Path) -> None:
         writer.remove(
             sorted(set(read_removed(folder, manifest).tolist()) - set(read_removed(into, writer.manifest).tolist()))
         )
+
+
+def _images(shard: Shard) -> Shard:
+    """The shard without its regions, which come and go."""
+    return dataclasses.replace(shard, files={role: f for role, f in shard.files.items() if role not in REGIONS})
 
 
 def _link(file: Path, at: Path) -> None:

@@ -191,7 +191,7 @@ class Example:
         if (self.text is None) == (self.image is None):
             raise InputError(f"Example has text {self.text!r} and image {self.image!r}; give exactly one of them.")
         if self.text is not None:
-            _check_str("Example.text", self.text)
+            _check_text("Example.text", self.text)
         elif isinstance(self.image, bool) or not isinstance(self.image, int | str):
             raise InputError(f"Example.image is {self.image!r}; it must be an item's id or a content hash.")
         elif isinstance(self.image, int) and not 0 <= self.image < 2**63:
@@ -226,7 +226,7 @@ class MetaClass:
         negative: Iterable[Example | str] = (),
         threshold: float | None = None,
     ) -> None:
-        _check_str("MetaClass.name", name)
+        _check_text("MetaClass.name", name)
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "positive", _examples(f"MetaClass.positive of {name!r}", positive))
         object.__setattr__(self, "negative", _examples(f"MetaClass.negative of {name!r}", negative))
@@ -451,6 +451,7 @@ def _templates(given: Iterable[str] | None) -> tuple[str, ...] | str | None:
     if not templates:
         raise InputError("ClassSet.templates is empty; give at least one, or None for none.")
     for template in templates:
+        _check_text("ClassSet.templates", template)
         if template.count("{}") != 1:
             raise InputError(f"ClassSet.templates holds {template!r}; each must hold one {{}}, where the text goes.")
     return templates
@@ -465,6 +466,15 @@ def _finite(where: str, got: float) -> float:
 def _check_str(where: str, got: object) -> None:
     if not isinstance(got, str):
         raise InputError(f"{where} is {got!r}; it must be a string.")
+
+
+def _check_text(where: str, got: object) -> None:
+    """A string that can be written down: JSON can say "\\ud83d", half of a letter, and so can a name of a file."""
+    _check_str(where, got)
+    try:
+        str(got).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{where} holds {got!r}, in which a letter is not whole; write it in UTF-8.") from None
 
 
 def _check_choice(where: str, got: object, choices: object) -> None:

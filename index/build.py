@@ -21,8 +21,9 @@ from clipsieve.index.calibrate import SAMPLE
 from clipsieve.index.faiss_index import FaissIndex
 from clipsieve.index.flat import FlatIndex
 from clipsieve.index.plan import Plan, choose_index, lists_for
+from clipsieve.index.region_rows import ROLES as REGIONS
 from clipsieve.index.rows import Rows
-from clipsieve.index.stored import FLAT, ROLES, entry_of, indexed_ids, rows_of, shards_of
+from clipsieve.index.stored import FLAT, ROLES, all_ids, all_rows, entry_of, rows_of, shards_of
 from clipsieve.index.train import (
     RECALL_AT,
     Progress,
@@ -68,7 +69,7 @@ def build_indices(
     factory: str | None = None,
     progress: Progress | None = None,
 ) -> list[Built]:
-    """Index the collection's images and captions as far as that was not done; commit once per modality.
+    """Index the collection's images, captions, regions and crops as far as that was not done; commit once for each.
 
     recall        wanted of an approximate index, 0..1, at RECALL_AT; what was reached is in the entry
     memory_bytes  what a process that searches may hold
@@ -99,12 +100,14 @@ def build_indices_of(
         raise InputError(f"A recall of {recall} was asked for; it lies above 0 and at most at 1.")
     check_device(device)
     results = []
-    for modality in ROLES:
+    for modality in (*ROLES, *REGIONS):
         parts = shards_of(writer.manifest, modality)
         if not parts:
             continue
         job = _Job(writer, modality, parts, recall, memory_bytes, device, factory, progress or _silent)
-        results.append(job.run(rebuild))
+        made = job.run(rebuild)
+        if made is not None:
+            results.append(made)
     if not results:
         raise InputError(f"{writer.folder} holds no vectors yet; run `clipsieve inference` first.")
     return results
@@ -125,28 +128,35 @@ class _Job:
         progress: Progress,
     ) -> None:
         self.writer, self.modality, self.parts = writer, modality, parts
-        self.folder, self.dim = writer.folder, writer.manifest.dim
+        self.folder = writer.folder
         self.recall, self.memory, self.device, self.factory = recall, memory_bytes, device, factory
         self.progress = progress
         # Removed rows are in the index, which covers whole shards; searches leave them out.
-        self.rows = rows_of(self.folder, self.dim, parts, modality)
+        self.rows = all_rows(self.folder, writer.manifest, parts, modality)
+        self.dim = self.rows.dim
 
-    def run(self, rebuild: bool) -> Built:
+    def run(self, rebuild: bool) -> Built | None:
+        """What was done; None where there is nothing to index: no region was found in any image."""
         entry = None if rebuild else entry_of(self.writer.manifest, self.modality)
         new = [s for s in self.parts if entry is None or s.number not in entry.shards]
         if entry is not None and not new:
             return Built(entry, "kept", f"It covers all {entry.rows:,} rows.")
+        if not self.rows.count and self.modality in REGIONS:
+            return None
         plan = choose_index(self.rows.count, self.dim, self.memory)
         if self.factory is not None:
             plan = dataclasses.replace(plan, kind=self.factory, why=f"{self.factory} was asked for.")
-        if entry is None or not self._extends(entry, plan):
+        if entry is None or not self._extends(entry, new, plan):
             return self._commit(plan, *self._make(plan), None, "built")
         if entry.kind == FLAT:
             return self._commit(plan, None, {}, entry, "extended")
         plan = Plan(entry.kind, False, plan.bytes, f"{sum(s.rows for s in new):,} rows were added to it.")
         return self._commit(plan, *self._extend(entry, new), entry, "extended")
 
-    def _extends(self, entry: Index, plan: Plan) -> bool:
+    def _extends(self, entry: Index, new: list[Shard], plan: Plan) -> bool:
+        covered = max(s.last_id for s in self.parts if s.number in entry.shards)
+        if covered > min(s.first_id for s in new):  # regions were found in older images: its rows would be out of order
+            return False
         if entry.kind == FLAT:
             return plan.kind == FLAT
         trained = int(entry.parameters.get("trained_rows", entry.rows))
@@ -166,13 +176,14 @@ class _Job:
 
     def _extend(self, entry: Index, new: list[Shard]) -> tuple[FaissIndex, dict[str, Any]]:
         covered = [s for s in self.parts if s.number in entry.shards]
-        index = open_faiss(self.folder, entry, indexed_ids(self.folder, covered, self.modality)).index
-        index = fill(index, rows_of(self.folder, self.dim, new, self.modality), self.device, self.progress)
+        index = open_faiss(self.folder, entry, self._ids(covered)).index
+        rows = all_rows(self.folder, self.writer.manifest, new, self.modality)
+        index = fill(index, rows, self.device, self.progress)
         trained = entry.parameters.get("trained_rows", entry.rows)
         return self._tuned(index, entry.parameters.get("effort")), {"trained_rows": trained}
 
     def _tuned(self, index: Any, known: int | None = None) -> FaissIndex:
-        ids = indexed_ids(self.folder, self.parts, self.modality)
+        ids = self._all_ids
         made = FaissIndex(index, positions(ids), score_error=0.0)
         if not made.lossless and not keeps_half(index, self.rows):
             made = dataclasses.replace(made, score_error=faiss_index.measure_error(made, self.rows))
@@ -185,13 +196,18 @@ class _Job:
 
     def _other_rows(self) -> Rows | None:
         """Vectors of the other modality: captions are what questions to an index of images look like."""
+        if self.modality in REGIONS:
+            return None
         other = "text" if self.modality == "image" else "image"
         parts = shards_of(self.writer.manifest, other)
         return rows_of(self.folder, self.dim, parts, other) if parts else None
 
     @property
     def _all_ids(self) -> Int64:
-        return indexed_ids(self.folder, self.parts, self.modality)
+        return self._ids(self.parts)
+
+    def _ids(self, parts: list[Shard]) -> Int64:
+        return all_ids(self.folder, self.writer.manifest, parts, self.modality)
 
     def _commit(
         self, plan: Plan, index: FaissIndex | None, parameters: dict[str, Any], before: Index | None, action: str
@@ -204,7 +220,7 @@ class _Job:
             if plan.on_disk:
                 files["lists"] = writer.file(self.folder / self._free("ivfdata"))
             parameters |= {"effort": index.effort, "score_error": index.score_error, "recall_at": RECALL_AT}
-            queries = self.rows.take(self.rows.sample(costs.POSITIVES))
+            queries = self.rows.questions(self.rows.sample(costs.POSITIVES))
             parameters["search_ms"] = round(costs.question_ms(index, queries), 3)
         if self.modality == "image":
             threshold, groups = self._groups(index, before)
@@ -295,7 +311,7 @@ def _hash_codes(folder: Path, parts: list[Shard]) -> Int64:
 def clean_indices(folder: Path, manifest: Manifest) -> None:
     """Delete index files that the manifest does not name: older ones, and those of builds that were killed."""
     used = {file.path for index in manifest.indices for file in index.files.values()}
-    names = "|".join(ROLES)
+    names = "|".join((*ROLES, *REGIONS))
     ours = re.compile(rf"\.?({names})(_\d+)?\.(index|ivfdata|groups\.npy)({re.escape(TEMPORARY)})?")
     for path in folder.iterdir():
         if ours.fullmatch(path.name) and path.name not in used:

@@ -13,8 +13,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from clipsieve import shards
 from clipsieve.durable import sift_lines, write_lines
@@ -22,13 +24,16 @@ from clipsieve.errors import ClipsieveError, CollectionReadOnly
 from clipsieve.index.build import clean_indices
 from clipsieve.index.metadata import NAME as CACHE
 from clipsieve.index.stored import ROLES as VECTORS
+from clipsieve.index.stored import covers
 from clipsieve.manifest import File, Manifest, Shard
 from clipsieve.marks import Marks
+from clipsieve.stored_regions import ROLES as REGIONS
+from clipsieve.stored_regions import read_regions, read_table
 from clipsieve.whole import files_of, verify
 from clipsieve.writer import Writer, open_writer
 
 ASIDE = "aside"
-OPTIONAL = ("thumbs", "skipped")
+OPTIONAL = ("thumbs", "skipped", *REGIONS)
 """Roles of files that a shard can do without."""
 BLOCK = 65_536
 TOLERANCE = 0.01
@@ -65,7 +70,7 @@ def check(folder: str | os.PathLike[str], progress: Callable[[int, int], None] |
     problems = list(bad.values())
     for shard in manifest.shards:
         if shard.rows and not any(file.path in bad for file in shard.files.values()):
-            problems += _shard_problems(path, manifest, shard)
+            problems += [*_shard_problems(path, manifest, shard), *_region_problems(path, manifest, shard)]
     problems += [*_manifest_problems(path, manifest), *_marks_problems(path)]
     return Checked(tuple(problems), len(files), sum(f.size for f in files), manifest.rows)
 
@@ -85,18 +90,20 @@ def repair(folder: str | os.PathLike[str], progress: Callable[[int, int], None] 
         kept, aside = [], []
         for shard in manifest.shards:
             roles = {role for role, file in shard.files.items() if file.path in bad}
+            if roles & set(REGIONS) or (not roles and list(_region_problems(path, manifest, shard))):
+                roles |= set(REGIONS) & set(shard.files)  # none of them means anything alone
             if roles - set(OPTIONAL) or (shard.rows and not roles and list(_shard_problems(path, manifest, shard))):
                 aside.append(shard)
                 continue
             if roles:
-                done.append(f"Shard {shard.number} goes without its {' and '.join(sorted(roles))}.")
+                done.append(_dropped(shard, roles))
             files = {role: file for role, file in shard.files.items() if role not in roles}
             kept.append(dataclasses.replace(shard, files=files))
-        there = {shard.number for shard in kept}
+        left = dataclasses.replace(manifest, shards=tuple(kept))
         indices = tuple(
             index
             for index in manifest.indices
-            if there.issuperset(index.shards) and not any(file.path in bad for file in index.files.values())
+            if covers(left, index) and not any(file.path in bad for file in index.files.values())
         )
         done += [
             f"The {index.name} index was dropped; `clipsieve index {path}` makes it again."
@@ -134,16 +141,51 @@ def _shard_problems(folder: Path, manifest: Manifest, shard: Shard) -> Iterator[
     if shard.last_id >= manifest.next_id:
         yield f"{what} has ids up to {shard.last_id}, but the next to be given is {manifest.next_id}."
     for role, array in arrays.items():
-        if array.shape[1] != manifest.dim:
-            yield f"{what} has {role} of {array.shape[1]} dimensions; the manifest says {manifest.dim}."
-            continue
-        odd = 0
-        for start in range(0, len(array), BLOCK):
-            rows = array[start : start + BLOCK].astype(np.float32)
-            length = np.sqrt(np.einsum("ij,ij->i", rows, rows))  # (b,)
-            odd += int((~(np.abs(length - 1) <= TOLERANCE)).sum())  # NaN is odd too
-        if odd:
-            yield f"{what} has {odd:,} rows of {role} whose length is not 1."
+        yield from _array_problems(f"{what} has {{}} of {role}", array, manifest.dim)
+
+
+def _region_problems(folder: Path, manifest: Manifest, shard: Shard) -> Iterator[str]:
+    """What is wrong with the regions of a shard, if it has any, whose files are as they were written."""
+    if "regions" not in shard.files:
+        return
+    what, detection = f"Shard {shard.number}", manifest.detection
+    if detection is None:
+        yield f"{what} has regions, and the manifest no detector."
+        return
+    try:
+        regions, ids = read_regions(folder, shard), shards.read_ids(folder, shard)
+        table = read_table(folder, shard)
+    except (ClipsieveError, KeyError) as error:
+        yield f"{what} has regions that cannot be read: {error}"
+        return
+    if not np.isin(table["id"].to_numpy(), ids).all():
+        yield f"{what} has regions of items that are not in it."
+    if not np.isfinite(regions.numbers).all() or not ((regions.boxes >= -1) & (regions.boxes <= 2)).all():
+        yield f"{what} has regions whose boxes or numbers cannot be."
+    yield from _array_problems(f"{what} has {{}} of region_emb", regions.vectors, detection.dim)
+    if regions.crops is not None:
+        yield from _array_problems(f"{what} has {{}} of crop_emb", regions.crops, manifest.dim)
+
+
+def _array_problems(what: str, array: npt.NDArray[Any], dim: int) -> Iterator[str]:
+    """`what` has a place for what there is of the array."""
+    if array.shape[1] != dim:
+        yield f"{what.format(f'rows of {array.shape[1]} dimensions')}; the manifest says {dim}."
+        return
+    odd = 0
+    for start in range(0, len(array), BLOCK):
+        rows = array[start : start + BLOCK].astype(np.float32)
+        length = np.sqrt(np.einsum("ij,ij->i", rows, rows))  # (b,)
+        odd += int((~(np.abs(length - 1) <= TOLERANCE)).sum())  # NaN is odd too
+    if odd:
+        yield f"{what.format(f'{odd:,} rows')} whose length is not 1."
+
+
+def _dropped(shard: Shard, roles: set[str]) -> str:
+    if not roles & set(REGIONS):
+        return f"Shard {shard.number} goes without its {' and '.join(sorted(roles))}."
+    left = sorted((roles - set(REGIONS)) | {"regions"})
+    return f"Shard {shard.number} goes without its {' and '.join(left)}; `clipsieve regions` finds regions again."
 
 
 def _manifest_problems(folder: Path, manifest: Manifest) -> Iterator[str]:

@@ -3,11 +3,12 @@
 import dataclasses
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -16,9 +17,11 @@ from clipsieve.index import labels_out, query
 from clipsieve.index.duplicates import first_of_near
 from clipsieve.index.examples import Embedded, Embedding, Templates, unit_rows
 from clipsieve.index.label import PART_ROWS, Labelling
+from clipsieve.index.learn import MOST_MARKS, Learned, learn
 from clipsieve.index.missing import missing_files
 from clipsieve.index.opened import DUPLICATE_COSINE, Opened
-from clipsieve.index.review import Review, review
+from clipsieve.index.regions import CollectionRegions
+from clipsieve.index.review import Asking, Review, review
 from clipsieve.index.rule import Question, Ranked, View, first_of_group, settle
 from clipsieve.index.scan import scan_threshold
 from clipsieve.index.stored import Modality
@@ -40,6 +43,8 @@ from clipsieve.types import (
 from clipsieve.writer import open_writer
 
 Own = Literal["own"]
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 NEAR_DUPLICATES = 10_000
 """Items of an answer that are compared with each other where no groups are known: a second's work."""
@@ -102,6 +107,11 @@ class Collection:
     def dim(self) -> int:
         """d, the dimensions of a vector."""
         return self.manifest.dim
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What can be asked: "image", "text" or both."""
+        return self._opened.modalities
 
     @property
     def revision(self) -> str:
@@ -234,6 +244,7 @@ class Collection:
         modality: Modality = "image",
         dedup: bool = False,
         without: Int64 | None = None,
+        timings: dict[str, float] | None = None,
     ) -> tuple[Int64, Float32]:
         """The items with the greatest inner product with a vector: ids int64 (r,), products float32 (r,), best first.
 
@@ -241,6 +252,7 @@ class Collection:
         dedup    one item per group of duplicates; where the folder has no groups, what is near-duplicate among the
                  first few thousand is found on the way
         without  ids that must not be found
+        timings  with `dedup`, "dedup" in it grows by the seconds that telling duplicates took
 
         InputError for a vector of another dimension, of length 0, or with what is no number.
         """
@@ -255,7 +267,8 @@ class Collection:
         unit = (given / length).astype(np.float32)[None]
         model = self.model or ModelId("not known", "", "")
         question = Question(ClassVectors("nearest", unit, unit[:0], model), k, without=without)
-        groups = opened.groups if dedup and opened.has_groups else None
+        spent: list[float] = []
+        groups = _timed(opened.groups, spent) if dedup and opened.has_groups else None
         wanted = k
         while True:
             asked = dataclasses.replace(question, k=wanted, groups=groups)
@@ -265,12 +278,14 @@ class Collection:
             if not dedup or groups is not None:
                 break
             near = min(len(found.ids), NEAR_DUPLICATES)
-            first = first_of_near(rows.take(found.ids[:near]), DUPLICATE_COSINE)
+            first = _timed(first_of_near, spent)(rows.take(found.ids[:near]), DUPLICATE_COSINE)
             kept = np.concatenate([first, np.arange(near, len(found.ids))])
             if len(kept) >= k or len(found.ids) < wanted:
                 found = found.pick(kept[:k])
                 break
             wanted = k + 2 * (wanted - len(kept))
+        if dedup and timings is not None:
+            timings["dedup"] = timings.get("dedup", 0.0) + sum(spent)
         return found.ids, (found.best.astype(np.float64) * length).astype(np.float32)
 
     def filter(
@@ -340,17 +355,67 @@ class Collection:
         threshold: float | None = None,
         where: str | None = None,
         modality: Modality = "image",
+        asking: Asking = "doubtful",
+        learned: Learned | None = None,
     ) -> Review[tuple[Hit, ...]]:
         """What to ask about next, and what would do as an example; see `Review`. Else asked as `search`.
 
         right, wrong  ids of items that somebody said are of the class, or are not
+        asking        "spread": about items of all ranks, what `learn` learns most from
+        learned       what `learn` made of the marks so far, to rank by in place of the class's examples
         """
         classes, meta = _chosen(question, name, "own", None)
         asked, opened = self._ask(classes, meta, 1, threshold, where, modality), self._opened
         examples = [e.image for e in (*meta.positive, *meta.negative) if isinstance(e.image, int)]
         yes, no, known = (np.array(ids, dtype=np.int64) for ids in (right, wrong, examples))
-        found = review(asked, opened.rows(modality), yes, no, known, limit, opened.scan(modality))
+        direction = None
+        if learned is not None:
+            unit = unit_rows(learned.direction[None].astype(np.float32))
+            direction = ClassVectors("learned", unit, unit[:0], asked.vectors.model)
+        scan = opened.scan(modality)
+        found = review(asked, opened.rows(modality), yes, no, known, limit, scan, asking, direction)
         return found.map(lambda ranked: query.make_hits(asked, meta, ranked, opened.keys(ranked.ids)))
+
+    def learn(
+        self,
+        question: MetaClass | ClassSet,
+        right: Sequence[int],
+        wrong: Sequence[int],
+        *,
+        name: str | None = None,
+        modality: Modality = "image",
+    ) -> tuple[Learned, tuple[Example, ...]]:
+        """What marks teach beyond the class's texts, and the examples that it rests on, in the order of its parts.
+
+        Its direction ranks the collection, by `nearest`. The class's image examples count as marks; items that are no
+        longer there do not. Its texts count if a positive one is among them. Nothing is kept: the marks are the truth,
+        and the same marks teach the same.
+
+        InputError unless something was said to be right and something to be wrong.
+        """
+        classes, meta = _chosen(question, name, "own", None)
+        (vectors,) = self.embed(classes)
+        rows, background = self._opened.rows(modality), self._opened.background(modality)
+        sides = ((meta.positive, vectors.positive, right), (meta.negative, vectors.negative, wrong))
+        texts = [np.array([e.text is not None for e in examples], dtype=bool) for examples, _, _ in sides]
+        images = [e for side in (meta.positive, meta.negative) for e in side if e.image is not None]
+        units, verdicts, used = [], [], []
+        for (examples, own, said), is_text in zip(sides, texts, strict=True):
+            ids = np.unique(np.array(said, dtype=np.int64))
+            ids = ids[rows.has(ids) & ~np.isin(ids, [e.image for e in images if isinstance(e.image, int)])]
+            units += [own[~is_text], unit_rows(rows.take(ids))]
+            used += [*(e for e in examples if e.image is not None), *(Example(image=int(i)) for i in ids)]
+            verdicts += [len(examples) - int(is_text.sum()) + len(ids)]
+        marked, truth = np.concatenate(units), np.repeat([True, False], verdicts)
+        if len(marked) > MOST_MARKS:
+            at = np.sort(np.random.default_rng(0).choice(len(marked), MOST_MARKS, replace=False))
+            marked, truth, used = marked[at], truth[at], [used[i] for i in at]
+        worded = None
+        words: list[Example] = []
+        if texts[0].any():
+            worded = ClassVectors(meta.name, vectors.positive[texts[0]], vectors.negative[texts[1]], vectors.model)
+            words = [e for e in (*meta.positive, *meta.negative) if e.text is not None]
+        return learn(worded, background, marked, truth), (*words, *used)
 
     def label(
         self,
@@ -395,6 +460,11 @@ class Collection:
     def add_example_image(self, data: bytes) -> str:
         """Embed an uploaded image so that it may be an example; its content hash, which Example takes."""
         return self._embedding.upload(data)
+
+    @property
+    def regions(self) -> CollectionRegions:
+        """What a detector found in the images, to load and to search. NotFound where none looked."""
+        return self._opened.regions
 
     def items(self, ids: Sequence[int] | Int64, columns: Sequence[str] | None = None) -> list[Mapping[str, object]]:
         """The metadata rows of these items, in order. NotFound names an id that was never given, or was removed.
@@ -544,6 +614,18 @@ class RankedAnswer:
     def hits(self, ranked: Ranked) -> tuple[Hit, ...]:
         """These of the items with their keys and reasons."""
         return query.make_hits(self._question, self._meta, ranked, self._opened.keys(ranked.ids))
+
+
+def _timed(function: Callable[_P, _T], seconds: list[float]) -> Callable[_P, _T]:
+    """The same function; what each call took is added to the list."""
+
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        start = time.perf_counter()
+        found = function(*args, **kwargs)
+        seconds.append(time.perf_counter() - start)
+        return found
+
+    return call
 
 
 def _chosen(

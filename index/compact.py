@@ -13,17 +13,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from clipsieve import shards
+from clipsieve import shards, stored_regions
 from clipsieve.errors import InputError
 from clipsieve.index.build import build_indices_of, clean_indices
 from clipsieve.index.train import Progress
 from clipsieve.manifest import Shard
+from clipsieve.stored_regions import read_regions
 from clipsieve.types import Int64, Skipped
 from clipsieve.writer import Draft, open_writer
 
 REMOVED = "It was removed from the collection."
-MERGED = ("img_emb", "text_emb", "metadata", "thumbs", "skipped")
+MERGED = ("img_emb", "text_emb", "metadata", "thumbs", "skipped", *stored_regions.ROLES)
 """Roles of files that can be cut and joined by rows; a shard with others stays as it is."""
+
+REGION_BYTES = 512 * 2**20
+"""Vectors of regions in a joined shard at most: they are in memory while it is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +93,18 @@ def group_shards(parts: Sequence[Shard], live: dict[int, int], shard_size: int) 
     live  number of each shard -> how many of its rows count
     """
     groups: list[list[Shard]] = []
-    size = 0
+    size = regions = 0
     for shard in sorted((s for s in parts if s.rows), key=lambda s: s.first_id):
         rows = live[shard.number]
+        more = sum(shard.files[role].size for role in ("region_emb", "crop_emb") if role in shard.files)
         alike = bool(groups) and _kinds(groups[-1][0]) == _kinds(shard)
-        if alike and max(rows, size) < shard_size / 2 and size + rows <= shard_size:
+        fits = size + rows <= shard_size and regions + more <= REGION_BYTES
+        if alike and fits and max(rows, size) < shard_size / 2:
             groups[-1].append(shard)
-            size += rows
+            size, regions = size + rows, regions + more
         else:
             groups.append([shard])
-            size = rows
+            size, regions = rows, more
     return groups + [[shard] for shard in parts if not shard.rows]
 
 
@@ -137,7 +143,10 @@ def _rewrite(draft: Draft, group: Sequence[Shard], removed: Int64, dismissed: se
     thumbs = None
     if "thumbs" in group[0].files:
         thumbs = pa.concat_tables([shards.read_thumbs(folder, s).take(live[s.number]) for s in group])
-    return [draft.rewrite(arrays, table, thumbs, skipped)] if len(table) or skipped else []
+    regions = None
+    if "regions" in group[0].files:
+        regions = stored_regions.join([read_regions(folder, s).take(live[s.number]) for s in group])
+    return [draft.rewrite(arrays, table, thumbs, skipped, regions)] if len(table) or skipped else []
 
 
 def _dismissed(table: pa.Table, dismissed: set[int]) -> list[Skipped]:

@@ -34,14 +34,15 @@ MANY_SHARDS = 1_000
 SHARD_ROWS = 100_000
 
 _KINDS = {
-    "vectors": ("img_emb", "text_emb", "region_emb"),
-    "metadata": ("metadata", "regions", "skipped"),
+    "vectors": ("img_emb", "text_emb"),
+    "metadata": ("metadata", "skipped"),
+    "regions": ("region_emb", "regions", "crop_emb"),
     "thumbs": ("thumbs",),
 }
 
 
 def sizes(manifest: Manifest, cache: Path) -> dict[str, int]:
-    """Bytes on disk by kind: vectors, metadata, thumbs, indices, cache; `cache` is its file."""
+    """Bytes on disk by kind: vectors, metadata, regions, thumbs, indices, cache; `cache` is its file."""
     files = [(role, file.size) for shard in manifest.shards for role, file in shard.files.items()]
     found = {kind: sum(size for role, size in files if role in roles) for kind, roles in _KINDS.items()}
     found["indices"] = sum(file.size for index in manifest.indices for file in index.files.values())
@@ -77,7 +78,7 @@ def advice(info: Mapping[str, Any]) -> list[str]:
     if info["read_only"]:
         return []
     said = [_index_advice(info["folder"], index) for index in info["indices"]]
-    return [*dict.fromkeys(s for s in said if s), *_compact_advice(info)]
+    return [*dict.fromkeys(s for s in said if s), *_region_advice(info), *_compact_advice(info)]
 
 
 def _index_advice(folder: str, index: Mapping[str, Any]) -> str | None:
@@ -92,6 +93,19 @@ def _index_advice(folder: str, index: Mapping[str, Any]) -> str | None:
     if index["kind"] != FLAT and scan > max(NOTICED_MS, index["search_ms"] or 0):
         return f"Run `clipsieve index {folder}`: reading what the {index['name']} index lacks takes {scan:.0f} ms."
     return None
+
+
+def _region_advice(info: Mapping[str, Any]) -> list[str]:
+    """When looking for regions, or indexing them, is worth it."""
+    regions = info["regions"]
+    if regions is None:
+        return []
+    said = []
+    if regions["lacking"]:
+        said.append(f"Run `clipsieve regions {info['folder']}`: {regions['lacking']:,} images were not looked through.")
+    if any(index["not_covered"] > FLAT_ROWS for index in regions["indices"]):
+        said.append(f"Run `clipsieve index {info['folder']}`: there are so many regions now that an index is worth it.")
+    return said
 
 
 def _compact_advice(info: Mapping[str, Any]) -> list[str]:

@@ -77,13 +77,13 @@ def export(records: Iterable[Record], out: Path, kind: As, images: Images, *, no
                 with tempfile.TemporaryFile(dir=path.parent) as beside:
                     _write_coco(file, beside, rows, tally, note)
             elif kind == "tar":
-                write_tar(file, _with_bytes(rows, images, tally), tally, note)
+                write_tar(file, with_bytes(rows, images, tally), tally, note)
             elif kind == "zip":
-                write_folders(file, _with_bytes(rows, images, tally), tally)
+                write_folders(file, with_bytes(rows, images, tally), tally)
             elif kind == "yolo":
                 write_yolo(file, ((record, row, None) for record, row in rows), tally, note)
             else:
-                write_yolo(file, _with_bytes(rows, images, tally), tally, note)
+                write_yolo(file, with_bytes(rows, images, tally), tally, note)
 
         write_file(path, write)  # whole or not at all, since a path that is taken is refused
         return Exported(tally.written, path, tuple(tally.skipped))
@@ -91,18 +91,23 @@ def export(records: Iterable[Record], out: Path, kind: As, images: Images, *, no
         raise InputError(f"{out} is a file; name a folder to export into.")
     out.mkdir(parents=True, exist_ok=True)
     if kind == "webdataset":
-        write_webdataset(out, _with_bytes(rows, images, tally), tally, note)
+        write_webdataset(out, with_bytes(rows, images, tally), tally, note)
     elif kind == "datasets":
-        write_datasets(out, _with_bytes(rows, images, tally), tally, note)
+        write_datasets(out, with_bytes(rows, images, tally), tally, note)
     elif kind == "link":
         _link(out, rows, tally)
     else:
         _copy(out, rows, images, tally, by_label=kind == "folders")
+    list_skipped(out, tally)
+    return Exported(tally.written, out, tuple(tally.skipped))
+
+
+def list_skipped(out: Path, tally: Tally) -> None:
+    """Say in `skipped.csv` in the folder `out` what was skipped, if anything was."""
     if tally.skipped:
         path = _free(out / "skipped.csv")
         with path.open("x", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("key", "reason"), *((s.key, s.reason) for s in tally.skipped)])
-    return Exported(tally.written, out, tuple(tally.skipped))
 
 
 Row = Mapping[str, Any]
@@ -114,9 +119,8 @@ def _with_rows(records: Iterable[Record], images: Images) -> Iterator[tuple[Reco
         yield from zip(batch, images.items([record.id for record in batch]), strict=True)
 
 
-def _with_bytes(
-    rows: Iterable[tuple[Record, Row]], images: Images, tally: Tally
-) -> Iterator[tuple[Record, Row, bytes]]:
+def with_bytes(rows: Iterable[tuple[Record, Row]], images: Images, tally: Tally) -> Iterator[tuple[Record, Row, bytes]]:
+    """The records whose original can be read, with its bytes; the others are skipped."""
     for record, row in rows:
         try:
             data = images.image_bytes(record.id, thumbnails=False)
@@ -127,7 +131,7 @@ def _with_bytes(
 
 
 def _copy(out: Path, rows: Iterable[tuple[Record, Row]], images: Images, tally: Tally, by_label: bool) -> None:
-    for record, _, data in _with_bytes(rows, images, tally):
+    for record, _, data in with_bytes(rows, images, tally):
         name = safe_name(record.key)
         if not re.search(r"\.\w{2,5}$", name):
             name += suffix_of(data)

@@ -236,7 +236,7 @@ def measure_error(
 
     queries  float32 (m, d); 64 random rows by default. `score_error` of `index` is not looked at.
     """
-    queries = rows.take(rows.sample(64, seed)) if queries is None else queries
+    queries = rows.questions(rows.sample(64, seed)) if queries is None else queries
     near = index.search(queries, depth, without=rows.without)
     worst = 0.0
     for query, ids, scores in zip(queries, near.ids, near.scores, strict=True):

@@ -20,6 +20,7 @@ from clipsieve.index.duplicates import Groups
 from clipsieve.index.gather import GatheredScan, PassCounts
 from clipsieve.index.metadata import SqliteMetadata
 from clipsieve.index.originals import Originals
+from clipsieve.index.regions import CollectionRegions
 from clipsieve.index.rows import Rows
 from clipsieve.index.rule import Question, Ranked
 from clipsieve.index.scan import scan_topk
@@ -176,6 +177,11 @@ class Opened:
         entry = entry_of(self.manifest, "image")
         return entry is not None and "groups" in entry.files
 
+    @property
+    def regions(self) -> CollectionRegions:
+        """What a detector found in the images. NotFound where none looked."""
+        return self._once("regions", "", lambda: CollectionRegions(self.folder, self.manifest, self.removed))
+
     def background(self, modality: str) -> Background:
         """The sample that calibration is measured on. InputError for a collection too small to have one."""
         return self._once("background", modality, lambda: self._open_background(modality))
@@ -228,6 +234,7 @@ class Opened:
             "licence": manifest.licence,
             "bytes": costs.sizes(manifest, self.metadata.path),
             "indices": [self._index_info(modality, timed) for modality in self.modalities],
+            "regions": None if manifest.detection is None else self.regions.info(),
             "columns": list(self.metadata.columns),
             "inputs": sorted({source.input for source in sources}),
             "read_only": manifest.read_only,
@@ -261,6 +268,10 @@ class Opened:
                 same = entry_of(self.manifest, modality) == entry_of(before.manifest, modality)
                 if same and ("covered", modality) in before._made:
                     self._made["covered", modality] = before._made["covered", modality]
+            regions = before._made.get(("regions", ""))
+            kept = None if regions is None else regions.again(self.manifest, self.removed)
+            if kept is not None:
+                self._made["regions", ""] = kept
 
     def _open_rows(self, modality: str) -> Rows:
         if bare.is_manifest(self.manifest):

@@ -141,7 +141,8 @@ class _Search:
             near = index.search(question.vectors.positive, depth, only=self.only, without=without)  # (p, depth)
             self._clock("search", started)
             started = time.perf_counter()
-            self._score(np.unique(near.ids[near.ids >= 0]))
+            found = near.ids[near.ids >= 0]
+            self._score(np.unique(found) if len(near.ids) > 1 else np.sort(found))  # one search finds nothing twice
             self._clock("score", started)
             short = bool((near.ids[:, -1] < 0).any())
             if short and not index.exhaustive:
@@ -187,7 +188,7 @@ class _Search:
             chunk = new[start : start + CHUNK]
             parts.append(judge(self.question, self.compiled, chunk, self.rows.take(chunk)))
         self.found = join(parts)
-        self.seen = np.union1d(self.seen, new)
+        self.seen = np.union1d(self.seen, new) if len(self.seen) else new
 
     def _bound(self, last: Float32, score_error: float) -> float:
         """The greatest level that an item not seen by any search can have: last float32 (p,), -inf if all were seen."""

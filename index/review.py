@@ -4,13 +4,17 @@ Worth asking about are the items that the class's examples are most alike, which
 max(P, N). The smallest margins of a whole collection are between things that look like neither. Of the best, the answer
 for those nearest the decision surface teaches the most (uncertainty sampling: Lewis, Gale, "A sequential algorithm for
 training text classifiers", 1994).
+
+That asks about nothing that the examples do not know. Spread over all ranks, one item from each stretch of the ranking,
+each stretch longer than the one before by one factor, answers show what is right far from the examples too, and
+learning (see `learn`) needs such answers to judge what the examples are worth.
 """
 
 import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 
@@ -27,6 +31,8 @@ LEAST, MOST = 200, 100_000
 CHUNK = 16_384
 """Candidates whose vectors are held at once."""
 
+Asking = Literal["doubtful", "spread"]
+
 Items = TypeVar("Items")
 Others = TypeVar("Others")
 
@@ -35,7 +41,7 @@ Others = TypeVar("Others")
 class Review(Generic[Items]):
     """What to ask next, and where the class disagrees with what was said.
 
-    doubtful  candidates of which nothing was said, nearest the decision surface first
+    doubtful  candidates of which nothing was said, nearest the decision surface first; or spread, best first
     left      how many there are, those not returned counted
     missed    said to be right and not accepted, farthest from it first: each would do as a positive example
     mistaken  said to be wrong and accepted, likewise: each would do as a negative example
@@ -59,21 +65,32 @@ def review(
     examples: Int64,
     limit: int,
     scan: Callable[[Question], Ranked] | None = None,
+    asking: Asking = "doubtful",
+    direction: ClassVectors | None = None,
 ) -> Review[Ranked]:
     """At most `limit` items of each kind; reads the rows once.
 
     right, wrong  ids of which that was said; those that are not live are passed over
     examples      ids of items that are the class's examples already: nothing more is to be asked of them
     scan          answers by reading all rows, as `scan_topk` does, perhaps for several threads at once
+    asking        "spread": doubtful are items of all ranks instead
+    direction     a class of one example, a learned direction, that ranks in place of the question's examples
 
     The question's `only` holds for `doubtful` alone; its k, view and groups are not looked at.
     """
     said = np.concatenate([right, wrong, examples])
-    pool = candidates(question, rows, scan)
+    ranking = question if direction is None else dataclasses.replace(question, vectors=direction, scale=None)
+    pool = candidates(ranking, rows, scan)
     pool = pool[~np.isin(pool, said)]
+    left = len(pool)
+    if asking == "spread":
+        rest = others(question, rows, np.concatenate([pool, said]), limit)
+        pool = spread(pool, rest, rows.count, limit)
     doubtful = weigh_all(question, rows, pool)
-    near = np.abs(signed_distance(question, doubtful))
-    order = np.lexsort((doubtful.ids, -np.maximum(doubtful.best, doubtful.worst), near))
+    order = np.arange(len(pool))
+    if asking == "doubtful":
+        near = np.abs(signed_distance(question, doubtful))
+        order = np.lexsort((doubtful.ids, -np.maximum(doubtful.best, doubtful.worst), near))
 
     def disagreeing(ids: Int64, expected: bool) -> Ranked:
         ids = np.setdiff1d(ids, examples)
@@ -82,7 +99,28 @@ def review(
         far = signed_distance(question, found) * (1 if expected else -1)
         return found.pick(np.lexsort((found.ids, far))[:limit])
 
-    return Review(doubtful.pick(order[:limit]), len(pool), disagreeing(right, True), disagreeing(wrong, False))
+    return Review(doubtful.pick(order[:limit]), left, disagreeing(right, True), disagreeing(wrong, False))
+
+
+def spread(best: Int64, rest: Int64, count: int, limit: int) -> Int64:
+    """Ids of all ranks, best first: one from each of `limit` stretches, each longer than the one before by one factor.
+
+    best   the ids of the first ranks, in order; a stretch that ends among them gives its middle one
+    rest   ids drawn at random from the ranks after those, for the other stretches; `limit` of them, or all
+    count  ranks in all
+    """
+    ends = np.ceil(float(max(1, count)) ** (np.arange(1, limit + 1) / limit) - 1e-9).astype(np.int64)
+    ends = np.maximum(ends, np.arange(1, limit + 1))
+    ends = ends[ends <= len(best)]
+    starts = np.concatenate([[0], ends[:-1]])[: len(ends)]
+    return np.concatenate([best[(starts + ends - 1) // 2], rest[: limit - len(ends)]])
+
+
+def others(question: Question, rows: Rows, without: Int64, limit: int) -> Int64:
+    """That many random ids of the question's items that are not in `without`, always the same: int64 (r,)."""
+    drawn = rows.sample(limit + len(without), seed=len(without)) if question.only is None else np.unique(question.only)
+    drawn = drawn[rows.has(drawn) & ~np.isin(drawn, without)]
+    return np.random.default_rng(len(without)).permutation(drawn)[:limit]
 
 
 def candidates(question: Question, rows: Rows, scan: Callable[[Question], Ranked] | None = None) -> Int64:

@@ -88,6 +88,10 @@ class Rows:
             out[at] = self._parts[p][1][position[at]]
         return out
 
+    def questions(self, ids: Int64) -> Float32:
+        """What is asked with where these rows are meant, float32 (n, d): the rows themselves, if they are unit rows."""
+        return self.take(ids)
+
     def sample(self, count: int, seed: int = 0) -> Int64:
         """That many random live ids, or all where there are fewer: int64 (r,), ascending."""
         total = self.count + len(self.without)

@@ -8,6 +8,7 @@ import numpy as np
 
 from clipsieve import shards
 from clipsieve.errors import CollectionDamaged, CollectionError, NotFound
+from clipsieve.index import region_rows
 from clipsieve.index.duplicates import Groups
 from clipsieve.index.flat import CombinedIndex, FlatIndex
 from clipsieve.index.rows import Ids, Rows
@@ -27,7 +28,7 @@ FLAT = "flat"
 
 def shards_of(manifest: Manifest, modality: str) -> list[Shard]:
     """The shards that have rows of this modality, by ascending id."""
-    role = ROLES[modality]
+    role = (ROLES | region_rows.ROLES)[modality]
     return sorted((s for s in manifest.shards if s.rows and role in s.files), key=lambda s: s.first_id)
 
 
@@ -60,11 +61,41 @@ def indexed_ids(folder: Path, parts: Sequence[Shard], modality: str) -> Int64:
     return np.concatenate([shards.read_ids(folder, shard) for shard in parts])
 
 
+def all_rows(
+    folder: Path, manifest: Manifest, parts: Sequence[Shard], modality: str, removed: Int64 | None = None
+) -> Rows:
+    """The rows that an index of these shards holds, or is asked for beside it: `rows_of`, or those of regions.
+
+    removed  ids; of regions their numbers
+    """
+    if modality in ROLES:
+        return rows_of(folder, manifest.dim, parts, modality, removed)
+    assert manifest.detection is not None
+    dim = manifest.detection.dim if modality == "region" else manifest.dim
+    return region_rows.rows_of_regions(folder, _spans(folder, manifest, parts), modality, dim, removed)
+
+
+def all_ids(folder: Path, manifest: Manifest, parts: Sequence[Shard], modality: str) -> Int64:
+    """The ids that an index over these shards has by position: `indexed_ids`, or the numbers of regions."""
+    if modality in ROLES:
+        return indexed_ids(folder, parts, modality)
+    return region_rows.numbers_of(_spans(folder, manifest, parts))
+
+
+def _spans(folder: Path, manifest: Manifest, parts: Sequence[Shard]) -> list[tuple[Shard, range]]:
+    wanted = {shard.number for shard in parts}
+    return [(shard, numbers) for shard, numbers in region_rows.spans(folder, manifest) if shard.number in wanted]
+
+
 def entry_of(manifest: Manifest, modality: str) -> Index | None:
     """The manifest's index of this modality, unless it covers shards that are gone."""
-    numbers = {shard.number for shard in shards_of(manifest, modality)}
     entry = next((i for i in manifest.indices if i.name == modality), None)
-    return entry if entry is not None and set(entry.shards) <= numbers else None
+    return entry if entry is not None and covers(manifest, entry) else None
+
+
+def covers(manifest: Manifest, index: Index) -> bool:
+    """Whether all shards that an index covers are there, with what it is made of."""
+    return {shard.number for shard in shards_of(manifest, index.name)}.issuperset(index.shards)
 
 
 def open_covered(folder: Path, manifest: Manifest, modality: str) -> VectorIndex | None:
@@ -78,7 +109,7 @@ def open_covered(folder: Path, manifest: Manifest, modality: str) -> VectorIndex
     from clipsieve.index.train import open_faiss
 
     covered = [s for s in shards_of(manifest, modality) if s.number in entry.shards]
-    return open_faiss(folder, entry, indexed_ids(folder, covered, modality))
+    return open_faiss(folder, entry, all_ids(folder, manifest, covered, modality))
 
 
 def open_index(
@@ -97,7 +128,7 @@ def open_index(
     rest = [s for s in shards_of(manifest, modality) if s.number not in entry.shards]
     if not rest:
         return index, entry.recall
-    return CombinedIndex(index, FlatIndex(rows_of(folder, manifest.dim, rest, modality, removed))), entry.recall
+    return CombinedIndex(index, FlatIndex(all_rows(folder, manifest, rest, modality, removed))), entry.recall
 
 
 def open_groups(folder: Path, manifest: Manifest) -> Groups:

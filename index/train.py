@@ -116,7 +116,7 @@ def tune_and_measure(
     scores what it found exactly.
     """
     own = rows.sample(QUERIES, seed=2)
-    kinds = [(rows.take(own), own)]
+    kinds = [(rows.questions(own), own)]
     if other is not None and other.count:
         drawn = other.take(other.sample(QUERIES, seed=3))
         kinds.append((drawn, np.full(len(drawn), -1, np.int64)))

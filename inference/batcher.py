@@ -55,30 +55,42 @@ def batched(
     clock: Callable[[], int] = ...,
     prepared: Prepared = ...,
 ) -> "BatchedImageEmbedder": ...
+@overload
 def batched(
-    embedder: StagedEmbedder,
+    embedder: StagedTextEmbedder,
+    options: BatchOptions | None = None,
+    *,
+    clock: Callable[[], int] = ...,
+    prepared: Prepared = ...,
+) -> "BatchedTextEmbedder": ...
+def batched(
+    embedder: StagedEmbedder | StagedTextEmbedder,
     options: BatchOptions | None = None,
     *,
     clock: Callable[[], int] = time.monotonic_ns,
     prepared: Prepared = _nobody,
-) -> "BatchedImageEmbedder":
-    """The embedder for many threads: a BatchedEmbedder if it is a StagedTextEmbedder too.
+) -> "Batched":
+    """The embedder for many threads: of images, of texts, or a BatchedEmbedder of both, as it is itself.
 
     clock     nanoseconds, for the statistics and the timeouts
     prepared  told by the thread that prepared something how long it took
     """
-    models: dict[str, Model] = {"image": getattr(embedder, "features_of_tensors", embedder.embed_tensors)}
-    options = options or BatchOptions()
-    preprocess = _timed(embedder.preprocess, "image", clock, prepared)
+    models: dict[str, Model] = {}
+    if isinstance(embedder, StagedEmbedder):
+        models["image"] = getattr(embedder, "features_of_tensors", embedder.embed_tensors)
     if isinstance(embedder, StagedTextEmbedder):
         models["text"] = _texts_or_tokens(embedder, _timed(embedder.tokenize, "text", clock, prepared))
-        queue = RowQueue(models, embedder.dim, embedder.lanes, options, clock)
-        return BatchedEmbedder(embedder, embedder, queue, preprocess)
-    return BatchedImageEmbedder(embedder, RowQueue(models, embedder.dim, embedder.lanes, options, clock), preprocess)
+    queue = RowQueue(models, embedder.dim, embedder.lanes, options or BatchOptions(), clock)
+    if not isinstance(embedder, StagedEmbedder):
+        return BatchedTextEmbedder(embedder, queue)
+    preprocess = _timed(embedder.preprocess, "image", clock, prepared)
+    if isinstance(embedder, StagedTextEmbedder):
+        return BatchedEmbedder(embedder, queue, preprocess)
+    return BatchedImageEmbedder(embedder, queue, preprocess)
 
 
-class BatchedImageEmbedder:
-    """A StagedEmbedder for many threads; made by `batched`. A context manager, closed at its end.
+class Batched:
+    """What they share. A context manager, closed at its end.
 
     Every `embed_...` also takes
 
@@ -90,14 +102,60 @@ class BatchedImageEmbedder:
     and raises Overloaded if too much waits, Closed after `close`. A request that fails is alone in that.
     """
 
-    def __init__(self, embedder: StagedEmbedder, queue: RowQueue, preprocess: Callable[[bytes], Tensors]) -> None:
+    def __init__(self, embedder: StagedEmbedder | StagedTextEmbedder, queue: RowQueue) -> None:
         self.model = embedder.model
         self.dim = embedder.dim
         self.lanes = embedder.lanes
-        self._embedder = embedder
-        self._has_features = hasattr(embedder, "features_of_tensors")
-        self._preprocess = preprocess
+        self._has_features = any(hasattr(embedder, f"features_of_{kind}") for kind in ("tensors", "tokens"))
         self._queue = queue
+
+    @property
+    def options(self) -> BatchOptions:
+        """How it batches."""
+        return self._queue.options
+
+    def statistics(self) -> BatchStatistics:
+        """What was done so far."""
+        return self._queue.statistics()
+
+    def close(self) -> None:
+        """Accept nothing more, finish what was accepted, end the threads."""
+        self._queue.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _embed(
+        self,
+        kind: str,
+        rows: int,
+        prepared: Callable[[Request], Iterable[Sequence[Tensors | str]]],
+        timeout: float | None,
+        priority: int,
+        name: str | None,
+        raw: bool,
+    ) -> Float32:
+        if not rows:
+            return np.zeros((0, self.dim), np.float32)
+        with self._queue.request(kind, rows, timeout, priority, name) as request:
+            for some in prepared(request):
+                self._queue.put(request, some)
+            found = self._queue.wait(request)
+        return found if raw or not self._has_features else found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+class BatchedImageEmbedder(Batched):
+    """A StagedEmbedder for many threads; made by `batched`."""
+
+    def __init__(self, embedder: StagedEmbedder, queue: RowQueue, preprocess: Callable[[bytes], Tensors]) -> None:
+        super().__init__(embedder, queue)
+        self._embedder = embedder
+        self._preprocess = preprocess
         self._decoders = ThreadPoolExecutor(queue.options.workers or processors(), "clipsieve-decode")
 
     def preprocess(self, data: bytes) -> Tensors:
@@ -107,11 +165,6 @@ class BatchedImageEmbedder:
     def preprocess_image(self, image: Image.Image) -> Tensors:
         """See StagedEmbedder."""
         return self._embedder.preprocess_image(image)
-
-    @property
-    def options(self) -> BatchOptions:
-        """How it batches."""
-        return self._queue.options
 
     @property
     def pixels(self) -> tuple[int, int, int] | None:
@@ -148,40 +201,10 @@ class BatchedImageEmbedder:
             "image", len(images), lambda request: self._decoded(images, request), timeout, priority, name, raw
         )
 
-    def statistics(self) -> BatchStatistics:
-        """What was done so far."""
-        return self._queue.statistics()
-
     def close(self) -> None:
-        """Accept nothing more, finish what was accepted, end the threads."""
-        self._queue.close()
+        """See Batched."""
+        super().close()
         self._decoders.shutdown()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _embed(
-        self,
-        kind: str,
-        rows: int,
-        prepared: Callable[[Request], Iterable[Sequence[Tensors | str]]],
-        timeout: float | None,
-        priority: int,
-        name: str | None,
-        raw: bool,
-    ) -> Float32:
-        if not rows:
-            return np.zeros((0, self.dim), np.float32)
-        with self._queue.request(kind, rows, timeout, priority, name) as request:
-            for some in prepared(request):
-                self._queue.put(request, some)
-            found = self._queue.wait(request)
-        return found if raw or not self._has_features else found / np.linalg.norm(found, axis=1, keepdims=True)
 
     def _decoded(self, images: Sequence[bytes], request: Request) -> Iterator[list[Tensors]]:
         """What the model takes, a batch at a time, so that it begins before all is decoded; two are decoded ahead."""
@@ -203,17 +226,11 @@ class BatchedImageEmbedder:
                 future.cancel()
 
 
-class BatchedEmbedder(BatchedImageEmbedder):
-    """A BatchedImageEmbedder that is a StagedTextEmbedder too."""
+class BatchedTextEmbedder(Batched):
+    """A StagedTextEmbedder for many threads; made by `batched`."""
 
-    def __init__(
-        self,
-        embedder: StagedEmbedder,
-        texts: StagedTextEmbedder,
-        queue: RowQueue,
-        preprocess: Callable[[bytes], Tensors],
-    ) -> None:
-        super().__init__(embedder, queue, preprocess)
+    def __init__(self, texts: StagedTextEmbedder, queue: RowQueue) -> None:
+        super().__init__(texts, queue)
         self._texts = texts
 
     def tokenize(self, texts: Sequence[str]) -> list[Tensors]:
@@ -252,6 +269,10 @@ class BatchedEmbedder(BatchedImageEmbedder):
     ) -> Float32:
         """See protocols.TextEmbedder."""
         return self._embed("text", len(texts), lambda _: [texts], timeout, priority, name, raw)
+
+
+class BatchedEmbedder(BatchedImageEmbedder, BatchedTextEmbedder):
+    """Both in one: what it is made of is a StagedEmbedder and a StagedTextEmbedder."""
 
 
 def _timed(

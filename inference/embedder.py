@@ -1,19 +1,18 @@
 """Images and texts to unit vectors, by any CLIP-like model."""
 
-import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
 
-from clipsieve.errors import ClipsieveError, InputError, ModelUnavailable
-from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors, hash_weights
+from clipsieve.errors import InputError, ModelUnavailable
+from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors, TextCheckpoint, fetching, hash_weights
 from clipsieve.inference.decode import MAX_PIXELS, decode
+from clipsieve.inference.lanes import Lanes, find_devices, find_dtype
 from clipsieve.inference.models import ModelName, parse_name
 from clipsieve.inference.token_ids import TokenIds
 from clipsieve.ordered import processors
@@ -27,6 +26,7 @@ CHUNK = 64
 """Images or texts in one forward pass where the caller does not batch."""
 
 
+@runtime_checkable
 class StagedEmbedder(ImageEmbedder, Protocol):
     """An ImageEmbedder in two steps, so that a pipeline can preprocess ahead while the model is at work."""
 
@@ -55,6 +55,10 @@ class StagedEmbedder(ImageEmbedder, Protocol):
 class StagedTextEmbedder(TextEmbedder, Protocol):
     """A TextEmbedder in two steps, likewise."""
 
+    @property
+    def lanes(self) -> int:
+        """See StagedEmbedder."""
+
     def tokenize(self, texts: Sequence[str]) -> list[Tensors]:
         """n texts -> what the model takes of each. For any thread."""
 
@@ -78,19 +82,33 @@ def load_embedder(name: str, *, device: str = "auto", precision: str = "auto") -
     ModelUnavailable: the weights cannot be fetched or opened. InputError: no such model, device or precision.
     """
     parsed = parse_name(name)
-    devices, dtype = _devices(device), _dtype(precision, device)
-    try:
+    devices, dtype = find_devices(device), find_dtype(precision, device)
+    with fetching(
+        name,
+        "give a folder with `--model local-dir:PATH`, or use the small model that comes along with `--model mini`",
+    ):
         checkpoint = _load(parsed)
-    except (ClipsieveError, AttributeError, NameError):  # the latter two would be our own mistakes
-        raise
-    except Exception as error:  # each library and hub client has its own ways to say that a file is not there
-        what = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise ModelUnavailable(
-            f"The weights of {name!r} could not be fetched or opened ({what}); check the connection, give a folder "
-            "with `--model local-dir:PATH`, or use the small model that comes along with `--model mini`."
-        ) from error
     kind = TorchImageEmbedder if checkpoint.tokenize is None else TorchEmbedder
     return kind(parsed.name, checkpoint, devices, dtype)
+
+
+def load_text_embedder(name: str, *, device: str = "auto", precision: str = "auto") -> "TorchTextEmbedder":
+    """What embeds texts, as `load_embedder` has it; models without images too, such as multilingual ones (text_towers).
+
+    InputError for a model that takes no texts, MissingExtra where the library of its format is not installed.
+    """
+    from clipsieve.inference.text_towers import load_text_tower
+
+    parsed = parse_name(name)
+    devices, dtype = find_devices(device), find_dtype(precision, device)
+    with fetching(name, "or give a folder, local-dir:PATH"):
+        tower = None if parsed.kind == "open_clip" else load_text_tower(parsed.where)
+    if tower is not None:
+        return TorchTextEmbedder(parsed.name, tower, devices, dtype)
+    embedder = load_embedder(name, device=device, precision=precision)
+    if not isinstance(embedder, TorchTextEmbedder):
+        raise InputError(f"The model {name!r} takes no texts; choose one that does.")
+    return embedder
 
 
 def use_all_processors() -> None:
@@ -100,22 +118,68 @@ def use_all_processors() -> None:
     torch.set_num_threads(processors())
 
 
-class TorchImageEmbedder:
-    """A StagedEmbedder on torch, one copy of the model per device; made by `load_embedder`. Safe in many threads."""
+class TorchModel:
+    """What the embedders on torch share: one copy of the model per device. Safe in many threads."""
+
+    dim: int
+
+    def __init__(
+        self,
+        name: str,
+        checkpoint: Checkpoint | TextCheckpoint,
+        devices: Sequence["torch.device"],
+        dtype: "torch.dtype | None",
+    ) -> None:
+        self.model = ModelId(name, hash_weights(checkpoint.module), checkpoint.preprocessing)
+        self._lanes = Lanes(checkpoint.module, devices, dtype)
+        self.lanes = self._lanes.count
+
+    def _embed_chunks(self, embed: Callable[[list[Any]], Float32], inputs: Sequence[Any]) -> Float32:
+        chunks = [list(inputs[i : i + CHUNK]) for i in range(0, len(inputs), CHUNK)]
+        if not chunks:
+            return np.zeros((0, self.dim), np.float32)
+        if len(chunks) == 1 or self.lanes == 1:
+            return np.concatenate([embed(chunk) for chunk in chunks])
+        with ThreadPoolExecutor(self.lanes, "clipsieve-embed") as pool:
+            return np.concatenate(list(pool.map(embed, chunks)))
+
+    def _embed_stacked(
+        self, encode: Callable[[Any, Batch], "torch.Tensor"], batch: Sequence[Tensors], what: str, unit: bool = True
+    ) -> Float32:
+        import torch
+
+        if not batch:
+            return np.zeros((0, self.dim), np.float32)
+        stacked = {name: torch.from_numpy(np.stack([one[name] for one in batch])) for name in batch[0]}
+        return self._embed(encode, stacked, what, unit)
+
+    def _embed(
+        self, encode: Callable[[Any, Batch], "torch.Tensor"], batch: Batch, what: str, unit: bool = True
+    ) -> Float32:
+        """Batch on the CPU -> float32 (n, d), unit rows unless they are to be of the model's own length."""
+
+        def run(module: Any, moved: Batch) -> tuple["torch.Tensor"]:
+            features = encode(module, moved).float()
+            return (features / features.norm(dim=-1, keepdim=True) if unit else features,)
+
+        (rows,) = self._lanes.run(run, batch)
+        bad = ~(np.isfinite(rows).all(axis=1) & rows.any(axis=1))
+        if bad.any():
+            raise InputError(
+                f"The model {self.model.name!r} gives no finite vector for {what} {int(np.argmax(bad))} of the batch; "
+                "leave it out, or check the weights."
+            )
+        return rows
+
+
+class TorchImageEmbedder(TorchModel):
+    """A StagedEmbedder; made by `load_embedder`."""
 
     def __init__(
         self, name: str, checkpoint: Checkpoint, devices: Sequence["torch.device"], dtype: "torch.dtype | None"
     ) -> None:
+        super().__init__(name, checkpoint, devices, dtype)
         self._checkpoint = checkpoint
-        self._dtype = dtype
-        self.model = ModelId(name, hash_weights(checkpoint.module), checkpoint.preprocessing)
-        self.lanes = len(devices)
-        self._tokenizing = threading.Lock()  # fast tokenizers refuse a second caller: "Already borrowed"
-        # Whoever wants to run takes a copy out and puts it back: the devices share the work, none runs two batches.
-        self._idle: queue.SimpleQueue[tuple[Any, torch.device]] = queue.SimpleQueue()
-        for i, device in enumerate(devices):
-            module = checkpoint.module if i == len(devices) - 1 else deepcopy(checkpoint.module)
-            self._idle.put((module.requires_grad_(False).to(device), device))
         blank = Image.new("RGB", (checkpoint.side, checkpoint.side), "grey")
         self._image_name = min(self.preprocess_image(blank))
         self.dim: int = self.embed_tensors([self.preprocess_image(blank)]).shape[1]
@@ -161,82 +225,23 @@ class TorchImageEmbedder:
                 raise InputError(f"Image {position} cannot be embedded: {error}") from error
         return self._embed_chunks(self.embed_tensors, tensors)
 
-    def _embed_chunks(self, embed: Callable[[list[Any]], Float32], inputs: Sequence[Any]) -> Float32:
-        chunks = [list(inputs[i : i + CHUNK]) for i in range(0, len(inputs), CHUNK)]
-        if not chunks:
-            return np.zeros((0, self.dim), np.float32)
-        if len(chunks) == 1 or self.lanes == 1:
-            return np.concatenate([embed(chunk) for chunk in chunks])
-        with ThreadPoolExecutor(self.lanes, "clipsieve-embed") as pool:
-            return np.concatenate(list(pool.map(embed, chunks)))
 
-    def _embed_stacked(
-        self, encode: Callable[[Any, Batch], "torch.Tensor"], batch: Sequence[Tensors], what: str, unit: bool = True
-    ) -> Float32:
-        import torch
-
-        if not batch:
-            return np.zeros((0, self.dim), np.float32)
-        stacked = {name: torch.from_numpy(np.stack([one[name] for one in batch])) for name in batch[0]}
-        return self._embed(encode, stacked, what, unit)
-
-    def _embed(
-        self, encode: Callable[[Any, Batch], "torch.Tensor"], batch: Batch, what: str, unit: bool = True
-    ) -> Float32:
-        """Batch on the CPU -> float32 (n, d); halved and tried again where the device's memory is short."""
-        import torch
-
-        n = len(next(iter(batch.values())))
-        module, device = self._idle.get()
-        try:
-            rows = self._forward(encode, module, device, batch, unit)
-        except torch.OutOfMemoryError:
-            if n == 1:
-                raise
-            rows = None
-        finally:
-            self._idle.put((module, device))
-        if rows is None:  # out here, so that the failed pass has let go of its memory
-            halves = [{name: t[part] for name, t in batch.items()} for part in (slice(n // 2), slice(n // 2, n))]
-            return np.concatenate([self._embed(encode, half, what, unit) for half in halves])
-        bad = ~(np.isfinite(rows).all(axis=1) & rows.any(axis=1))
-        if bad.any():
-            raise InputError(
-                f"The model {self.model.name!r} gives no finite vector for {what} {int(np.argmax(bad))} of the batch; "
-                "leave it out, or check the weights."
-            )
-        return rows
-
-    def _forward(
-        self,
-        encode: Callable[[Any, Batch], "torch.Tensor"],
-        module: Any,
-        device: "torch.device",
-        batch: Batch,
-        unit: bool,
-    ) -> Float32:
-        import torch
-
-        cuda = device.type == "cuda"
-        moved = {name: (t.pin_memory() if cuda else t).to(device, non_blocking=cuda) for name, t in batch.items()}
-        with torch.inference_mode():
-            with torch.autocast(device.type, dtype=self._dtype, enabled=self._dtype is not None):
-                features = encode(module, moved).float()
-            if self._dtype is not None and not bool(torch.isfinite(features).all()):
-                features = encode(module, moved).float()  # half precision overflowed: some SigLIPs do
-            if unit:
-                features = features / features.norm(dim=-1, keepdim=True)
-            rows: Float32 = np.ascontiguousarray(features.cpu().numpy())
-        return rows
-
-
-class TorchEmbedder(TorchImageEmbedder):
-    """A TorchImageEmbedder with a text tower: also a StagedTextEmbedder."""
+class TorchTextEmbedder(TorchModel):
+    """A StagedTextEmbedder; made by `load_text_embedder`."""
 
     def __init__(
-        self, name: str, checkpoint: Checkpoint, devices: Sequence["torch.device"], dtype: "torch.dtype | None"
+        self,
+        name: str,
+        checkpoint: Checkpoint | TextCheckpoint,
+        devices: Sequence["torch.device"],
+        dtype: "torch.dtype | None",
     ) -> None:
         super().__init__(name, checkpoint, devices, dtype)
+        assert checkpoint.tokenize is not None
+        assert checkpoint.encode_texts is not None
+        self._tokenizer, self._encode_texts = checkpoint.tokenize, checkpoint.encode_texts
+        self._tokenizing = threading.Lock()  # fast tokenizers refuse a second caller: "Already borrowed"
+        self.dim = self.embed_texts(["a picture"]).shape[1]
         self._ids = TokenIds(self.tokenize([""])[0], checkpoint.vocabulary)
 
     @property
@@ -257,24 +262,23 @@ class TorchEmbedder(TorchImageEmbedder):
 
     def embed_tokens(self, batch: Sequence[Tensors]) -> Float32:
         """See StagedTextEmbedder."""
-        assert self._checkpoint.encode_texts is not None
-        return self._embed_stacked(self._checkpoint.encode_texts, batch, "text")
+        return self._embed_stacked(self._encode_texts, batch, "text")
 
     def features_of_tokens(self, batch: Sequence[Tensors]) -> Float32:
         """As `embed_tokens`, the rows of whatever length the model gives them."""
-        assert self._checkpoint.encode_texts is not None
-        return self._embed_stacked(self._checkpoint.encode_texts, batch, "text", unit=False)
+        return self._embed_stacked(self._encode_texts, batch, "text", unit=False)
 
     def embed_texts(self, texts: Sequence[str]) -> Float32:
         """See protocols.TextEmbedder."""
-        encode = self._checkpoint.encode_texts
-        assert encode is not None
-        return self._embed_chunks(lambda chunk: self._embed(encode, self._tokenize(chunk), "text"), texts)
+        return self._embed_chunks(lambda chunk: self._embed(self._encode_texts, self._tokenize(chunk), "text"), texts)
 
     def _tokenize(self, texts: Sequence[str]) -> Batch:
-        assert self._checkpoint.tokenize is not None
         with self._tokenizing:
-            return self._checkpoint.tokenize(texts)
+            return self._tokenizer(texts)
+
+
+class TorchEmbedder(TorchImageEmbedder, TorchTextEmbedder):
+    """A TorchImageEmbedder with a text tower: also a StagedTextEmbedder."""
 
 
 def _load(parsed: ModelName) -> Checkpoint:
@@ -295,39 +299,3 @@ def _load(parsed: ModelName) -> Checkpoint:
     raise InputError(
         f"The folder {folder} holds no model: neither open_clip_config.json (open_clip) nor config.json (transformers)."
     )
-
-
-def _devices(device: str) -> list["torch.device"]:
-    import torch
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        asked = torch.device(device)
-    except RuntimeError:
-        asked = torch.device("meta")
-    if asked.type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"The device {device!r} is not known; choose auto, cpu, cuda, cuda:N or mps.")
-    if asked.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError("There is no Apple GPU here that torch can use; choose the device cpu.")
-    if asked.type != "cuda":
-        return [asked]
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if (asked.index or 0) >= count:
-        raise InputError(
-            f"The device {device!r} is not there: torch sees {count} CUDA devices; choose another, or cpu."
-        )
-    return [asked] if asked.index is not None else [torch.device("cuda", i) for i in range(count)]
-
-
-def _dtype(precision: str, device: str) -> "torch.dtype | None":
-    """The type to compute in; None for float32 throughout."""
-    import torch
-
-    known = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
-    if precision == "auto":
-        cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-        return torch.float16 if cuda else None
-    if precision not in known:
-        raise InputError(f"The precision {precision!r} is not known; choose auto, {', '.join(known)}.")
-    return known[precision]

@@ -8,6 +8,7 @@ from typing import Literal
 from clipsieve.errors import InputError
 
 MINI = Path(__file__).parent / "mini" / "clip"
+MINI_DETECTOR = Path(__file__).parent / "mini" / "owlvit"
 
 _OPENAI = {
     "RN50": "RN50",
@@ -21,6 +22,10 @@ _OPENAI = {
     "ViT-L/14@336px": "ViT-L-14-336",
 }
 """OpenAI's own names, which clip-retrieval takes -> open_clip's."""
+
+
+_TEXT_TOWERS = ("sentence-transformers", "M-CLIP")
+"""Whose multilingual models clip-retrieval names without saying that they are on the hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +49,15 @@ class ModelName:
 def parse_name(name: str) -> ModelName:
     """What `name` means: `mini`, `open_clip:NAME/TAG`, `hf:ORG/NAME`, `local-dir:PATH`, or a peer's spelling of one.
 
-    Those are `ViT-B/32` and OpenAI's other names, with or without `openai_clip:`, and `hf_clip:ORG/NAME`. `hf:` and the
-    bare name take a folder too. InputError for anything else; it names what comes near.
+    Those are `ViT-B/32` and OpenAI's other names, with or without `openai_clip:`, `hf_clip:ORG/NAME`, and
+    `sentence-transformers/NAME` and `M-CLIP/NAME`. `hf:` and the bare name take a folder too. InputError for anything
+    else; it names what comes near.
     """
     prefix, colon, rest = name.partition(":")
     if name == "mini":
         return ModelName(name, "folder", str(MINI))
+    if name.startswith(tuple(f"{org}/" for org in _TEXT_TOWERS)) and not Path(name).is_dir():
+        name, prefix, rest = f"hf:{name}", "hf", name
     if prefix == "openai_clip" or name in _OPENAI:
         plain = rest if colon else name
         if plain in _OPENAI:
@@ -57,6 +65,27 @@ def parse_name(name: str) -> ModelName:
         raise _unknown(name)
     if prefix == "open_clip" and colon:
         return _open_clip(name, rest)
+    found = _hub_or_folder(name)
+    if found is not None:
+        return found
+    raise _unknown(name)
+
+
+def parse_detector(name: str) -> ModelName:
+    """What the name of a detector means: `mini`, `hf:ORG/NAME`, `local-dir:PATH` or a folder. InputError for others."""
+    if name == "mini":
+        return ModelName(name, "folder", str(MINI_DETECTOR))
+    found = _hub_or_folder(name)
+    if found is None:
+        raise InputError(
+            f"The detector {name!r} is not known; give mini, hf:ORG/NAME (hf:google/owlv2-base-patch16-ensemble, say) "
+            "or local-dir:PATH."
+        )
+    return found
+
+
+def _hub_or_folder(name: str) -> ModelName | None:
+    prefix, _, rest = name.partition(":")
     if prefix in ("hf", "hf_clip") and rest:
         if Path(rest).is_dir():
             return _folder(rest)
@@ -67,7 +96,7 @@ def parse_name(name: str) -> ModelName:
         return _folder(rest)
     if Path(name).is_dir() and ("/" in name or "\\" in name):
         return _folder(name)
-    raise _unknown(name)
+    return None
 
 
 def _folder(path: str) -> ModelName:

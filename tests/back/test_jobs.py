@@ -224,9 +224,9 @@ def test_an_export_of_ids(client):
     job, data = finished(client, kind="export", format="csv", ids=[*wanted, rejected], limit=3, **{"class": BUS})
     assert [row["id"] for row in in_csv(data)] == [hit["id"] for hit in hits[1:4]]
     assert rejected in download(client, job["skipped_url"]).decode()
-    job, data = finished(client, kind="export", format="jsonl", ids=["3", "99999", "4"])
+    job, data = finished(client, kind="export", format="jsonl", ids=["3", str(2**63 - 1), "4"])
     assert [json.loads(line)["id"] for line in data.splitlines()] == ["3", "4"]
-    assert in_csv(download(client, job["skipped_url"]))[0]["key"] == "99999"
+    assert in_csv(download(client, job["skipped_url"]))[0]["key"] == str(2**63 - 1)
 
 
 @pytest.mark.parametrize("reject", [False, True])
@@ -271,6 +271,16 @@ def test_a_download_has_a_name_and_its_kind(client):
     with client.get(ended(client, id)["result_url"], headers={"Range": "bytes=0-1"}) as answer:
         assert (answer.status_code, answer.get_data(), answer.mimetype) == (206, b"id", "text/csv")
         assert answer.headers["Content-Disposition"].startswith("attachment; filename=photos-Stra")
+
+
+def test_a_download_of_a_service_that_was_given_a_relative_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with serving(Path(folder.name), Path()) as client:
+        job, data = finished(client, kind="export", format="csv", ids=["3"])
+        assert [row["id"] for row in in_csv(data)] == ["3"]
+        Path("jobs", job["id"], "result.csv").unlink()
+        answer = client.get(job["result_url"])
+        assert (answer.status_code, "gone" in answer.get_data(as_text=True)) == (404, True)
 
 
 @pytest.mark.parametrize(
@@ -482,6 +492,14 @@ def test_jobs_stand_back_behind_requests(tmp_path):
     poll(lambda: nice)
     assert nice[0] >= queue.NICE
     jobs.close()
+
+
+def test_a_job_that_cannot_be_written_down_leaves_nothing(tmp_path):
+    jobs = Jobs(tmp_path / "jobs", lambda job, folder, tell: Result("", 0))
+    with pytest.raises(ZeroDivisionError):
+        jobs.add("export", "photos", "csv", "x", lambda folder: 1 / 0)
+    jobs.close()
+    assert [path.name for path in (tmp_path / "jobs").iterdir()] == ["lock"]
 
 
 def test_too_many_jobs_are_told_to_come_back(tmp_path, monkeypatch):

@@ -448,9 +448,9 @@ def test_the_service_of_collections_answers_it_too_and_each_protocol_in_its_shap
         app = create_app(Shelf(), fetch=lambda url: b"", encoder=lambda: embedder)
         client = app.test_client()
         np.testing.assert_array_equal(rows_of(client.post(IDS_INFER, json=ids())), of_ids(IDS))
-        assert isinstance(client.get("/v2/bogus").json["error"], str)
-        assert isinstance(client.get("/api/v1/bogus").json["error"], dict)
-        assert "message" in client.post("/knn-service", json={}).json
+        assert isinstance(client.get("/v2/bogus").get_json()["error"], str)
+        assert isinstance(client.get("/api/v1/bogus").get_json()["error"], dict)
+        assert "message" in client.post("/knn-service", json={}).get_json()
     without = create_app(Shelf(), fetch=lambda url: b"").test_client()
     assert without.get("/v2").status_code == 404
 

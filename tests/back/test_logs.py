@@ -33,6 +33,7 @@ def client():
 
     app = create_app(Shelf(), fetch=broken)
     app.add_url_rule("/broken", "broken", lambda: 1 / 0)
+    app.add_url_rule("/unsayable", "unsayable", lambda: {"half a letter": "\ud83d"})
     return app.test_client()
 
 
@@ -40,10 +41,13 @@ def lines(stream):
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
+A_PROXYS = "f47ac10b-58cc-4372-a567-0e02b2c3d479"
+
+
 def test_one_line_for_each_request(stream):
     logs.set_up("info", "json", stream)
-    client().get("/indices-list?token=secret", headers={"X-Request-Id": "abc", "Authorization": "Bearer secret"})
-    client().post("/knn-service", data=b"secret")
+    client().get("/indices-list?token=secret", headers={"X-Request-Id": A_PROXYS, "Authorization": "Bearer secret"})
+    client().post("/knn-service", data=b"secret", headers={"X-Request-Id": 'what"ever'})
     client().get("/healthz")
     listed, asked = lines(stream)
     assert listed.pop("time").endswith("+00:00")
@@ -51,7 +55,7 @@ def test_one_line_for_each_request(stream):
     assert listed == {
         "level": "info",
         "message": "request",
-        "request_id": "abc",
+        "request_id": A_PROXYS,
         "method": "GET",
         "path": "/indices-list",
         "status": 200,
@@ -70,6 +74,8 @@ def test_an_error_of_ours_has_the_id_that_the_answer_names(stream):
     assert said["message"] == "GET /broken failed"
     assert said["exception"].endswith("ZeroDivisionError: division by zero")
     assert (request["level"], request["status"]) == ("error", 500)
+    unsayable = client().get("/unsayable")
+    assert unsayable.headers["X-Request-Id"] in unsayable.get_json()["error"]["message"]
 
 
 def test_levels(stream):

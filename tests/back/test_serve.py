@@ -197,6 +197,8 @@ def test_what_it_logs_is_json_and_no_secret(guarded):
         (["--max-request-bytes", "much"], None, "512M"),
         (["--read-token-file", "nowhere"], None, "nowhere"),
         ([], "short", "CLIPSIEVE_READ_TOKEN holds no token"),
+        (["--max-results", "0"], None, "--max-results 0: give 1 or more"),
+        (["--trusted-proxies", "proxy"], None, "--trusted-proxies: 'proxy' is no address"),
     ],
 )
 def test_options_that_cannot_be_meant(folder, arguments, token, words, monkeypatch):
@@ -252,7 +254,7 @@ def test_models_are_loaded_before_it_is_ready_if_asked_for(tmp_path):
         return FAKE
 
     entries = entries_of([add_items(tmp_path / "c", 3)])
-    shelf = Shelf(open_entries(load, entries, None, None, None, None, None))
+    shelf = Shelf(open_entries(load, entries, None, None, None, None, {}))
     assert loaded == []
     shelf.load_models()
     assert loaded == ["fake"]
@@ -342,6 +344,25 @@ def test_a_body_that_never_comes_in_full_is_told_so(impatient):
         status, _, said = read_answer(slow)
         assert (status, "did not come in full" in json.loads(said)["message"]) == (408, True)
     assert impatient.ask("/knn-service", QUESTION)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "words"),
+    [
+        (b"what is this\r\n\r\n", 400, "what"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n", 400, "HOST"),
+        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n", 414, "too large"),
+        (b"GET / HTTP/1.1\r\n" + b"X: 1\r\n" * 200 + b"\r\n", 431, "limit"),
+    ],
+)
+def test_what_is_no_http_is_told_so_in_our_shape(impatient, sent, status, words):
+    with connected(impatient) as odd:
+        odd.sendall(sent)
+        answered, headers, said = read_answer(odd)
+    error = json.loads(said)["error"]
+    assert (answered, error["code"], words in error["message"]) == (status, status, True)
+    assert (headers["X-Content-Type-Options"], headers["Connection"]) == ("nosniff", "close")
+    impatient.wait_for(headers["X-Request-Id"])
 
 
 def test_a_bad_question_does_not_spoil_those_it_is_asked_with(guarded):

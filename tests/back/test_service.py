@@ -3,6 +3,7 @@
 import http.client
 import json
 import signal
+import socket
 import subprocess
 import sys
 from urllib.parse import urlsplit
@@ -10,6 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
+from clipsieve.back.protect import Protection
+from clipsieve.back.serve import Binding, serve
+from clipsieve.errors import InputError
 from clipsieve.index.build import build_indices
 from clipsieve.marks import Marks
 from tests.back.made import FAKE, add_items
@@ -45,18 +49,27 @@ def test_it_serves_until_it_is_told_to_end(folder):
         status, _, hits = service.ask("/knn-service", QUESTION)
         assert (status, len(hits)) == (200, 3)
         service.process.send_signal(signal.SIGTERM)
+        service.wait_for("Told to end")
         assert service.process.wait(60) == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1"])
+def test_an_address_that_cannot_be_had_is_said(host):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        binding = Binding(host, taken.getsockname()[1])
+        with pytest.raises(InputError, match=f"{host}, port {binding.port} .* give another"):
+            serve(lambda: None, lambda: None, lambda: None, binding, Protection(), lambda url: None)
 
 
 def test_connections_are_kept(service):
     connection = http.client.HTTPConnection(urlsplit(service.url).netloc, timeout=30)
     connection.connect()
-    socket = connection.sock
+    kept = connection.sock
     for _ in range(3):
         connection.request("GET", "/indices-list")
         answer = connection.getresponse()
         assert (answer.status, answer.read()) == (200, b'["photos"]')
-        assert connection.sock is socket
+        assert connection.sock is kept
     connection.close()
 
 
@@ -112,6 +125,11 @@ def test_a_model_alone_classifies_with_what_redis_holds(tmp_path):
             with redis.client() as client:
                 assert json.loads(client.get(id))["labels"] == ["bus"]
             assert service.ask(f"/classify?deployed_id={id}", *form(red))[2]["pred"] == "bus"
+            detector = {"detector_configs": DEPLOY["classifier_configs"]}
+            id = service.ask("/deploy_detector", detector)[2]["deployed_id"]
+            with redis.client() as client:
+                assert json.loads(client.get(id))["label_conf_thres"] == {"bus": 0.1}
+            assert service.ask(f"/detect?deployed_id={id}", *form(red))[0] == 503  # it has none
             redis.process.terminate()
             redis.process.wait(60)
             for path, body in [(f"/model_config?deployed_id={id}", None), ("/deploy_classifier", DEPLOY)]:

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 
 import numpy as np
@@ -8,7 +9,9 @@ from clipsieve.manifest import Manifest
 from clipsieve.shards import open_array, open_manifest, read_removed
 from clipsieve.twin import make_twin
 from clipsieve.types import Embeddings, ModelId
+from clipsieve.whole import verify
 from clipsieve.writer import open_writer
+from tests.clipsieve.test_stored_regions import DETECTION, made
 
 MODEL = ModelId("test", "0", "none")
 
@@ -57,3 +60,18 @@ def test_what_cannot_be_a_twin_is_refused(tmp_path):
     np.save(foreign / "img_emb_0.npy", np.eye(4, dtype=np.float16))
     with pytest.raises(CollectionReadOnly, match="not made by clipsieve"):
         make_twin(foreign.parent, tmp_path / "x")
+
+
+def test_a_twin_gets_regions_that_were_found_later_and_anew(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    add(one, 0)
+    make_twin(one, two)
+    for seed in (1, 2):
+        with open_writer(one) as writer:
+            manifest = dataclasses.replace(writer.manifest, detection=DETECTION)
+            files = {role: file for role, file in manifest.shards[0].files.items() if "region" not in role}
+            writer.commit(dataclasses.replace(manifest, shards=(dataclasses.replace(manifest.shards[0], files=files),)))
+            writer.add_regions(0, made(3, [1, 2, 0], seed))
+        make_twin(one, two)
+        assert open_manifest(two).shards == open_manifest(one).shards
+        assert not verify(two, open_manifest(two))

@@ -103,7 +103,16 @@ class TestExample:
         assert Example(image=content_hash(b"x")).text is None
 
     @pytest.mark.parametrize(
-        "fields", [{}, {"text": "a", "image": 1}, {"image": -1}, {"image": 2**63}, {"image": "17"}, {"image": True}]
+        "fields",
+        [
+            {},
+            {"text": "a", "image": 1},
+            {"text": "a\ud83d"},
+            {"image": -1},
+            {"image": 2**63},
+            {"image": "17"},
+            {"image": True},
+        ],
     )
     def test_refuses(self, fields):
         with pytest.raises(InputError, match="Example"):
@@ -124,6 +133,7 @@ class TestMetaClass:
             (("bus", "red bus"), r"give a list of examples: \['red bus'\]"),
             (("bus", [3]), "Example"),
             ((7, ["x"]), "MetaClass.name"),
+            (("\ud83d", ["x"]), "MetaClass.name .* not whole"),
             (("bus", ["x"], [], math.nan), "threshold"),
         ],
     )

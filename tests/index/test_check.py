@@ -10,13 +10,15 @@ from clipsieve.errors import CollectionDamaged
 from clipsieve.index.build import build_indices
 from clipsieve.index.check import check, repair
 from clipsieve.inference.add import add_to_collection
-from clipsieve.inference.fake import FakeEmbedder
+from clipsieve.inference.fake import FakeDetector, FakeEmbedder
+from clipsieve.inference.finding import Finder
 from clipsieve.inference.reader import open_source
 from clipsieve.inference.run import embed_collection
 from clipsieve.manifest import read_manifest
 from clipsieve.marks import Mark, Marks
 from clipsieve.opening import open_collection
 from clipsieve.shards import read_removed, read_thumbs
+from clipsieve.stored_regions import read_regions
 from clipsieve.types import MetaClass
 from clipsieve.writer import open_writer
 from tests.inference.pictures import jpeg, write_tree
@@ -194,3 +196,55 @@ def test_a_lost_cache_loses_nothing(out):
     (out / "cache.sqlite").unlink()
     with open_collection(out, embedder=FakeEmbedder()) as photos:
         assert photos.search(MetaClass("q", ["a text"]), k=5).hits == hits
+
+
+@pytest.fixture
+def with_regions(tmp_path, root):
+    embedder = FakeEmbedder()
+    finder = Finder(FakeDetector(), embedder)
+    embed_collection(open_source(root), embedder, tmp_path / "r", batch_size=5, shard_size=7, finder=finder)
+    return tmp_path / "r"
+
+
+@pytest.mark.parametrize("role", ["region_emb", "regions", "crop_emb"])
+def test_damaged_regions_go_and_their_images_stay(with_regions, role):
+    shard = read_manifest(with_regions).shards[1]
+    flip(with_regions / shard.files[role].path)
+    assert check(with_regions).problems == (
+        f"{shard.files[role].path} has changed: its checksum is not the manifest's.",
+    )
+    assert repair(with_regions) == [
+        "Shard 1 goes without its regions; `clipsieve regions` finds regions again.",
+    ]
+    assert check(with_regions).problems == ()
+    after = read_manifest(with_regions)
+    assert [("regions" in s.files, s.rows) for s in after.shards] == [(True, 10), (False, 10), (False, 0)]
+    assert not (with_regions / shard.files["region_emb"].path).exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda r, ids: (dataclasses.replace(r, vectors=r.vectors * 2), ids),
+            "rows of region_emb whose length is not 1",
+        ),
+        (lambda r, ids: (dataclasses.replace(r, crops=r.crops * 2), ids), "crop_emb whose length is not 1"),
+        (lambda r, ids: (dataclasses.replace(r, boxes=r.boxes + 9), ids), "whose boxes or numbers cannot be"),
+        (lambda r, ids: (dataclasses.replace(r, numbers=r.numbers * np.nan), ids), "whose boxes or numbers cannot be"),
+        (lambda r, ids: (r, ids + 100), "has regions that cannot be read"),
+    ],
+)
+def test_regions_that_contradict_their_items(with_regions, monkeypatch, change, words):
+    """Written like this, every checksum is right."""
+    with open_writer(with_regions) as writer:
+        manifest, (shard, *rest) = writer.manifest, writer.manifest.shards
+        regions, ids = change(read_regions(with_regions, shard), np.arange(shard.rows))
+        bare = dataclasses.replace(shard, files={r: f for r, f in shard.files.items() if r in ("img_emb", "metadata")})
+        writer.commit(dataclasses.replace(manifest, shards=(bare, *rest)))
+        monkeypatch.setattr("clipsieve.writer.read_ids", lambda *_: ids)
+        writer.add_regions(0, regions)
+    (problem,) = check(with_regions).problems
+    assert words in problem
+    assert repair(with_regions) == ["Shard 0 goes without its regions; `clipsieve regions` finds regions again."]
+    assert check(with_regions).problems == ()

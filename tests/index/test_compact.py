@@ -6,13 +6,16 @@ import pytest
 from clipsieve import shards
 from clipsieve.errors import CollectionChanged, NotFound
 from clipsieve.index.build import build_indices
+from clipsieve.index.check import check
 from clipsieve.index.compact import Compacted, compact, group_shards
 from clipsieve.inference.add import add_to_collection
-from clipsieve.inference.fake import FakeEmbedder
+from clipsieve.inference.fake import FakeDetector, FakeEmbedder
+from clipsieve.inference.finding import Finder
 from clipsieve.inference.reader import open_source
 from clipsieve.inference.run import embed_collection
 from clipsieve.manifest import File, Shard
 from clipsieve.opening import open_collection
+from clipsieve.stored_regions import read_regions, read_table
 from clipsieve.types import MetaClass
 from clipsieve.whole import verify
 from tests.inference.pictures import jpeg, write_tree
@@ -176,3 +179,36 @@ def test_a_reader_is_not_told_what_was_added_since(root, out):
         assert photos.ids_of_keys(["10.jpg"]).tolist() == [10]
         with pytest.raises(NotFound):
             photos.ids_of_keys(["99.jpg"])
+
+
+def test_regions_stay_with_their_items(root, tmp_path):
+    out, embedder = tmp_path / "r", FakeEmbedder()
+    finder = Finder(FakeDetector(regions=3), embedder)
+    embed_collection(open_source(root), embedder, out, batch_size=3, shard_size=3, finder=finder)
+
+    def regions():
+        manifest, found = shards.open_manifest(out), dict[int, list[object]]()
+        for shard in (s for s in manifest.shards if s.rows):
+            table, stored = read_table(out, shard), read_regions(out, shard)
+            assert stored.crops is not None
+            for i, row in enumerate(table.to_pylist()):
+                found.setdefault(row["id"], []).append((row, stored.vectors[i].tobytes(), stored.crops[i].tobytes()))
+        return found
+
+    before = regions()
+    with open_collection(out) as photos:
+        photos.remove([2, 5, 6, 7, 8])
+    compact(out, shard_size=10)
+    assert regions() == {id: rows for id, rows in before.items() if id not in (2, 5, 6, 7, 8)}
+    assert verify(out, shards.open_manifest(out)) == {}
+    assert check(out).problems == ()
+
+
+def test_shards_are_not_joined_beyond_what_their_regions_take():
+    def shard(number, size):
+        files = {"img_emb": File("", 1, "0"), "region_emb": File("", size, "0"), "regions": File("", 1, "0")}
+        return Shard(number, 10, number * 10, number * 10 + 9, files)
+
+    parts = [shard(i, size * 2**20) for i, size in enumerate([200, 200, 200, 600, 1])]
+    groups = group_shards(parts, {s.number: 10 for s in parts}, 1000)
+    assert [[s.number for s in group] for group in groups] == [[0, 1], [2], [3], [4]]

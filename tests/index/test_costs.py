@@ -33,6 +33,7 @@ def test_sizes_are_those_of_the_files(tmp_path: Path) -> None:
             kind = {"img_emb": "vectors", "skipped": "metadata"}.get(path.parent.name, path.parent.name)
             kind = "indices" if path.name.startswith("image.") else "cache" if path.name == "cache.sqlite" else kind
             there[kind] = there.get(kind, 0) + path.stat().st_size
+    assert found.pop("regions") == 0
     assert found == {kind: there[kind] for kind in ("vectors", "metadata", "thumbs", "indices", "cache")}
 
 
@@ -56,7 +57,7 @@ def test_what_is_not_covered_is_timed_and_no_question_reads_the_rest(tmp_path: P
 
 def made_info(**changed: object) -> dict[str, object]:
     index = {"name": "image", "kind": "IVF64,Flat", "rows": 200_000, "not_covered": 0, "search_ms": 2.0, "scan_ms": 0.0}
-    whole = {"folder": "c", "read_only": False, "count": 200_000, "removed": 0, "shards": 2}
+    whole = {"folder": "c", "read_only": False, "count": 200_000, "removed": 0, "shards": 2, "regions": None}
     return whole | {"indices": [index | {k: v for k, v in changed.items() if k in index}]} | {
         k: v for k, v in changed.items() if k in whole
     }  # fmt: skip
@@ -78,6 +79,9 @@ def made_info(**changed: object) -> dict[str, object]:
         ({"count": 160_000, "removed": 40_000}, "20% of what is stored was removed"),
         ({"shards": 1_002}, None),
         ({"shards": 1_003}, "1,003 shards"),
+        ({"regions": {"lacking": 0, "indices": [{"not_covered": 100_000}]}}, None),
+        ({"regions": {"lacking": 3, "indices": []}}, "`clipsieve regions c`: 3 images were not looked through"),
+        ({"regions": {"lacking": 0, "indices": [{"not_covered": 100_001}]}}, "so many regions now"),
         ({"kind": None, "read_only": True, "removed": 200_000, "shards": 9_999}, None),
     ],
 )

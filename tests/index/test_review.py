@@ -11,7 +11,7 @@ from clipsieve.errors import InputError
 from clipsieve.index import review as module
 from clipsieve.index.collection import open_collection
 from clipsieve.index.query import search
-from clipsieve.index.review import candidates, review
+from clipsieve.index.review import candidates, review, spread
 from clipsieve.index.rows import Rows
 from clipsieve.index.rule import Question, Ranked
 from clipsieve.types import ClassSet, Example, Int64, MetaClass
@@ -134,3 +134,26 @@ def test_a_collection_says_it_with_keys_and_reasons(tmp_path) -> None:
         assert not {below[0], matched[1]} & offered
         with pytest.raises(InputError, match="nothing"):
             photos.review(bus, where="nothing = 1")
+
+
+@pytest.mark.parametrize(("count", "limit"), [(1, 5), (5, 5), (30, 7), (3000, 5), (3000, 40)])
+def test_spread_asks_about_every_stretch_of_the_ranking_once(count: int, limit: int) -> None:
+    best = np.arange(max(1, count // 10)) if count > 30 else np.arange(count)
+    rest = 10_000 + np.arange(min(limit, count - len(best)))
+    chosen = spread(best, rest, count, limit)
+    assert len(chosen) == min(limit, count)
+    assert len(np.unique(chosen)) == len(chosen)
+    from_best = chosen[chosen < 10_000]
+    assert (np.diff(from_best) > 0).all()
+    if count == 3000 and limit == 5:  # 3000 ** (1 / 5) is 4.96: ranks 1-5, 6-25, 26-123, and two stretches beyond 300
+        assert from_best.tolist() == [2, 14, 73]
+
+
+def test_spread_asks_about_nothing_known_and_keeps_to_the_filter() -> None:
+    rows = make_rows(make_vectors(3000), removed=0)
+    ids = everything(rows)[0]
+    question = Question(make_class("c", 2, 2), 1, only=ids[:1000])
+    said = ids[:300]
+    found = review(question, rows, said, NONE, NONE, 20, asking="spread").doubtful.ids
+    assert len(found) == 20
+    assert set(found.tolist()) <= set(ids[300:1000].tolist())

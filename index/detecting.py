@@ -1,0 +1,137 @@
+"""Detection over a collection: which of its stored regions a class set keeps, image by image, in blocks.
+
+The rule is that of `suppress.py`. No image is looked at: a detector is needed for the set's texts alone.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from clipsieve.errors import InputError
+from clipsieve.index.calibrate import Float64
+from clipsieve.index.examples import Remembered, embed_classes, embed_texts
+from clipsieve.index.records import Record
+from clipsieve.index.regions import CollectionRegions
+from clipsieve.index.suppress import CompiledDetection, compile_detection, detect
+from clipsieve.protocols import Detector
+from clipsieve.types import ClassSet, Float32, Int64, Mode
+
+BLOCK_IMAGES = 128
+"""Images whose regions are in memory at a time: 120 MB of float32 at 300 regions of 768 dimensions."""
+
+NMS = 0.4
+MODE: Mode = "agnostic"
+THRESHOLD = 0.1
+"""What holds where neither the caller nor the set says anything; those of DirectAI."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageBoxes:
+    """What is kept in one image, in the order of the classes, by falling score.
+
+    id     the item's
+    boxes  float64 (k, 4), x0 y0 x1 y1 in 0..1 of the upright image
+    label  int64 (k,), position of the class
+    score  float64 (k,), in 0..1
+    """
+
+    id: int
+    boxes: Float64
+    label: Int64
+    score: Float64
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a walk counts while it goes on: images looked through, those with a box, and boxes of each class."""
+
+    images: int = 0
+    with_boxes: int = 0
+    boxes: Counter[int] = field(default_factory=Counter)
+
+    def add(self, found: ImageBoxes) -> None:
+        """Count one image."""
+        self.images += 1
+        self.with_boxes += bool(len(found.label))
+        self.boxes.update(found.label.tolist())
+
+
+def compile_set(
+    classes: ClassSet,
+    detector: Detector,
+    *,
+    nms: float | None = None,
+    mode: Mode | None = None,
+    threshold: float = THRESHOLD,
+) -> CompiledDetection:
+    """A class set as what to look for.
+
+    nms, mode  in place of the set's own; NMS and MODE where neither says anything
+    threshold  least score of the classes that have none of their own
+
+    InputError for a calibrated set, or one with images for examples.
+    """
+    if classes.calibration != "none":
+        raise InputError(
+            f"The set has calibration {classes.calibration!r}; a detector's scores have a scale of their own, so give "
+            'a set with calibration "none".'
+        )
+
+    def texts(wanted: Sequence[str]) -> Float32:
+        return embed_texts(wanted, classes.templates, detector.embed_texts, Remembered())
+
+    def images(wanted: Sequence[int | str]) -> Float32:
+        raise InputError(f"The set has the image {wanted[0]} among its examples; boxes are found by texts only.")
+
+    vectors = embed_classes(classes.classes, detector.model, texts, images) if classes.classes else ()
+    return compile_detection(
+        vectors,
+        [threshold if c.threshold is None else c.threshold for c in classes.classes],
+        nms if nms is not None else NMS if classes.nms is None else classes.nms,
+        mode or classes.mode or MODE,
+    )
+
+
+def walk(regions: CollectionRegions, compiled: CompiledDetection, only: Int64 | None = None) -> Iterator[ImageBoxes]:
+    """The boxes kept in each image that was looked through, by ascending id within a shard; images without any too.
+
+    only  ids to keep to
+
+    ModelMismatch where the regions were found by another detector than the classes were embedded by.
+    """
+    for ids in wanted_ids(regions, only):
+        for start in range(0, len(ids), BLOCK_IMAGES):
+            yield from _boxes_of(regions, compiled, ids[start : start + BLOCK_IMAGES])
+
+
+def wanted_ids(regions: CollectionRegions, only: Int64 | None = None) -> Iterator[Int64]:
+    """The ids that `walk` goes through, int64, shard after shard."""
+    for ids in regions.looked_through():
+        yield ids if only is None else ids[np.isin(ids, only)]
+
+
+def record(found: ImageBoxes, key: str, size: tuple[int, int], names: Sequence[str]) -> Record:
+    """An image with its boxes as plain values: left, top, width and height in pixels.
+
+    size  width and height of the upright image
+    """
+    corners = found.boxes * (size * 2)
+    corners[:, 2:] -= corners[:, :2]
+    boxes: list[Mapping[str, Any]] = [
+        {"class": names[label], "score": score, "box": box}
+        for label, score, box in zip(found.label.tolist(), found.score.tolist(), corners.tolist(), strict=True)
+    ]
+    return Record(found.id, key, {"width": size[0], "height": size[1], "boxes": boxes})
+
+
+def _boxes_of(regions: CollectionRegions, compiled: CompiledDetection, ids: Int64) -> Iterator[ImageBoxes]:
+    own = regions.of(ids)
+    kept = detect(compiled, own)
+    boxes = own.boxes[kept.region].astype(np.float64).clip(0, 1)
+    owner = own.item[kept.region]
+    starts, stops = np.searchsorted(owner, ids, "left"), np.searchsorted(owner, ids, "right")
+    for id, start, stop in zip(ids.tolist(), starts.tolist(), stops.tolist(), strict=True):
+        yield ImageBoxes(id, boxes[start:stop], kept.label[start:stop], kept.score[start:stop])

@@ -1,0 +1,157 @@
+"""Regions from the command line, found by a detector that needs no weights."""
+
+import json
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from clipsieve import cli
+from clipsieve.inference.fake import FakeDetector, FakeEmbedder
+from clipsieve.manifest import read_manifest
+from clipsieve.parts import Parts
+from clipsieve.stored_regions import read_regions
+from clipsieve.whole import verify
+from tests.inference.pictures import jpeg, write_tree
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_tree(tmp_path / "photos", {f"{i:02}.jpg": jpeg(i) for i in range(6)})
+
+
+class Ran(NamedTuple):
+    stdout: str
+    stderr: str
+    loaded: list[tuple[str, int | None]]
+    """The detectors that it made, by name and count."""
+
+
+@pytest.fixture
+def run():
+    """Runs a command line and checks its exit code."""
+
+    def run(*argv, code=0):
+        loaded = []
+
+        def load_detector(name, *, regions, **_):
+            loaded.append((name, regions))
+            return FakeDetector(name=name, regions=regions or 4)
+
+        parts = Parts(lambda name, **_: FakeEmbedder(name=name), load_detector)
+        result = CliRunner().invoke(cli.app, [str(a) for a in argv], obj=parts)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.stdout + result.stderr
+        return Ran(result.stdout, result.stderr, loaded)
+
+    return run
+
+
+def counts(folder):
+    """Regions and crops of each shard."""
+    found: list[tuple[int, int] | None] = []
+    for shard in read_manifest(folder).shards:
+        if "regions" not in shard.files:
+            found.append(None)
+            continue
+        regions = read_regions(folder, shard)
+        found.append((len(regions.item), 0 if regions.crops is None else len(regions.crops)))
+    return found
+
+
+@pytest.mark.parametrize("command", ["inference", "end2end", "inference.worker"])
+def test_images_are_embedded_with_their_regions(run, photos, tmp_path, command):
+    more = {"end2end": ["--no-run-back"], "inference.worker": ["--tasks", "0", "--partitions", "1"]}.get(command, [])
+    out = tmp_path / "out"
+    result = run(command, photos, out, "--model", "fake", "--regions", "seer", "--region-count", 3, "--crops", *more)
+    assert result.loaded == [("seer", 3)]
+    assert counts(out) == [(18, 18)]
+    detection = read_manifest(out).detection
+    assert (detection.model.name, detection.most, detection.crops) == ("seer", 3, True)
+
+
+def test_what_comes_later_is_looked_through_as_before(run, photos, tmp_path):
+    out = tmp_path / "out"
+    run("inference", photos, out, "--model", "fake", "--regions", "seer", "--region-count", 2, "--crops")
+    write_tree(photos, {"06.jpg": jpeg(6)})
+    assert run("add", out, photos).loaded == [("seer", 2)]
+    write_tree(photos, {"07.jpg": jpeg(7)})
+    assert run("watch", out, photos, "--once").loaded == [("seer", 2)]
+    assert counts(out) == [(12, 12), (2, 2), (2, 2)]
+    assert run("add", out, photos).loaded == []
+
+
+def test_going_on_needs_no_regions_option(run, photos, tmp_path):
+    out = tmp_path / "out"
+    run("inference", photos, out, "--model", "fake", "--regions", "seer")
+    write_tree(photos, {"06.jpg": jpeg(6)})
+    assert run("inference", photos, out, "--model", "fake").loaded == [("seer", 4)]
+    assert counts(out) == [(24, 0), (4, 0)]
+
+
+def test_an_old_collection_is_looked_through_later(run, photos, tmp_path):
+    out = tmp_path / "out"
+    run("inference", photos, out, "--model", "fake", "--shard-size", 2, "--batch-size", 2)
+    run("remove", out, "--ids", "3")
+    (photos / "00.jpg").unlink()
+    result = run("regions", out, "--detector", "seer", "--crops", "--json")
+    said = json.loads(result.stdout)
+    assert (said["images"], said["regions"], said["detector"]) == (4, 16, "seer")
+    assert [(one["id"], one["key"]) for one in said["unseen"]] == [("0", "00.jpg")]
+    assert "00.jpg" in said["unseen"][0]["reason"]
+    assert counts(out) == [(4, 4), (4, 4), (8, 8)]
+    assert read_regions(out, read_manifest(out).shards[0]).unseen.tolist() == [0]
+    assert not verify(out, read_manifest(out))
+    assert "Nothing to do" in run("regions", out).stdout
+
+
+def test_stored_later_they_are_as_stored_at_once(run, photos, tmp_path):
+    run("inference", photos, tmp_path / "one", "--model", "fake", "--regions", "seer", "--crops")
+    run("inference", photos, tmp_path / "two", "--model", "fake")
+    run("regions", tmp_path / "two", "--detector", "seer", "--crops")
+    one, two = (read_regions(f, read_manifest(f).shards[0]) for f in (tmp_path / "one", tmp_path / "two"))
+    for name in ("item", "vectors", "boxes", "numbers", "crops"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+
+
+def test_another_detector_begins_anew(run, photos, tmp_path):
+    out = tmp_path / "out"
+    run("inference", photos, out, "--model", "fake", "--regions", "seer")
+    result = run("regions", out, "--detector", "other", code=2)
+    assert "What is to find regions in" in result.stderr
+    assert counts(out) == [(24, 0)]
+    result = run("regions", out, "--detector", "other", "--region-count", 1, "--anew")
+    assert "6 regions found in 6 images" in result.stdout
+    assert read_manifest(out).detection.model.name == "other"
+    assert counts(out) == [(6, 0)]
+    assert not verify(out, read_manifest(out))
+    run("regions", out, "--anew", "--crops")
+    assert read_manifest(out).detection.model.name == "other"
+    assert counts(out) == [(24, 24)]
+
+
+def test_options_that_need_a_detector(run, photos, tmp_path):
+    out = tmp_path / "out"
+    for option in (["--crops"], ["--region-count", "3"]):
+        result = run("inference", photos, out, "--model", "fake", *option, code=2)
+        assert "say with --regions what is to find them" in result.stderr
+    run("inference", photos, out, "--model", "fake")
+    assert "say with --detector" in run("regions", out, code=2).stderr
+
+
+def test_info_says_what_there_is_and_index_indexes_it(run, photos, tmp_path):
+    out = tmp_path / "out"
+    run("inference", photos, out, "--model", "fake")
+    assert "regions" not in run("info", out).stdout
+    run("regions", out, "--detector", "seer", "--crops")
+    write_tree(photos, {"06.jpg": jpeg(6)})
+    said = run("index", out).stdout
+    assert "region: built, flat, exact. 24 vectors" in said
+    assert "crop: built, flat, exact. 24 vectors" in said
+    line = next(line for line in run("info", out).stdout.splitlines() if line.startswith("regions"))
+    assert line.split(None, 1)[1] == "24, at most 4 an image, found by seer; region index flat, crop index flat"
+    known = json.loads(run("info", out, "--json").stdout)
+    assert known["regions"]["count"] == 24
+    assert known["bytes"]["regions"] > 24 * 2 * 32 * 2
