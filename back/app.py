@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException
 
 import clipsieve
-from clipsieve.back import api, classify, detect, job_routes, knn, logs, marks, sets
+from clipsieve.back import api, classify, detect, job_routes, knn, kserve, logs, marks, openai, sets
 from clipsieve.back.classifier import Classifier
 from clipsieve.back.describe import describe
 from clipsieve.back.figures import Figures, ModelFigures, no_models
@@ -57,6 +57,7 @@ def create_app(
     limits: Limits | None = None,
     embedder: Callable[[], Any] | None = None,
     detector: Callable[[], Detector] | None = None,
+    encoder: Callable[[], Any] | None = None,
     store: Store | None = None,
     protection: Protection | None = None,
     models: ModelFigures = no_models,
@@ -68,6 +69,7 @@ def create_app(
     fetch       gets an image by URL for those who ask with one
     embedder    gives the model that images are classified with, when it is first needed; None for no such routes
     detector    gives the one that finds boxes, likewise; None for a service that keeps detectors but has none
+    encoder     gives the batched embedder of the embedding service, likewise
     store       where deployed classifiers and detectors are kept; by default they are forgotten with the service
     protection  who may ask and how much; by default what protects a service on one's own machine
     models      what the models did, for /metrics
@@ -88,12 +90,28 @@ def create_app(
         blueprints.append(classify.blueprint(Classifier(embedder), store, meters))
         blueprints.append(detect.blueprint(None if detector is None else Finder(detector), store))
     protection = protection or Protection()
+    if encoder is not None:
+        blueprints += embedding(encoder, protection)
     meters.registry.register(Figures(shelf, protection, models))
     return assemble(blueprints, page or Page(), meters, protection)
 
 
-def assemble(blueprints: Sequence[APIBlueprint], page: Page, meters: Meters, protection: Protection) -> OpenAPI:
-    """The application of these routes; without any, a page that asks a service elsewhere."""
+def create_embedding_app(
+    encoder: Callable[[], Any], meters: Meters, protection: Protection, models: ModelFigures = no_models
+) -> OpenAPI:
+    """The embedding service alone. `encoder` gives its batched embedder, `models` what it did."""
+    meters.registry.register(Figures(Shelf(), protection, models))
+    return assemble(embedding(encoder, protection), None, meters, protection)
+
+
+def embedding(encoder: Callable[[], Any], protection: Protection) -> list[APIBlueprint]:
+    """The routes of the embedding service. `encoder` gives its batched embedder."""
+    encoders = kserve.Encoders(encoder)
+    return [kserve.blueprint(encoders, protection.state, protection.policy.max_bytes), openai.blueprint(encoder)]
+
+
+def assemble(blueprints: Sequence[APIBlueprint], page: Page | None, meters: Meters, protection: Protection) -> OpenAPI:
+    """The application of these routes; without any, a page that asks a service elsewhere. No page where it is None."""
     app = OpenAPI(
         "clipsieve",
         info={"title": "clipsieve", "version": clipsieve.__version__},
@@ -106,17 +124,22 @@ def assemble(blueprints: Sequence[APIBlueprint], page: Page, meters: Meters, pro
     for blueprint in blueprints:
         app.register_api(blueprint)
     _add_operations(app, meters, protection.state)
-    add_page(app, page)
+    if page is not None:
+        add_page(app, page)
     shapes: Mapping[str, ErrorAnswer] = {
         "knn": knn.error_answer,
         "directai": classify.error_answer,
         "directai_detect": classify.error_answer,
+        "kserve": kserve.error_answer,
+        "openai": openai.error_answer,
     }
+    prefixes = {"v1": "openai", "v2": "kserve"} if "kserve" in app.blueprints else {}
     protocols = {rule.rule: rule.endpoint.split(".")[0] for rule in app.url_map.iter_rules()}
 
     def shape() -> ErrorAnswer:
-        # A method that a route does not take has no blueprint.
-        return shapes.get(request.blueprint or protocols.get(request.path, ""), error_answer)
+        # A method that a route does not take has no blueprint, nor has what is not there.
+        name = request.blueprint or protocols.get(request.path) or prefixes.get(request.path.split("/")[1], "")
+        return shapes.get(name, error_answer)
 
     @app.errorhandler(ClipsieveError)
     def expected(error: ClipsieveError) -> Response:
@@ -166,7 +189,7 @@ def assemble(blueprints: Sequence[APIBlueprint], page: Page, meters: Meters, pro
         meters.requests.labels(route, request.method, str(answer.status_code)).inc()
         seconds = time.perf_counter() - g.began
         meters.seconds.labels(route).observe(seconds)
-        quiet = route in ("/healthz", "/readyz", "/metrics")
+        quiet = route in ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/metrics")
         logs.answered(request.method, request.path, answer.status_code, seconds, request.remote_addr, quiet)
         return answer
 

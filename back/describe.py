@@ -7,17 +7,22 @@ from typing import Any
 Json = dict[str, Any]
 
 
-def _object(**properties: Json) -> Json:
+def object_of(**properties: Json) -> Json:
+    """The schema of an object with these fields, all of them there."""
     return {"type": "object", "required": list(properties), "properties": properties}
 
 
 _TEXT: Json = {"type": "string"}
 _NUMBER: Json = {"type": "integer"}
 
-OWN: Json = _object(error=_object(code=_NUMBER, message=_TEXT, request_id=_TEXT))
+OWN: Json = object_of(error=object_of(code=_NUMBER, message=_TEXT, request_id=_TEXT))
 ERRORS: Mapping[str, Json] = {
-    "clip-retrieval": _object(message=_TEXT),
-    "DirectAI": {"anyOf": [_object(status_code=_NUMBER, message=_TEXT, data={"type": "null"}), _object(detail=_TEXT)]},
+    "clip-retrieval": object_of(message=_TEXT),
+    "KServe v2": object_of(error=_TEXT),
+    "OpenAI": object_of(error=object_of(message=_TEXT, type=_TEXT, param={"type": "null"}, code={"type": "null"})),
+    "DirectAI": {
+        "anyOf": [object_of(status_code=_NUMBER, message=_TEXT, data={"type": "null"}), object_of(detail=_TEXT)]
+    },
 }
 """Tag of a protocol -> the shape of its errors; OWN for all others."""
 

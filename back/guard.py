@@ -77,6 +77,12 @@ def reads(view: View) -> View:
     return view
 
 
+def unpacks(view: View) -> View:
+    """Marks a route that unpacks bodies and looks at their JSON itself, within the same limits."""
+    vars(view)["unpacks"] = True
+    return view
+
+
 def for_all(view: View) -> View:
     """Marks a route that is answered whoever asks, with or without a token."""
     vars(view)["for_all"] = True

@@ -22,7 +22,9 @@ Answer = Callable[[str, int], Response]
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 WITHOUT_CORS = frozenset({"/metrics", "/metrics-summary"})
-UNCOUNTED = frozenset({"/healthz", "/readyz", "/metrics", "/metrics-summary"})
+UNCOUNTED = frozenset(
+    {"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/metrics", "/metrics-summary"},
+)
 """Answered without a place: whoever runs the service asks for them most when it is busy."""
 
 SOON = {"Retry-After": "1"}
@@ -147,13 +149,16 @@ def _refusal(protection: Protection) -> Refusal | None:
         return OPENING
     length = request.content_length
     has_body = bool(length) or "Transfer-Encoding" in request.headers
-    refusal = guard.check_body(length, request.headers.get("Content-Encoding"), policy)
+    unpacks = guard.marked(view, "unpacks")
+    encoding = None if unpacks else request.headers.get("Content-Encoding")
+    refusal = guard.check_body(length, encoding, policy)
     if refusal is None and not reading and request.routing_exception is None:  # where nothing is, nothing is written
         refusal = guard.check_write(request.method, request.mimetype, has_body, origin, policy)
-    return refusal or _read(protection, length, has_body)
+    no_json = unpacks or request.mimetype.startswith(("image/", "multipart/"))
+    return refusal or _read(protection, length, has_body, no_json)
 
 
-def _read(protection: Protection, length: int | None, has_body: bool) -> Refusal | None:
+def _read(protection: Protection, length: int | None, has_body: bool, no_json: bool) -> Refusal | None:
     deadlines, gate = protection.deadlines, protection.gate
     most = (length or protection.policy.max_bytes) if has_body else 0  # chunks do not say how many come
     if gate is not None and most > gate.SMALL:
@@ -174,7 +179,7 @@ def _read(protection: Protection, length: int | None, has_body: bool) -> Refusal
         return guard.too_large(protection.policy)
     if deadlines is not None:
         deadlines.clear(request.environ["gunicorn.socket"])
-    if request.mimetype.startswith(("image/", "multipart/")):
+    if no_json:
         return None
     if request.mimetype == "application/x-www-form-urlencoded":  # curl says that of any body, JSON as well
         return guard.check_form(data) or guard.check_json(data)

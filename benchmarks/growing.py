@@ -58,6 +58,12 @@ class Lookup:
         """See embedder.StagedEmbedder."""
         return {"number": np.array(int.from_bytes(image.tobytes()[:3], "big") % len(self._vectors))}
 
+    pixels = None
+
+    def from_pixels(self, pixels: Float32) -> list[Tensors]:
+        """It takes none."""
+        raise NotImplementedError
+
     def embed_tensors(self, batch: Sequence[Tensors]) -> Float32:
         """See embedder.StagedEmbedder."""
         return self._vectors[[one["number"] for one in batch]].astype(np.float32)

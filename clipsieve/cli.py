@@ -22,9 +22,11 @@ from clipsieve.commands_build import index, inference, info
 from clipsieve.commands_change import add, check, compact, remove
 from clipsieve.commands_demo import demo
 from clipsieve.commands_detect import detect
-from clipsieve.commands_evaluate_coco import evaluate
+from clipsieve.commands_embed import embed_server
+from clipsieve.commands_evaluate import evaluate
 from clipsieve.commands_front import front
 from clipsieve.commands_label import label
+from clipsieve.commands_load import load_test
 from clipsieve.commands_move import export, import_
 from clipsieve.commands_regions import regions
 from clipsieve.commands_watch import watch
@@ -53,6 +55,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "back": back,
     "front": front,
+    "embed-server": embed_server,
+    "load-test": load_test,
     "add": add,
     "remove": remove,
     "watch": watch,

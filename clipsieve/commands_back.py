@@ -200,6 +200,7 @@ def back(
             limits=limits,
             embedder=lambda: models.get(named or model_of(shelf)),
             detector=find,
+            encoder=lambda: models.batcher(named or model_of(shelf)),
             store=make_store(store, state, entries),
             protection=protection,
             models=models.figures,
@@ -431,10 +432,11 @@ class Models:
     Detectors likewise, without the batches.
 
     prepared  told how long images and texts took to prepare, see `clipsieve.inference.batcher`
+    options   its BatchOptions, if they are to be others
     """
 
-    def __init__(self, parts: Parts, device: str, prepared: Callable[[str, int], None]) -> None:
-        self._parts, self._device, self._prepared = parts, device, prepared
+    def __init__(self, parts: Parts, device: str, prepared: Callable[[str, int], None], options: Any = None) -> None:
+        self._parts, self._device, self._prepared, self._options = parts, device, prepared, options
         self._made: dict[str, Any] = {}
         self._batched: dict[str, Any] = {}
         self._detectors: dict[str, Detector] = {}
@@ -455,7 +457,7 @@ class Models:
 
         with self._lock:
             if not hasattr(self._made.get(name), does):
-                one = batched(load(name, device=self._device), prepared=self._prepared)
+                one = batched(load(name, device=self._device), self._options, prepared=self._prepared)
                 use_all_processors()
                 self._batched[name] = one
                 if not hasattr(one, "embed_texts"):
@@ -463,6 +465,11 @@ class Models:
                 else:
                     self._made[name] = CachedEmbedder(one) if hasattr(one, "embed_images") else TextCache(one)
             return self._made[name]
+
+    def batcher(self, name: str) -> Any:
+        """The same without the cache of texts."""
+        self.get(name)
+        return self._batched[name]
 
     def detector(self, name: str) -> "Detector":
         """The detector of that name, which finds as many regions in an image as DirectAI's server looks at."""

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from clipsieve import options
 from clipsieve.command import say
 from clipsieve.commands_ask import open_folder
 from clipsieve.commands_detect import load_detector_of, size_of, tell_left_out, told
@@ -25,24 +24,19 @@ SHOWN = 5
 """Names that are given in a note."""
 
 
-def evaluate(
+def evaluate_folder(
     ctx: typer.Context,
-    folder: options.Folder,
-    coco: Annotated[Path, typer.Option("--coco", metavar="FILE", help="What is in the images: COCO annotations.")],
-    set_: Annotated[
-        Path, typer.Option("--set", metavar="FILE", help="The class set; its names are the annotations' categories.")
-    ],
-    agnostic: options.Agnostic = None,
-    nms: options.Nms = None,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
-    state: options.State = None,
-    json: options.Json = False,
+    folder: Path,
+    coco: Path,
+    set_: Path,
+    agnostic: bool | None,
+    nms: float | None,
+    device: str,
+    precision: str,
+    state: Path | None,
+    json: bool,
 ) -> None:
-    """Print the average precision of a class set's boxes on the regions that a collection has.
-
-    Example: clipsieve evaluate photos.clip --coco annotations.json --set detectors.json
-    """
+    """Print the average precision of a class set's boxes on the regions that a collection has."""
     from clipsieve.question import read_set
 
     known, classes = read_annotations(coco), read_set(set_)

@@ -49,6 +49,7 @@ def check_timeout(timeout: float | None) -> None:
 class Request:
     """Some rows of one kind on their way. All but `left` and `late` is RowQueue's to use, holding its lock.
 
+    name               what it is counted under beside its kind
     number             in the order of arrival
     arrived            ns, when it was accepted
     ready, began       ns, when its first rows were put, and when the model took up the first of them
@@ -67,8 +68,10 @@ class Request:
         number: int,
         dim: int,
         clock: Callable[[], int],
+        name: str | None = None,
     ) -> None:
         self.kind = kind
+        self.name = name
         self.rows = rows
         self.priority = priority
         self.number = number

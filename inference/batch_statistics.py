@@ -44,10 +44,13 @@ class BatchStatistics:
 
     kinds    "image", "text"
     waiting  rows accepted that the model has not taken up
+    names    the same as in `kinds` for the requests of one name each, where these were given; an execution counts, with
+             all its rows, for every name that has rows in it
     """
 
     kinds: Mapping[str, KindStatistics]
     waiting: int
+    names: Mapping[str, KindStatistics] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """Embedders for many threads: what they ask for at the same time runs as one batch.
 
-`batched(embedder)` is an embedder like the one it is made of. Requests are gathered by `row_queue`; images
+`batched(embedder)` is an embedder like the one it is made of, and gives raw rows too where that one has
+`features_of_tensors`. Requests are gathered by `row_queue`; images
 are decoded in a pool of threads, ahead of the model. Texts are tokenized with their batch.
 """
 
@@ -21,7 +22,7 @@ from clipsieve.inference.checkpoint import Tensors
 from clipsieve.inference.embedder import StagedEmbedder, StagedTextEmbedder
 from clipsieve.inference.row_queue import Model, RowQueue
 from clipsieve.ordered import processors
-from clipsieve.types import Float32
+from clipsieve.types import Float32, Int64
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -76,7 +77,7 @@ def batched(
     """
     models: dict[str, Model] = {}
     if isinstance(embedder, StagedEmbedder):
-        models["image"] = embedder.embed_tensors
+        models["image"] = getattr(embedder, "features_of_tensors", embedder.embed_tensors)
     if isinstance(embedder, StagedTextEmbedder):
         models["text"] = _texts_or_tokens(embedder, _timed(embedder.tokenize, "text", clock, prepared))
     queue = RowQueue(models, embedder.dim, embedder.lanes, options or BatchOptions(), clock)
@@ -95,6 +96,8 @@ class Batched:
 
     timeout   seconds until the request is given up, with TimedOut; by default that of the options
     priority  requests of a lower number go first, however long those of a higher one have waited
+    name      they are counted under it too
+    raw       the rows of whatever length the model gives them, where the embedder has those, in place of unit rows
 
     and raises Overloaded if too much waits, Closed after `close`. A request that fails is alone in that.
     """
@@ -103,7 +106,13 @@ class Batched:
         self.model = embedder.model
         self.dim = embedder.dim
         self.lanes = embedder.lanes
+        self._has_features = any(hasattr(embedder, f"features_of_{kind}") for kind in ("tensors", "tokens"))
         self._queue = queue
+
+    @property
+    def options(self) -> BatchOptions:
+        """How it batches."""
+        return self._queue.options
 
     def statistics(self) -> BatchStatistics:
         """What was done so far."""
@@ -128,13 +137,16 @@ class Batched:
         prepared: Callable[[Request], Iterable[Sequence[Tensors | str]]],
         timeout: float | None,
         priority: int,
+        name: str | None,
+        raw: bool,
     ) -> Float32:
         if not rows:
             return np.zeros((0, self.dim), np.float32)
-        with self._queue.request(kind, rows, timeout, priority) as request:
+        with self._queue.request(kind, rows, timeout, priority, name) as request:
             for some in prepared(request):
                 self._queue.put(request, some)
-            return self._queue.wait(request)
+            found = self._queue.wait(request)
+        return found if raw or not self._has_features else found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
 class BatchedImageEmbedder(Batched):
@@ -154,13 +166,40 @@ class BatchedImageEmbedder(Batched):
         """See StagedEmbedder."""
         return self._embedder.preprocess_image(image)
 
-    def embed_tensors(self, batch: Sequence[Tensors], *, timeout: float | None = None, priority: int = 0) -> Float32:
-        """See StagedEmbedder. They may differ in shape."""
-        return self._embed("image", len(batch), lambda _: [batch], timeout, priority)
+    @property
+    def pixels(self) -> tuple[int, int, int] | None:
+        """See StagedEmbedder."""
+        return self._embedder.pixels
 
-    def embed_images(self, images: Sequence[bytes], *, timeout: float | None = None, priority: int = 0) -> Float32:
+    def from_pixels(self, pixels: Float32) -> list[Tensors]:
+        """See StagedEmbedder."""
+        return self._embedder.from_pixels(pixels)
+
+    def embed_tensors(
+        self,
+        batch: Sequence[Tensors],
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        name: str | None = None,
+        raw: bool = False,
+    ) -> Float32:
+        """See StagedEmbedder. They may differ in shape."""
+        return self._embed("image", len(batch), lambda _: [batch], timeout, priority, name, raw)
+
+    def embed_images(
+        self,
+        images: Sequence[bytes],
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        name: str | None = None,
+        raw: bool = False,
+    ) -> Float32:
         """See protocols.ImageEmbedder."""
-        return self._embed("image", len(images), lambda request: self._decoded(images, request), timeout, priority)
+        return self._embed(
+            "image", len(images), lambda request: self._decoded(images, request), timeout, priority, name, raw
+        )
 
     def close(self) -> None:
         """See Batched."""
@@ -198,13 +237,38 @@ class BatchedTextEmbedder(Batched):
         """See StagedTextEmbedder."""
         return self._texts.tokenize(texts)
 
-    def embed_tokens(self, batch: Sequence[Tensors], *, timeout: float | None = None, priority: int = 0) -> Float32:
-        """See StagedTextEmbedder. They may differ in shape."""
-        return self._embed("text", len(batch), lambda _: [batch], timeout, priority)
+    @property
+    def context(self) -> int:
+        """See StagedTextEmbedder."""
+        return self._texts.context
 
-    def embed_texts(self, texts: Sequence[str], *, timeout: float | None = None, priority: int = 0) -> Float32:
+    def from_ids(self, ids: Int64) -> list[Tensors]:
+        """See StagedTextEmbedder."""
+        return self._texts.from_ids(ids)
+
+    def embed_tokens(
+        self,
+        batch: Sequence[Tensors],
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        name: str | None = None,
+        raw: bool = False,
+    ) -> Float32:
+        """See StagedTextEmbedder. They may differ in shape."""
+        return self._embed("text", len(batch), lambda _: [batch], timeout, priority, name, raw)
+
+    def embed_texts(
+        self,
+        texts: Sequence[str],
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        name: str | None = None,
+        raw: bool = False,
+    ) -> Float32:
         """See protocols.TextEmbedder."""
-        return self._embed("text", len(texts), lambda _: [texts], timeout, priority)
+        return self._embed("text", len(texts), lambda _: [texts], timeout, priority, name, raw)
 
 
 class BatchedEmbedder(BatchedImageEmbedder, BatchedTextEmbedder):
@@ -228,8 +292,10 @@ def _texts_or_tokens(embedder: StagedTextEmbedder, tokenize: Callable[[Sequence[
 
     # Tokenized here and not by those who ask: a batch costs its tokenizer less than its texts one by one, and of the
     # threads that would do it, each would keep the model from the interpreter's lock.
+    tokens: Model = getattr(embedder, "features_of_tokens", embedder.embed_tokens)
+
     def embed(rows: Sequence[Any]) -> Float32:
-        return embedder.embed_tokens(tokenize(rows) if isinstance(rows[0], str) else rows)
+        return tokens(tokenize(rows) if isinstance(rows[0], str) else rows)
 
     return embed
 

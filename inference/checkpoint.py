@@ -32,6 +32,9 @@ class Checkpoint:
     encode_images  (module, batch of what `prepare` gives) -> (n, d), not normalised
     tokenize       texts -> batch; None where there is no text tower
     encode_texts   (module, batch of what `tokenize` gives) -> (n, d), not normalised
+    pixels         (3, h, w), where `encode_images` also takes float32 of this shape, scaled already, under the one name
+                   that `prepare` has; None where the input is no such picture
+    vocabulary     token ids are below this; 0 where there is no text tower
     """
 
     module: "torch.nn.Module"
@@ -41,6 +44,8 @@ class Checkpoint:
     encode_images: Callable[["torch.nn.Module", Batch], "torch.Tensor"]
     tokenize: Callable[[Sequence[str]], Batch] | None = None
     encode_texts: Callable[["torch.nn.Module", Batch], "torch.Tensor"] | None = None
+    pixels: tuple[int, int, int] | None = None
+    vocabulary: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class TextCheckpoint:
     preprocessing: str
     tokenize: Callable[[Sequence[str]], Batch]
     encode_texts: Callable[["torch.nn.Module", Batch], "torch.Tensor"]
+    vocabulary: int = 0
 
 
 def hash_weights(module: "torch.nn.Module") -> str:

@@ -14,9 +14,10 @@ from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors, TextCheck
 from clipsieve.inference.decode import MAX_PIXELS, decode
 from clipsieve.inference.lanes import Lanes, find_devices, find_dtype
 from clipsieve.inference.models import ModelName, parse_name
+from clipsieve.inference.token_ids import TokenIds
 from clipsieve.ordered import processors
 from clipsieve.protocols import ImageEmbedder, TextEmbedder
-from clipsieve.types import Float32, ModelId
+from clipsieve.types import Float32, Int64, ModelId
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +40,13 @@ class StagedEmbedder(ImageEmbedder, Protocol):
     def preprocess_image(self, image: Image.Image) -> Tensors:
         """The same for an image from `decode`. InputError if it is too narrow a strip to scale."""
 
+    @property
+    def pixels(self) -> tuple[int, int, int] | None:
+        """(3, h, w): the shape of the pictures that `from_pixels` takes; None where the model takes none such."""
+
+    def from_pixels(self, pixels: Float32) -> list[Tensors]:
+        """float32 (n, 3, h, w), cut and scaled as the model wants it -> what it takes. InputError for other shapes."""
+
     def embed_tensors(self, batch: Sequence[Tensors]) -> Float32:
         """n preprocessed images -> float32 (n, d), C-contiguous, unit rows. InputError if a row is not finite."""
 
@@ -53,6 +61,13 @@ class StagedTextEmbedder(TextEmbedder, Protocol):
 
     def tokenize(self, texts: Sequence[str]) -> list[Tensors]:
         """n texts -> what the model takes of each. For any thread."""
+
+    @property
+    def context(self) -> int:
+        """How many token ids a text has, with its padding."""
+
+    def from_ids(self, ids: Int64) -> list[Tensors]:
+        """Token ids, int64 (n, context), padded -> what `tokenize` gives. InputError for ids that the model has not."""
 
     def embed_tokens(self, batch: Sequence[Tensors]) -> Float32:
         """n tokenized texts -> float32 (n, d), C-contiguous, unit rows. InputError if a row is not finite."""
@@ -129,24 +144,26 @@ class TorchModel:
             return np.concatenate(list(pool.map(embed, chunks)))
 
     def _embed_stacked(
-        self, encode: Callable[[Any, Batch], "torch.Tensor"], batch: Sequence[Tensors], what: str
+        self, encode: Callable[[Any, Batch], "torch.Tensor"], batch: Sequence[Tensors], what: str, unit: bool = True
     ) -> Float32:
         import torch
 
         if not batch:
             return np.zeros((0, self.dim), np.float32)
         stacked = {name: torch.from_numpy(np.stack([one[name] for one in batch])) for name in batch[0]}
-        return self._embed(encode, stacked, what)
+        return self._embed(encode, stacked, what, unit)
 
-    def _embed(self, encode: Callable[[Any, Batch], "torch.Tensor"], batch: Batch, what: str) -> Float32:
-        """Batch on the CPU -> float32 (n, d), unit rows."""
+    def _embed(
+        self, encode: Callable[[Any, Batch], "torch.Tensor"], batch: Batch, what: str, unit: bool = True
+    ) -> Float32:
+        """Batch on the CPU -> float32 (n, d), unit rows unless they are to be of the model's own length."""
 
-        def unit(module: Any, moved: Batch) -> tuple["torch.Tensor"]:
+        def run(module: Any, moved: Batch) -> tuple["torch.Tensor"]:
             features = encode(module, moved).float()
-            return (features / features.norm(dim=-1, keepdim=True),)
+            return (features / features.norm(dim=-1, keepdim=True) if unit else features,)
 
-        (rows,) = self._lanes.run(unit, batch)
-        bad = ~np.isfinite(rows).all(axis=1)
+        (rows,) = self._lanes.run(run, batch)
+        bad = ~(np.isfinite(rows).all(axis=1) & rows.any(axis=1))
         if bad.any():
             raise InputError(
                 f"The model {self.model.name!r} gives no finite vector for {what} {int(np.argmax(bad))} of the batch; "
@@ -164,7 +181,8 @@ class TorchImageEmbedder(TorchModel):
         super().__init__(name, checkpoint, devices, dtype)
         self._checkpoint = checkpoint
         blank = Image.new("RGB", (checkpoint.side, checkpoint.side), "grey")
-        self.dim = self.embed_tensors([self.preprocess_image(blank)]).shape[1]
+        self._image_name = min(self.preprocess_image(blank))
+        self.dim: int = self.embed_tensors([self.preprocess_image(blank)]).shape[1]
 
     def preprocess(self, data: bytes) -> Tensors:
         """See StagedEmbedder."""
@@ -178,9 +196,24 @@ class TorchImageEmbedder(TorchModel):
             raise InputError(f"The image is a strip of {width} x {height} pixels, too long to be scaled; cut it up.")
         return self._checkpoint.prepare(image)
 
+    @property
+    def pixels(self) -> tuple[int, int, int] | None:
+        """See StagedEmbedder."""
+        return self._checkpoint.pixels
+
+    def from_pixels(self, pixels: Float32) -> list[Tensors]:
+        """See StagedEmbedder."""
+        if pixels.shape[1:] != self.pixels:
+            raise InputError(f"The pictures have the shape {pixels.shape[1:]}; the model takes {self.pixels}.")
+        return [{self._image_name: picture} for picture in pixels]
+
     def embed_tensors(self, batch: Sequence[Tensors]) -> Float32:
         """See StagedEmbedder."""
         return self._embed_stacked(self._checkpoint.encode_images, batch, "image")
+
+    def features_of_tensors(self, batch: Sequence[Tensors]) -> Float32:
+        """As `embed_tensors`, the rows of whatever length the model gives them."""
+        return self._embed_stacked(self._checkpoint.encode_images, batch, "image", unit=False)
 
     def embed_images(self, images: Sequence[bytes]) -> Float32:
         """See protocols.ImageEmbedder."""
@@ -209,6 +242,16 @@ class TorchTextEmbedder(TorchModel):
         self._tokenizer, self._encode_texts = checkpoint.tokenize, checkpoint.encode_texts
         self._tokenizing = threading.Lock()  # fast tokenizers refuse a second caller: "Already borrowed"
         self.dim = self.embed_texts(["a picture"]).shape[1]
+        self._ids = TokenIds(self.tokenize([""])[0], checkpoint.vocabulary)
+
+    @property
+    def context(self) -> int:
+        """See StagedTextEmbedder."""
+        return self._ids.length
+
+    def from_ids(self, ids: Int64) -> list[Tensors]:
+        """See StagedTextEmbedder."""
+        return self._ids.tensors(ids)
 
     def tokenize(self, texts: Sequence[str]) -> list[Tensors]:
         """See StagedTextEmbedder."""
@@ -220,6 +263,10 @@ class TorchTextEmbedder(TorchModel):
     def embed_tokens(self, batch: Sequence[Tensors]) -> Float32:
         """See StagedTextEmbedder."""
         return self._embed_stacked(self._encode_texts, batch, "text")
+
+    def features_of_tokens(self, batch: Sequence[Tensors]) -> Float32:
+        """As `embed_tokens`, the rows of whatever length the model gives them."""
+        return self._embed_stacked(self._encode_texts, batch, "text", unit=False)
 
     def embed_texts(self, texts: Sequence[str]) -> Float32:
         """See protocols.TextEmbedder."""

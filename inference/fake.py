@@ -9,7 +9,8 @@ from PIL import Image
 from clipsieve.errors import InputError
 from clipsieve.inference.checkpoint import Tensors
 from clipsieve.inference.decode import decode
-from clipsieve.types import Box, Float32, ModelId, Regions
+from clipsieve.inference.token_ids import TokenIds
+from clipsieve.types import Box, Float32, Int64, ModelId, Regions
 
 QUARTERS: tuple[Box, ...] = ((0, 0, 0.5, 0.5), (0.5, 0, 1, 0.5), (0, 0.5, 0.5, 1), (0.5, 0.5, 1, 1))
 
@@ -33,6 +34,17 @@ class FakeEmbedder:
         """See embedder.StagedEmbedder."""
         return {"hash": _hash(f"image {image.size} ".encode() + image.tobytes())}
 
+    @property
+    def pixels(self) -> tuple[int, int, int]:
+        """See embedder.StagedEmbedder."""
+        return 3, 4, 4
+
+    def from_pixels(self, pixels: Float32) -> list[Tensors]:
+        """See embedder.StagedEmbedder."""
+        if pixels.shape[1:] != self.pixels:
+            raise InputError(f"The pictures have the shape {pixels.shape[1:]}; the model takes {self.pixels}.")
+        return [{"hash": _hash(b"pixels " + picture.tobytes())} for picture in pixels]
+
     def embed_tensors(self, batch: Sequence[Tensors]) -> Float32:
         """See embedder.StagedEmbedder."""
         rows = [_direction(one["hash"], self.dim) for one in batch]
@@ -51,6 +63,15 @@ class FakeEmbedder:
     def tokenize(self, texts: Sequence[str]) -> list[Tensors]:
         """See embedder.StagedTextEmbedder."""
         return [{"hash": _hash(b"text " + text.encode("utf-8", "replace"))} for text in texts]
+
+    @property
+    def context(self) -> int:
+        """See embedder.StagedTextEmbedder."""
+        return 8
+
+    def from_ids(self, ids: Int64) -> list[Tensors]:
+        """See embedder.StagedTextEmbedder."""
+        return TokenIds(self.tokenize([""])[0], 2**32).tensors(ids)
 
     def embed_tokens(self, batch: Sequence[Tensors]) -> Float32:
         """See embedder.StagedTextEmbedder."""

@@ -42,6 +42,8 @@ def load_open_clip(architecture: str, tag: str | None = None, folder: str | None
         return {"pixels": np.array(image)}  # uint8 (h, w, 3): a quarter of the floats' bytes on the way to the device
 
     def encode_images(module: Any, batch: Batch) -> torch.Tensor:
+        if batch["pixels"].is_floating_point():
+            return module.encode_image(batch["pixels"])  # type: ignore[no-any-return]
         # Elementwise, so that the whole batch gives the same floats as open_clip's transform of each image.
         pixels = batch["pixels"].permute(0, 3, 1, 2).contiguous().to(torch.float32).div(255)
         return module.encode_image(to_float(pixels))  # type: ignore[no-any-return]
@@ -55,7 +57,19 @@ def load_open_clip(architecture: str, tag: str | None = None, folder: str | None
     scaling = f"mean {list(cfg['mean'])}, std {list(cfg['std'])}"
     described = f"resize_mode {cfg['resize_mode']}, interpolation {cfg['interpolation']}, {scaling}"
     preprocessing = f"open_clip: {height} x {width}, {described}"
-    return Checkpoint(model, preprocessing, max(height, width), prepare, encode_images, tokenize, encode_texts)
+    tables = getattr(model, "text", model).modules()
+    vocabulary = max((m.num_embeddings for m in tables if isinstance(m, torch.nn.Embedding)), default=0)
+    return Checkpoint(
+        model,
+        preprocessing,
+        max(height, width),
+        prepare,
+        encode_images,
+        tokenize,
+        encode_texts,
+        pixels=(3, height, width),
+        vocabulary=vocabulary,
+    )
 
 
 def _split(transform: Any) -> tuple[list[Any], Any]:

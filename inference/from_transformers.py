@@ -37,7 +37,7 @@ def load_transformers(source: str) -> Checkpoint:
 
     def encode_images(module: Any, batch: Batch) -> torch.Tensor:
         inputs = dict(batch)
-        if scale is not None:
+        if scale is not None and not inputs["pixel_values"].is_floating_point():
             factor, mean, std = scale
             pixels = inputs["pixel_values"].to(torch.float32) * factor
             mean, std = (torch.tensor(v, dtype=torch.float32, device=pixels.device)[:, None, None] for v in (mean, std))
@@ -61,11 +61,24 @@ def load_transformers(source: str) -> Checkpoint:
         return read_vectors(module.get_text_features(**batch))
 
     preprocessing = describe_processor(processor)
+    blank = prepare(Image.new("RGB", (side, side)))
+    shape = blank["pixel_values"].shape
+    pixels = (shape[0], shape[1], shape[2]) if set(blank) == {"pixel_values"} and len(shape) == 3 else None
     if tokenizer is None:
-        return Checkpoint(model, preprocessing, side, prepare, encode_images)
+        return Checkpoint(model, preprocessing, side, prepare, encode_images, pixels=pixels)
     text_config = getattr(model.config, "text_config", model.config)
     context = min(tokenizer.model_max_length, text_config.max_position_embeddings)
-    return Checkpoint(model, preprocessing, side, prepare, encode_images, tokenize, encode_texts)
+    return Checkpoint(
+        model,
+        preprocessing,
+        side,
+        prepare,
+        encode_images,
+        tokenize,
+        encode_texts,
+        pixels=pixels,
+        vocabulary=text_config.vocab_size,
+    )
 
 
 def _load_model(source: str) -> tuple[Any, bool]:

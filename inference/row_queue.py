@@ -63,14 +63,17 @@ class RowQueue:
         self._running = 0
         self._closed = False
         self._counts = {kind: KindCounts() for kind in models}
+        self._names: dict[str, KindCounts] = {}
         # Its threads end when it is dropped, and with the interpreter, without being daemons.
         self._workers = ThreadPoolExecutor(lanes, "clipsieve-embed")
 
     @contextlib.contextmanager
-    def request(self, kind: str, rows: int, timeout: float | None, priority: int) -> Iterator[Request]:
+    def request(
+        self, kind: str, rows: int, timeout: float | None, priority: int, name: str | None = None
+    ) -> Iterator[Request]:
         """A request for that many rows, to be `put` and waited for; leaving it early gives it up.
 
-        Overloaded if too much waits, Closed after `close`.
+        It is counted under its kind, and its name if it has one. Overloaded if too much waits, Closed after `close`.
         """
         check_timeout(timeout)
         seconds = self.options.timeout if timeout is None else timeout
@@ -78,10 +81,11 @@ class RowQueue:
             if self._closed:
                 raise Closed("The embedder was closed and takes no more; open another.")
             if self._waiting and self._waiting + rows > self.options.queue_limit:
-                self._counts[kind].refused += 1
+                for counts in self._counts_of(kind, name):
+                    counts.refused += 1
                 raise self._overloaded(rows)
             number = next(self._numbers)
-            request = Request(kind, rows, seconds, priority, number, self._dim, self._clock)
+            request = Request(kind, rows, seconds, priority, number, self._dim, self._clock, name)
             self._waiting += rows
             self._open.add(request)
         try:
@@ -120,7 +124,8 @@ class RowQueue:
     def statistics(self) -> BatchStatistics:
         """The counts of this moment."""
         with self._lock:
-            return BatchStatistics({kind: counts.taken() for kind, counts in self._counts.items()}, self._waiting)
+            kinds, names = ({k: c.taken() for k, c in some.items()} for some in (self._counts, self._names))
+            return BatchStatistics(kinds, self._waiting, names)
 
     def close(self) -> None:
         """Accept nothing more, and return when all that was accepted is over."""
@@ -155,18 +160,23 @@ class RowQueue:
                 heapq.heapify(heap)
                 if not heap:
                     del self._heaps[key]
-        counts, now = self._counts[request.kind], self._clock()
-        if request.done == request.rows:
-            counts.succeeded.add(now - request.arrived)
-            counts.rows += request.rows
-            counts.prepare.add(request.ready - request.arrived)
-            counts.queue.add(request.began - request.ready)
-            counts.compute.add(request.compute)
-        else:
-            counts.failed.add(now - request.arrived)
+        now = self._clock()
+        for counts in self._counts_of(request.kind, request.name):
+            if request.done == request.rows:
+                counts.succeeded.add(now - request.arrived)
+                counts.rows += request.rows
+                counts.prepare.add(request.ready - request.arrived)
+                counts.queue.add(request.began - request.ready)
+                counts.compute.add(request.compute)
+            else:
+                counts.failed.add(now - request.arrived)
         request.ended.release()
         if self._closed:
             self._changed.notify_all()
+
+    def _counts_of(self, kind: str, *names: str | None) -> list[KindCounts]:
+        """What is counted for a kind and these names. The lock is held."""
+        return [self._counts[kind], *(self._names.setdefault(n, KindCounts()) for n in names if n is not None)]
 
     def _drain(self) -> None:
         """Run batches until nothing waits. One of the worker threads."""
@@ -236,7 +246,8 @@ class RowQueue:
 
     def _fail(self, kind: str, batch: list[Entry], error: BaseException, took: int) -> None:
         with self._lock:
-            self._counts[kind].wasted.add(took)
+            for counts in self._counts_of(kind, *{entry[-1].name for entry in batch}):
+                counts.wasted.add(took)
             for request in {entry[-1] for entry in batch}:
                 request.compute += took
             request = batch[0][-1]
@@ -245,7 +256,8 @@ class RowQueue:
 
     def _deliver(self, kind: str, batch: list[Entry], vectors: Float32, took: int) -> None:
         with self._lock:
-            self._counts[kind].executions.setdefault(len(batch), Sum()).add(took)
+            for counts in self._counts_of(kind, *{entry[-1].name for entry in batch}):
+                counts.executions.setdefault(len(batch), Sum()).add(took)
             pace = took / len(batch)
             self._pace += (pace - self._pace) * (0.2 if self._pace else 1.0)
             requests = {entry[-1] for entry in batch}

@@ -68,6 +68,18 @@ class StagedEmbedderContract(ImageEmbedderContract):
         assert embedder.embed_tensors([]).shape == (0, embedder.dim)
         assert embedder.lanes >= 1
 
+    def test_finished_pixels_are_taken_where_they_can_be(self, embedder):
+        if embedder.pixels is None:
+            return
+        shape = embedder.pixels
+        assert shape[0] == 3
+        pixels = np.random.default_rng(0).standard_normal((2, *shape)).astype(np.float32)
+        rows = embedder.embed_tensors(embedder.from_pixels(pixels))
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+        assert not np.allclose(rows[0], rows[1], atol=1e-5)
+        with pytest.raises(InputError, match="shape"):
+            embedder.from_pixels(pixels[:, :, 1:])
+
 
 class TextEmbedderContract:
     """Subclass it as `class TestMine(TextEmbedderContract)` with a fixture `embedder`."""
@@ -103,3 +115,22 @@ class StagedTextEmbedderContract(TextEmbedderContract):
         rows = embedder.embed_tokens(embedder.tokenize(texts))
         np.testing.assert_array_equal(rows, embedder.embed_texts(texts))
         assert embedder.embed_tokens(embedder.tokenize([])).shape == (0, embedder.dim)
+
+    def test_token_ids_are_as_good_as_their_text(self, embedder):
+        for text in ("a red bus", "", "two red truck " * 200):
+            (tokens,) = embedder.tokenize([text])
+            ids = tokens["input_ids"] if "input_ids" in tokens else next(iter(tokens.values()))
+            (made,) = embedder.from_ids(ids[np.newaxis].astype(np.int64))
+            assert {name: (v.dtype, v.tolist()) for name, v in made.items()} == {
+                name: (v.dtype, v.tolist()) for name, v in tokens.items()
+            }
+            assert len(ids) == embedder.context
+
+    def test_token_ids_that_cannot_be_are_refused(self, embedder):
+        ids = np.zeros((2, embedder.context), np.int64)
+        for wrong in (-1, 2**40):
+            ids[1, 1] = wrong
+            with pytest.raises(InputError, match=f"token id {wrong} "):
+                embedder.from_ids(ids)
+        with pytest.raises(InputError, match="shape"):
+            embedder.from_ids(ids[:, 1:])

@@ -80,6 +80,7 @@ def test_a_model_without_texts_stays_one():
         model, dim, lanes = FAKE.model, FAKE.dim, 1
         preprocess, preprocess_image = FAKE.preprocess, FAKE.preprocess_image
         embed_images, embed_tensors = FAKE.embed_images, FAKE.embed_tensors
+        pixels, from_pixels = FAKE.pixels, FAKE.from_pixels
 
     with batched(Images()) as embedder:
         assert not isinstance(embedder, TextEmbedder)
@@ -208,6 +209,26 @@ def test_texts_and_tokens_do_not_share_a_batch():
             np.testing.assert_array_equal(np.concatenate([f.result(PATIENCE) for f in futures]), expected)
 
 
+def test_who_gives_a_name_is_counted_by_it_too():
+    slow = Slow(model=True)
+    with batched(slow, BatchOptions(max_batch=8)) as embedder, ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(embedder.embed_images, IMAGES[:1], name="a")]
+        until(lambda: slow.calls)
+        futures += [pool.submit(embedder.embed_images, IMAGES[1:3], name=name) for name in ("a", "b", None)]
+        until(lambda: sum(map(len, embedder._queue._heaps.values())) == 6)
+        slow.model_may.set()
+        for future in futures:
+            future.result(PATIENCE)
+        with pytest.raises(InputError):
+            embedder.embed_images([b"no image"], name="b")
+        found = embedder.statistics()
+    assert (found.kinds["image"].rows, found.kinds["text"].rows, set(found.names)) == (7, 0, {"a", "b"})
+    a, b = found.names["a"], found.names["b"]
+    assert (a.succeeded.count, a.rows, {n: t.count for n, t in a.executions.items()}) == (2, 3, {1: 1, 6: 1})
+    assert (b.succeeded.count, b.failed.count, b.rows) == (1, 1, 2)
+    assert {n: t.count for n, t in b.executions.items()} == {6: 1}
+
+
 def test_preparing_is_told_for_each_image_and_each_batch_of_texts():
     ticks = itertools.count()
     told = []
@@ -239,5 +260,10 @@ def test_a_real_model_gives_each_thread_its_own(open_clip_folder):
     with batched(real, BatchOptions(max_batch=5)) as embedder, ThreadPoolExecutor(8) as pool:
         images = list(pool.map(lambda data: embedder.embed_images([data]), IMAGES))
         texts = list(pool.map(lambda text: embedder.embed_texts([text]), TEXTS))
+        raw = embedder.embed_texts(TEXTS, raw=True)
+    np.testing.assert_allclose(raw, real.features_of_tokens(real.tokenize(TEXTS)), rtol=1e-4, atol=1e-5)
+    lengths = np.linalg.norm(raw, axis=1, keepdims=True)
+    assert (abs(lengths - 1) > 0.01).all()
+    np.testing.assert_allclose(raw / lengths, real.embed_texts(TEXTS), atol=1e-5)
     np.testing.assert_allclose(np.concatenate(images), real.embed_images(IMAGES), atol=1e-5)
     np.testing.assert_allclose(np.concatenate(texts), real.embed_texts(TEXTS), atol=1e-5)

@@ -90,6 +90,28 @@ def test_transformers_texts_are_padded_to_full_length(fixture, request):
         assert not np.allclose(short[0], expected[1], atol=1e-2)
 
 
+@pytest.mark.parametrize("fixture", ["clip_folder", "siglip_folder", "dino_folder"])
+def test_pixels_that_transformers_has_scaled_are_as_good_as_the_picture(fixture, request):
+    from transformers import AutoImageProcessor
+
+    folder = request.getfixturevalue(fixture)
+    embedder = load_embedder(f"local-dir:{folder}", device="cpu")
+    images = [picture(i, (40, 30)) for i in range(2)]
+    pixels = AutoImageProcessor.from_pretrained(folder, backend="pil")(images=images, return_tensors="np")
+    rows = embedder.embed_tensors(embedder.from_pixels(np.asarray(pixels["pixel_values"], np.float32)))
+    np.testing.assert_allclose(rows, embedder.embed_images([encoded(image) for image in images]), atol=1e-5)
+
+
+def test_and_those_that_open_clip_has_scaled(open_clip_folder):
+    import open_clip
+
+    embedder = load_embedder(f"local-dir:{open_clip_folder}", device="cpu")
+    _, _, transform = open_clip.create_model_and_transforms(f"local-dir:{open_clip_folder}")
+    images = [picture(i, (40, 30)) for i in range(2)]
+    rows = embedder.embed_tensors(embedder.from_pixels(np.stack([transform(image).numpy() for image in images])))
+    np.testing.assert_allclose(rows, embedder.embed_images([encoded(image) for image in images]), atol=1e-5)
+
+
 def test_a_tower_without_text_embeds_no_text(dino_folder):
     assert not isinstance(load_embedder(f"local-dir:{dino_folder}", device="cpu"), TextEmbedder)
 

@@ -1,0 +1,126 @@
+"""The models of the embedding service: by the names, datatypes and shapes of the deployment that it stands in for.
+
+All are one embedder. `siglip_text` and `siglip_vision` take what was tokenized and scaled already, `embed_text` and
+`embed_image` texts and files; `siglip_text` takes texts as well, as its successor of the same name did.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from clipsieve.back.kserve_tensors import Asked, Tensor, read_flag
+from clipsieve.back.pictures import refuse_bombs
+from clipsieve.errors import InputError
+from clipsieve.types import Float32
+
+TOWER_ROWS, EMBED_ROWS = 32, 60
+"""Most rows of a request, as deployed. How many the embedder works on at once is its batcher's to say."""
+
+LEVELS, DEFAULT_LEVEL = 3, 2
+"""Priorities of requests: 1 before 2 before 3."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One model.
+
+    inputs    that it takes, one of them in each request; the first one if a request is nothing but its bytes
+    embed     a request and how it is to be batched -> float32 (rows, d), of the model's own lengths
+    """
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+    max_rows: int
+    embed: Callable[[Asked, Mapping[str, Any]], Float32]
+
+
+def served_models(embedder: Any) -> dict[str, ServedModel]:
+    """The models by name that a batched embedder makes: two for texts if it has them, and one or two for images."""
+    made = []
+    vector = Tensor("EMBEDDING", "FP32", (embedder.dim,))
+    text, image = Tensor("INPUT_TEXT", "BYTES", (1,)), Tensor("INPUT_IMAGE", "BYTES", (1,))
+
+    def texts(asked: Asked, how: Mapping[str, Any]) -> Float32:
+        rows: Float32 = embedder.embed_texts(_texts(asked.inputs["INPUT_TEXT"]), **how)
+        return rows
+
+    def ids_or_texts(asked: Asked, how: Mapping[str, Any]) -> Float32:
+        if "INPUT_TEXT" in asked.inputs:
+            return texts(asked, how)
+        rows: Float32 = embedder.embed_tokens(embedder.from_ids(asked.inputs["INPUT_IDS"]), **how)
+        return rows
+
+    def pixels(asked: Asked, how: Mapping[str, Any]) -> Float32:
+        given = np.asarray(asked.inputs["PIXEL_VALUES"], np.float32)
+        rows: Float32 = embedder.embed_tensors(embedder.from_pixels(given), **how)
+        return rows
+
+    def named_texts(asked: Asked, how: Mapping[str, Any]) -> Float32:
+        _check_model(asked, "siglip_text", embedder.model.name)
+        return texts(asked, how)
+
+    def images(asked: Asked, how: Mapping[str, Any]) -> Float32:
+        _check_model(asked, "siglip_vision", embedder.model.name)
+        files = list(asked.inputs["INPUT_IMAGE"])
+        if read_flag(asked.parameters, "base64_encoded", False):
+            files = [_decoded(data) for data in files]
+        for data in files:
+            refuse_bombs(data)
+        rows: Float32 = embedder.embed_images(files, **how)
+        return rows
+
+    if hasattr(embedder, "embed_texts"):
+        ids = Tensor("INPUT_IDS", "INT64", (embedder.context,))
+        made.append(ServedModel("siglip_text", (ids, text), vector, TOWER_ROWS, ids_or_texts))
+        made.append(ServedModel("embed_text", (text,), vector, EMBED_ROWS, named_texts))
+    if embedder.pixels is not None:
+        picture = Tensor("PIXEL_VALUES", "FP32", embedder.pixels)
+        made.append(ServedModel("siglip_vision", (picture,), vector, TOWER_ROWS, pixels))
+    made.append(ServedModel("embed_image", (image,), vector, EMBED_ROWS, images))
+    return {model.name: model for model in made}
+
+
+def run(model: ServedModel, asked: Asked) -> Float32:
+    """float32 (rows, d) of a request. Overloaded, TimedOut and Closed as its batcher has them, else InputError."""
+    if len(asked.inputs) > 1:
+        raise InputError(
+            f"{model.name} takes one input, {' or '.join(t.name for t in model.inputs)}; give one of them."
+        )
+    return model.embed(asked, {**batching(asked.parameters), "name": model.name, "raw": True})
+
+
+def batching(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Timeout and priority for the batcher. `timeout` is in microseconds, 0 for none; `priority` 0 for the default."""
+    timeout, level = parameters.get("timeout", 0), parameters.get("priority", 0)
+    if isinstance(timeout, bool) or not isinstance(timeout, int) or not 0 <= timeout < 2**53:
+        raise InputError(f"The parameter timeout is {timeout!r}; it is a number of microseconds.")
+    if isinstance(level, bool) or not isinstance(level, int) or not 0 <= level <= LEVELS:
+        raise InputError(f"The parameter priority is {level!r}; it is 1 to {LEVELS}, the first served first.")
+    return {"timeout": timeout / 1e6 or None, "priority": (level or DEFAULT_LEVEL) - DEFAULT_LEVEL}
+
+
+def _check_model(asked: Asked, name: str, own: str) -> None:
+    wanted = asked.parameters.get("embed_model", name)
+    if wanted not in (name, own):
+        raise InputError(f"The parameter embed_model is {wanted!r}; this service has {name!r}, which is {own!r}.")
+
+
+def _texts(elements: Any) -> list[str]:
+    try:
+        return [element.decode() for element in elements]
+    except UnicodeDecodeError as error:
+        raise InputError(f"A text is not UTF-8 ({error}).") from error
+
+
+def _decoded(data: bytes) -> bytes:
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InputError(
+            f"An image is not base64 ({error}); without base64_encoded, images are taken as they are."
+        ) from error

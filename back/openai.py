@@ -1,0 +1,180 @@
+"""OpenAI's way to ask for embeddings: /v1/embeddings and /v1/models. Images come as data URLs among the texts.
+
+Errors are {"error": {"message", "type", "param", "code"}}.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+from flask import Response, request
+from flask_openapi import APIBlueprint, Tag
+from pydantic import BaseModel
+
+from clipsieve.back.describe import Json, object_of
+from clipsieve.back.guard import reads
+from clipsieve.back.pictures import refuse_bombs
+from clipsieve.errors import ClipsieveError, InputError, NotFound
+from clipsieve.types import Float32
+
+TAG = Tag(name="OpenAI", description="Embeddings as OpenAI's clients ask for them.")
+NAME = "openai"
+"""What the batcher counts these requests under."""
+MOST_INPUTS = 2048
+TYPES: Mapping[int, str] = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+class ModelPath(BaseModel):
+    """Which model."""
+
+    name: str
+
+
+def blueprint(embedder: Callable[[], Any]) -> APIBlueprint:
+    """The routes. `embedder` gives the batched embedder."""
+    routes = APIBlueprint("openai", __name__, url_prefix="/v1", abp_tags=[TAG])
+
+    @routes.post("/embeddings", summary="Embed texts and images", request_body=_REQUEST, responses=_EMBEDDINGS)
+    @reads
+    def embeddings() -> Response:
+        try:
+            body = orjson.loads(request.get_data(cache=False))
+        except orjson.JSONDecodeError as error:
+            raise InputError(f"The body is no JSON ({error}).") from error
+        if not isinstance(body, dict):
+            raise InputError("The body is no object.")
+        inputs, packed = read_inputs(body), read_format(body)
+        model = embedder()
+        if body.get("dimensions") not in (None, model.dim):
+            raise InputError(f"dimensions: {body['dimensions']!r} cannot be had; the model's vectors have {model.dim}.")
+        rows = embed(model, inputs)
+        data = [
+            {"object": "embedding", "index": i, "embedding": _base64(row) if packed else row}
+            for i, row in enumerate(rows)
+        ]
+        # What a text costs the model does not depend on it, so that nothing is to be charged for.
+        usage = {"prompt_tokens": 0, "total_tokens": 0}
+        return _answer({"object": "list", "data": data, "model": model.model.name, "usage": usage})
+
+    @routes.get("/models", summary="The model", responses=_MODELS)
+    def models() -> Response:
+        return _answer({"object": "list", "data": [_model(embedder())]})
+
+    @routes.get("/models/<path:name>", summary="The model, by its name", responses=_MODEL)
+    def one(path: ModelPath) -> Response:
+        described = _model(embedder())
+        if described["id"] != path.name:
+            raise NotFound(f"The model {path.name!r} is not known; there is {described['id']!r}.")
+        return _answer(described)
+
+    return routes
+
+
+def read_inputs(body: Mapping[str, Any]) -> list[str | bytes]:
+    """What to embed, texts and encoded images, in order. InputError for what is neither."""
+    given = body.get("input")
+    several = given if isinstance(given, list) else [given]
+    if not several or len(several) > MOST_INPUTS:
+        raise InputError(f"input: {len(several)} inputs were given; one request has 1 to {MOST_INPUTS:,}.")
+    return [_read(one) for one in several]
+
+
+def _read(one: Any) -> str | bytes:
+    if not isinstance(one, str):
+        raise InputError("input: a text is expected, or a list of texts; token ids are not taken.")
+    if not one.startswith("data:image/"):
+        return one
+    head, comma, data = one.partition(",")
+    if not (comma and head.endswith(";base64")):
+        raise InputError("input: an image is a data URL in base64, data:image/jpeg;base64,...")
+    try:
+        image = base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InputError(f"input: a data URL is not base64 ({error}).") from error
+    refuse_bombs(image)
+    return image
+
+
+def read_format(body: Mapping[str, Any]) -> bool:
+    """Whether vectors are answered in base64, of their float32, and not as numbers."""
+    name = body.get("encoding_format")
+    if name not in (None, "float", "base64"):
+        raise InputError(f"encoding_format: {name!r} is neither float nor base64.")
+    return bool(name == "base64")
+
+
+def embed(model: Any, inputs: Sequence[str | bytes]) -> Float32:
+    """float32 (n, d) in the inputs' order; texts in one request to the batcher and images in another."""
+    rows = np.empty((len(inputs), model.dim), np.float32)
+    texts = [i for i, one in enumerate(inputs) if isinstance(one, str)]
+    images = [i for i, one in enumerate(inputs) if not isinstance(one, str)]
+    if texts:
+        if not hasattr(model, "embed_texts"):
+            raise InputError(f"The model {model.model.name!r} takes images alone; send them as data URLs.")
+        rows[texts] = model.embed_texts([inputs[i] for i in texts], name=NAME)
+    if images:
+        rows[images] = model.embed_images([inputs[i] for i in images], name=NAME)
+    return rows
+
+
+def error_answer(error: ClipsieveError, status: int) -> Response:
+    """An error in the protocol's shape."""
+    kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return _answer({"error": {"message": str(error), "type": kind, "param": None, "code": None}}, status)
+
+
+def _model(embedder: Any) -> dict[str, Any]:
+    return {"id": embedder.model.name, "object": "model", "created": 0, "owned_by": "clipsieve"}
+
+
+def _base64(row: Float32) -> str:
+    return base64.b64encode(row.astype("<f4").tobytes()).decode()
+
+
+def _answer(value: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status, mimetype="application/json")
+
+
+_TEXT: Json = {"type": "string"}
+_NUMBER: Json = {"type": "integer"}
+_ITEM = object_of(id=_TEXT, object=_TEXT, created=_NUMBER, owned_by=_TEXT)
+
+
+def _answered(schema: Json) -> Any:
+    return {"200": {"description": "An answer.", "content": {"application/json": {"schema": schema}}}}
+
+
+_REQUEST: Json = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["input"],
+                "properties": {
+                    "input": {
+                        "anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": MOST_INPUTS}],
+                        "description": "Texts; an image is a data URL, data:image/jpeg;base64,...",
+                    },
+                    "model": {**_TEXT, "description": "Not looked at: there is one."},
+                    "encoding_format": {"enum": ["float", "base64"]},
+                    "dimensions": {**_NUMBER, "description": "Those that the model has."},
+                },
+            }
+        }
+    },
+}
+_VECTOR: Json = {"anyOf": [{"type": "array", "items": {"type": "number"}}, _TEXT]}
+_EMBEDDINGS = _answered(
+    object_of(
+        object=_TEXT,
+        data={"type": "array", "items": object_of(object=_TEXT, index=_NUMBER, embedding=_VECTOR)},
+        model=_TEXT,
+        usage=object_of(prompt_tokens=_NUMBER, total_tokens=_NUMBER),
+    )
+)
+_MODELS = _answered(object_of(object=_TEXT, data={"type": "array", "items": _ITEM}))
+_MODEL = _answered(_ITEM)

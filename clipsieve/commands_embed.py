@@ -1,0 +1,105 @@
+"""`embed-server`: a model's embeddings over HTTP, without a collection."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clipsieve import options
+from clipsieve.command import say
+from clipsieve.commands_back import Models, is_loopback, make_policy, read_token
+from clipsieve.commands_build import parse_size
+from clipsieve.parts import print_json
+
+
+def embed_server(
+    ctx: typer.Context,
+    model: options.ImageModel,
+    host: Annotated[str, typer.Option("--host", help="Where to listen; 0.0.0.0 for all networks.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="0 takes a free one.")] = 8000,
+    max_batch: Annotated[int, typer.Option("--max-batch", help="Rows that the model works on at once, at most.")] = 32,
+    queue_delay: Annotated[
+        int,
+        typer.Option(
+            "--queue-delay", metavar="MICROSECONDS", help="A row may wait so long for company while the model idles."
+        ),
+    ] = 0,
+    queue_limit: Annotated[
+        int, typer.Option("--queue-limit", help="Rows that may wait for the model; further ones are told to come back.")
+    ] = 1024,
+    request_timeout: Annotated[
+        float | None,
+        typer.Option("--request-timeout", metavar="SECONDS", help="For a request that does not say itself."),
+    ] = None,
+    workers: options.Workers = None,
+    allowed_hosts: Annotated[
+        str, typer.Option("--allowed-hosts", metavar="NAMES", help="Names that the service may be asked by: a,b.")
+    ] = "",
+    cors_origins: Annotated[
+        str, typer.Option("--cors-origins", metavar="ORIGINS", help="Sites whose pages may ask: https://a.example,...")
+    ] = "",
+    read_token_file: Annotated[
+        Path | None, typer.Option("--read-token-file", metavar="FILE", help="Holds the token without which none asks.")
+    ] = None,
+    max_request_bytes: Annotated[
+        str, typer.Option("--max-request-bytes", metavar="SIZE", help="Larger requests are not read.")
+    ] = "64M",
+    rate_limit: Annotated[
+        str | None, typer.Option("--rate-limit", metavar="N/s", help="Of each client's address: 10/s, 600/m, 1000/h.")
+    ] = None,
+    threads: Annotated[int, typer.Option("--threads", help="Requests answered at once.")] = 128,
+    queue: Annotated[int, typer.Option("--queue", help="Requests that may wait beyond those.")] = 128,
+    timeout: Annotated[
+        float,
+        typer.Option("--timeout", metavar="SECONDS", help="For a request to come in full, and again for its turn."),
+    ] = 30,
+    log_level: Annotated[
+        str,
+        typer.Option("--log-level", envvar="CLIPSIEVE_LOG_LEVEL", metavar="LEVEL", help="debug, info, warning, error."),
+    ] = "info",
+    log_format: Annotated[
+        str | None, typer.Option("--log-format", metavar="json|text", help="By itself, text on a terminal, else JSON.")
+    ] = None,
+    device: options.Device = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Say where it listens as one JSON object on stdout.")] = False,
+) -> None:
+    """Serve a model's embeddings of texts and images, by KServe's protocol v2, for Triton's clients.
+
+    Example: clipsieve embed-server --model mini
+
+    Example: clipsieve embed-server --model hf:google/siglip-so400m-patch14-384 --max-batch 32 --port 8000
+    """
+    for library in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # as in `back`
+        os.environ.setdefault(library, "1")
+
+    from clipsieve.back import logs
+    from clipsieve.back.gate import parse_rate
+    from clipsieve.back.meters import Meters
+    from clipsieve.back.serve import Binding, protection_of, serve
+    from clipsieve.inference.batch_request import BatchOptions
+
+    batching = BatchOptions(max_batch, queue_delay / 1e6, queue_limit, request_timeout, workers)
+    tokens = read_token("READ", read_token_file), None
+    policy = make_policy(host, allowed_hosts, cors_origins, tokens, parse_size(max_request_bytes))
+    binding = Binding(host, port, threads, queue, timeout)
+    protection = protection_of(binding, policy, None if rate_limit is None else parse_rate(rate_limit))
+    if not (is_loopback(host) or tokens[0]):
+        say("Note: Whoever can reach this machine may ask; --read-token-file asks for a token.")
+    logs.set_up(log_level, log_format, sys.stderr)
+    meters = Meters()
+    models = Models(ctx.obj, device, meters.prepared, batching)
+
+    def make_app() -> Any:
+        from clipsieve.back.app import create_embedding_app
+
+        return create_embedding_app(lambda: models.batcher(model), meters, protection, models.figures)
+
+    def ready(address: str) -> None:
+        logs.log.info("Serving %s at %s", model, address)
+        if json:
+            print_json({"url": address, "model": model})
+            sys.stdout.flush()
+
+    raise typer.Exit(serve(make_app, lambda: models.get(model), models.close, binding, protection, ready))
