@@ -25,7 +25,7 @@ def service(tmp_path_factory):
     base = tmp_path_factory.mktemp("described")
     root = write_tree(base / "in", {f"{i}.jpg": jpeg(i) for i in range(5)})
     embed_collection(open_source(root), load_embedder("mini"), base / "photos.clip")
-    with running(base / "photos.clip") as service:
+    with running(base / "photos.clip", "--preload") as service:
         yield service
 
 
