@@ -65,8 +65,7 @@ def detect(
     with open_folder(ctx, folder, None, device, state) as collection:
         regions = collection.regions
         detector = load_detector_of(ctx.obj, regions, device, precision)
-        mode: Mode | None = None if agnostic is None else "agnostic" if agnostic else "class-wise"
-        compiled = detecting.compile_set(classes, detector, nms=nms, mode=mode, threshold=threshold)
+        compiled = detecting.compile_set(classes, detector, nms=nms, mode=mode_of(agnostic), threshold=threshold)
         only = None if where is None else collection.select(where)
         counts, tally = detecting.Counts(), Tally()
         names = [c.name for c in classes.classes]
@@ -91,6 +90,13 @@ def detect(
         say(f"Skipped {one.key}: {one.reason}")
     if done.skipped:
         typer.echo(f"{len(done.skipped):,} images were skipped{' (--json names all)' if done.skipped[SHOWN:] else ''}.")
+
+
+def mode_of(agnostic: bool | None) -> "Mode | None":
+    """What --agnostic and --class-wise mean; None for neither."""
+    if agnostic is None:
+        return None
+    return "agnostic" if agnostic else "class-wise"
 
 
 def load_detector_of(parts: Parts, regions: "CollectionRegions", device: str, precision: str) -> Any:

@@ -9,16 +9,15 @@ import typer
 
 from clipsieve.command import say
 from clipsieve.commands_ask import open_folder
-from clipsieve.commands_detect import load_detector_of, size_of, tell_left_out, told
+from clipsieve.commands_detect import load_detector_of, mode_of, size_of, tell_left_out, told
 from clipsieve.errors import InputError
 from clipsieve.evaluation_coco import Annotations, evaluate_coco, read_annotations
 from clipsieve.parts import Parts, print_json, progress
-from clipsieve.types import ClassSet, MetaClass, Mode
 
 if TYPE_CHECKING:
     from clipsieve.index.collection import Collection
     from clipsieve.index.suppress import CompiledDetection
-    from clipsieve.types import Int64
+    from clipsieve.types import ClassSet, Int64
 
 SHOWN = 5
 """Names that are given in a note."""
@@ -60,7 +59,7 @@ def evaluate_boxes(
     parts: Parts,
     collection: "Collection",
     known: Annotations,
-    classes: ClassSet,
+    classes: "ClassSet",
     agnostic: bool | None,
     nms: float | None,
     device: str,
@@ -80,12 +79,11 @@ def evaluate_boxes(
             f"No class of the set is a category of the annotations, which have {_some(list(known.categories))}; give "
             "the classes their names."
         )
-    mode: Mode | None = None if agnostic is None else "agnostic" if agnostic else "class-wise"
     detector = load_detector_of(parts, collection.regions, device, precision)
     items = _items(collection, known)
     results: dict[str, Any] = {}
     for what, asked in _variants(classes).items():
-        compiled = compile_set(asked, detector, nms=nms, mode=mode, threshold=0)
+        compiled = compile_set(asked, detector, nms=nms, mode=mode_of(agnostic), threshold=0)
         boxes = _boxes(collection, known, compiled, [c.name for c in classes.classes], items, what)
         graded = [one for one in boxes if one["class"] in known.categories]
         results[what] = asdict(evaluate_coco(known, set(items.values()), names, graded))
@@ -121,8 +119,9 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if names[SHOWN:] else "")
 
 
-def _variants(classes: ClassSet) -> dict[str, ClassSet]:
+def _variants(classes: "ClassSet") -> dict[str, "ClassSet"]:
     """The set without thresholds; and, where it has negative examples, without those too."""
+    from clipsieve.types import ClassSet, MetaClass
 
     def stripped(negatives: bool) -> ClassSet:
         own = [MetaClass(c.name, c.positive, c.negative if negatives else ()) for c in classes.classes]

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from clipsieve.errors import InputError, MissingExtra
 
 RECALL_BOXES = 100
@@ -131,7 +129,7 @@ def _area(box: Sequence[float]) -> float:
 
 
 def _mean(values: Any) -> float | None:
-    return _real(float(np.mean(values)))
+    return _real(float(values.mean()))
 
 
 def _real(value: float) -> float | None:

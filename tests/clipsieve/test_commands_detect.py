@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from clipsieve.inference.fake import FakeDetector
+from clipsieve.inference.fake import FakeDetector, FakeEmbedder
+from clipsieve.types import Embeddings
+from clipsieve.writer import open_writer
 from tests.clipsieve.seer import QUARTERS, SIZE, quarters, run, write_json
 from tests.inference.pictures import write_tree
 
@@ -168,11 +170,8 @@ def test_what_could_not_be_answered_for_is_counted(photos, classes, tmp_path):
     run("inference", photos, tmp_path / "c", "--model", "fake", "--shard-size", 2, "--batch-size", 2)
     (photos / "b.png").unlink()
     run("regions", tmp_path / "c", "--detector", "seer")
-    write_tree(photos, {"d.png": PHOTOS["a.png"]})
     run("remove", tmp_path / "c", "--ids", "2")
     (photos / "a.png").unlink()
-    more = tmp_path / "more"
-    write_tree(more, {"e.png": PHOTOS["a.png"]})
     result = run("detect", tmp_path / "c", "--set", classes, "--format", "drawn", "--out", tmp_path / "out", "--json")
     said = json.loads(result.stdout)
     assert (said["images"], said["with_boxes"], said["written"]) == (1, 1, 0)
@@ -185,11 +184,7 @@ def test_what_could_not_be_answered_for_is_counted(photos, classes, tmp_path):
     assert "1 images could not be looked at" in text.stderr
 
 
-def test_images_that_nobody_looked_in_are_counted(folder, photos, classes, tmp_path):
-    from clipsieve.inference.fake import FakeEmbedder
-    from clipsieve.types import Embeddings
-    from clipsieve.writer import open_writer
-
+def test_images_that_nobody_looked_in_are_counted(folder, classes, tmp_path):
     fake = FakeEmbedder(name="fake")
     with open_writer(folder) as writer:
         writer.append(Embeddings(fake.embed_images([PHOTOS["a.png"]]), ("later.png",), fake.model))
