@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from flask import Response, request
@@ -21,6 +22,7 @@ from clipsieve import classset
 from clipsieve.back import schema
 from clipsieve.back.guard import reads
 from clipsieve.back.knn import to_json_value
+from clipsieve.back.limits import MOST_EXAMPLES, MOST_LETTERS
 from clipsieve.back.pictures import refuse_bombs
 from clipsieve.back.shelf import Fetch, Served, Shelf
 from clipsieve.errors import InputError, NotFound
@@ -54,7 +56,13 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored]) ->
     @routes.get("/info", summary="What is served")
     def info() -> Any:
         collections = [_info(shelf[name]) for name in shelf.names]
-        limits = {"results": schema.MOST_RESULTS, "reach": MOST_SEARCHED, "marks": schema.MOST_MARKS}
+        limits = {
+            "results": schema.MOST_RESULTS,
+            "reach": MOST_SEARCHED,
+            "marks": schema.MOST_MARKS,
+            "examples": MOST_EXAMPLES,
+            "letters": MOST_LETTERS,
+        }
         return {
             "version": clipsieve.__version__,
             "collections": collections,
@@ -107,13 +115,14 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored]) ->
     @routes.get("/items/<id>/image", summary="An item's image: ?size=256 for a small one")
     def image(path: schema.ItemPath, query: schema.ImageQuery) -> Response:
         served, number = shelf[query.collection], _id(path.id)
-        if query.size is None:
-            return _image(served.collection.image_bytes(number), served)
         tag = _tag(served, number, query.size)
-        if request.if_none_match.contains(tag):
+        if request.if_none_match.contains_weak(tag):
             return _cached(Response(status=304), tag)
-        data = served.collection.thumbnail(number)
-        return _cached(_image(small(data, query.size), served), tag)
+        if query.size is None:
+            data = served.collection.image_bytes(number)
+        else:
+            data = small(served.collection.thumbnail(number), query.size)
+        return _cached(_image(data, served), tag)
 
     @routes.post("/uploads", summary="An image to be an example; a form with the file as `data`, and `collection`")
     @reads
@@ -250,10 +259,12 @@ def _coarser(found: Distribution, bins: int) -> Distribution:
 
 def add_sizes(served: Served, ids: list[int], hits: list[dict[str, Any]]) -> None:
     """Width and height, where they are known, and where the small image is."""
-    rows = served.collection.items(ids) if {"width", "height"} <= set(served.collection.columns) else [{}] * len(ids)
+    sized = {"width", "height"} <= set(served.collection.columns)
+    with served.just_found():
+        rows = served.collection.items(ids, ["width", "height"]) if sized else [{}] * len(ids)
     for hit, row in zip(hits, rows, strict=True):
         hit["w"], hit["h"] = row.get("width"), row.get("height")
-        hit["thumb"] = f"/api/v1/items/{hit['id']}/image?size=256&collection={served.name}"
+        hit["thumb"] = f"/api/v1/items/{hit['id']}/image?size=256&collection={quote(served.name, safe='')}"
 
 
 def _id(text: str) -> int:
@@ -262,10 +273,11 @@ def _id(text: str) -> int:
     return int(text)
 
 
-def _tag(served: Served, id: int, size: int) -> str:
+def _tag(served: Served, id: int, size: int | None) -> str:
     """Items never change under their id: what is shown of one is the same for ever."""
     row = served.collection.items([id])[0]
-    return hashlib.sha256(f"{served.name}|{id}|{size}|{row.get('content_hash')}".encode()).hexdigest()[:32]
+    image = row.get("content_hash") or row["key"]  # a folder of clip-retrieval's has no hashes
+    return hashlib.sha256(f"{served.name}|{id}|{size}|{image}".encode()).hexdigest()[:32]
 
 
 def _cached(answer: Response, tag: str) -> Response:

@@ -1,8 +1,10 @@
 """The service as a WSGI application: one blueprint per protocol, and what all of them share."""
 
+import gzip
 import json
 import logging
 import math
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +22,7 @@ from clipsieve.back.describe import describe
 from clipsieve.back.figures import Figures, ModelFigures, no_models
 from clipsieve.back.guard import for_all
 from clipsieve.back.jobs import Jobs
+from clipsieve.back.limits import Limits
 from clipsieve.back.meters import Meters
 from clipsieve.back.page import Page, add_page
 from clipsieve.back.protect import Protection, State, protect
@@ -38,6 +41,9 @@ from clipsieve.errors import (
 
 log = logging.getLogger("clipsieve.back")
 
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""What is taken as a request's id from whoever sends one: proxies send hex digits or a uuid."""
+
 ErrorAnswer = Callable[[ClipsieveError, int], Response]
 
 
@@ -46,7 +52,7 @@ def create_app(
     *,
     fetch: Fetch,
     meters: Meters | None = None,
-    limits: knn.Limits | None = None,
+    limits: Limits | None = None,
     embedder: Callable[[], Any] | None = None,
     store: Store | None = None,
     protection: Protection | None = None,
@@ -140,7 +146,7 @@ def assemble(blueprints: Sequence[APIBlueprint], page: Page, meters: Meters, pro
     def begin() -> None:
         g.began = time.perf_counter()
         given = request.headers.get("X-Request-Id", "")
-        g.request_id = given if given.isascii() and given.isalnum() and len(given) <= 64 else uuid.uuid4().hex
+        g.request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
         meters.in_flight.inc()
 
     @app.after_request
@@ -200,7 +206,12 @@ def _add_operations(app: OpenAPI, meters: Meters, state: State) -> None:
 
     @app.get("/metrics", summary="Figures for Prometheus", tags=tag)
     def metrics() -> Response:
-        return Response(meters.exposition(), content_type=CONTENT_TYPE_LATEST)
+        answer = Response(meters.exposition(), content_type=CONTENT_TYPE_LATEST)
+        answer.vary.add("Accept-Encoding")
+        if request.accept_encodings["gzip"]:
+            answer.set_data(gzip.compress(answer.get_data()))
+            answer.content_encoding = "gzip"
+        return answer
 
     @app.get("/metrics-summary", summary="Figures for people", tags=tag)
     def metrics_summary() -> Response:
@@ -212,6 +223,8 @@ def _sentence(error: HTTPException) -> str:
         return f"There is nothing at {request.path}; /openapi lists what there is."
     if error.code == 405:
         return f"{request.path} does not take {request.method}."
+    if error.code == 413:
+        return "The form has too many parts, or a long one that is no file; send the image as a file, `data`."
     return str(error.description or error.name)
 
 

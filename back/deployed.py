@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from clipsieve.back.limits import check_classes
 from clipsieve.back.pydantic_v1 import Fault, invalid, read_body
 from clipsieve.errors import CollectionDamaged, InputError
 from clipsieve.types import MetaClass, TemplateSet
@@ -88,7 +89,9 @@ def read_classifier(value: Any) -> tuple[Deployed, str | None]:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"Two classes are named {twice!r}; give each a name of its own.")
-    return Deployed(tuple(MetaClass(*one) for one in read), augment), id
+    classes = tuple(MetaClass(*one) for one in read)
+    check_classes(classes)
+    return Deployed(classes, augment), id
 
 
 def to_stored(deployed: Deployed, id: str) -> bytes:

@@ -12,8 +12,54 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, Overloaded
+
+T = TypeVar("T")
+
+OWN = ""
+"""The client that this machine itself is."""
+
+
+class Shares:
+    """So much of something for all clients, the last quarter of it for those that hold less than a quarter.
+
+    A client that is slow, or asks for much, thus leaves something to the others; one that is alone has three quarters.
+    This machine's own programs, of which there may be many, may have all. Clients are told apart by `client_of`. Safe
+    to use from several threads at once.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self._kept = most, most // 4
+        self._of: dict[str, int] = {}
+        self._held = 0
+        self._lock = threading.Lock()
+
+    @property
+    def held(self) -> int:
+        """What all clients hold together."""
+        with self._lock:
+            return self._held
+
+    def take(self, client: str, amount: int = 1) -> bool:
+        """Take so much, or learn that it cannot be had. Who took it gives it back with `give`."""
+        with self._lock:
+            holds = self._of.get(client, 0) + amount
+            kept = 0 if client == OWN or holds <= self._kept else self._kept
+            if self._held + amount > self.most - kept:
+                return False
+            self._held += amount
+            self._of[client] = holds
+            return True
+
+    def give(self, client: str, amount: int = 1) -> None:
+        """Give back what was taken."""
+        with self._lock:
+            self._held -= amount
+            self._of[client] -= amount
+            if not self._of[client]:
+                del self._of[client]
 
 
 class Gate:
@@ -22,35 +68,26 @@ class Gate:
     answering  how many are answered at once
     waiting    how many may wait for that, or be on their way
     patience   seconds that one waits at most
+    bodies     bytes of large bodies that may be held for all of them at once
     """
 
-    def __init__(self, answering: int, waiting: int, patience: float) -> None:
-        self.places = answering + waiting
+    SMALL = 2**16
+    """Bytes of a body that are not counted."""
+
+    def __init__(self, answering: int, waiting: int, patience: float, bodies: int = 2**28) -> None:
+        self.places = Shares(answering + waiting)
+        self.bodies = Shares(bodies)
         self.most_waiting = waiting
         self._patience = patience
         self._turns = threading.BoundedSemaphore(answering)
         self._lock = threading.Lock()
-        self._inside = 0
         self._answered = 0
 
     @property
     def waiting(self) -> int:
-        """How many are inside and not being answered."""
+        """How many have a place and are not being answered."""
         with self._lock:
-            return self._inside - self._answered
-
-    def enter(self) -> bool:
-        """Take a place, or learn that there is none. Who has one gives it back with `leave`."""
-        with self._lock:
-            if self._inside >= self.places:
-                return False
-            self._inside += 1
-            return True
-
-    def leave(self) -> None:
-        """Give the place back."""
-        with self._lock:
-            self._inside -= 1
+            return self.places.held - self._answered
 
     def begin(self) -> bool:
         """Wait for one's turn to be answered; False where it did not come. Who had it calls `end`."""
@@ -84,7 +121,7 @@ class RateLimit:
 
     def take(self, address: str) -> int:
         """0 if the client may ask now, else the seconds after which it may. An IPv6 client is its network of 2^64."""
-        client = _client(address)
+        client = client_of(address)
         now = self._clock()
         with self._lock:
             had, at = self._left.pop(client, (float(self._count), now))
@@ -100,7 +137,6 @@ class Deadlines:
     """Ends connections on which nothing comes, or goes, in time. Safe to use from several threads at once.
 
     arriving  seconds for a request's body to come
-    sending   seconds for an answer to be taken
     clock     seconds, rising
     """
 
@@ -108,10 +144,12 @@ class Deadlines:
     """Seconds for a request's head, which has no place yet that could be counted, where `arriving` is not less."""
     LEAVING = 1.0
     """Seconds for what a client still sends although nobody wants it."""
+    SENDING = 30.0
+    SLOWEST = 2**17
+    """Seconds for an answer to be taken, and besides one for each so many bytes: a megabit a second."""
 
-    def __init__(self, arriving: float, sending: float = 600.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, arriving: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.arriving = arriving
-        self._sending = sending
         self._clock = clock
         self._due: dict[socket.socket, tuple[float, int]] = {}
         self._lock = threading.Lock()
@@ -128,9 +166,9 @@ class Deadlines:
         """It is answered without its body. What comes of that is read for a moment, so that the answer is read too."""
         self._set(connection, self.LEAVING, socket.SHUT_RD)
 
-    def answers(self, connection: socket.socket) -> None:
-        """An answer is being sent."""
-        self._set(connection, self._sending, socket.SHUT_RDWR)
+    def answers(self, connection: socket.socket, size: int) -> None:
+        """An answer of so many bytes is being sent."""
+        self._set(connection, self.SENDING + size / self.SLOWEST, socket.SHUT_RDWR)
 
     def clear(self, connection: socket.socket) -> None:
         """Nothing is due: it is being answered, or left to itself."""
@@ -152,6 +190,21 @@ class Deadlines:
             self._due[connection] = (self._clock() + seconds, how)
 
 
+def at_most(count: int, fetch: Callable[[str], T]) -> Callable[[str], T]:
+    """The fetching of what a URL names, so many at once; Overloaded for one more."""
+    places = threading.BoundedSemaphore(count)
+
+    def fetched(url: str) -> T:
+        if not places.acquire(blocking=False):
+            raise Overloaded(f"The service fetches {count} images already; ask again in a moment.")
+        try:
+            return fetch(url)
+        finally:
+            places.release()
+
+    return fetched
+
+
 def parse_rate(text: str) -> RateLimit:
     """A limit from "10/s", "600/m" or "1000/h". InputError for anything else."""
     found = re.fullmatch(r"([1-9]\d{0,8})\s*/\s*([smh])", text.strip())
@@ -160,12 +213,13 @@ def parse_rate(text: str) -> RateLimit:
     return RateLimit(int(found[1]), {"s": 1, "m": 60, "h": 3600}[found[2]])
 
 
-def _client(address: str) -> str:
+def client_of(address: str) -> str:
+    """What tells clients apart: an address, of IPv6 its network of 2^64, and OWN for all of this machine's."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return address
-    if ip.version == 4:
-        return address
-    mapped = ip.ipv4_mapped
-    return str(ipaddress.ip_network((ip, 64), strict=False)) if mapped is None else str(mapped)
+    mapped = getattr(ip, "ipv4_mapped", None) or ip
+    if mapped.is_loopback:
+        return OWN
+    return str(mapped if mapped.version == 4 else ipaddress.ip_network((mapped, 64), strict=False))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from clipsieve.back.proxies import Network
 from clipsieve.errors import InputError
 
 MAX_DEPTH = 64
@@ -21,6 +22,8 @@ MAX_CONTAINERS = 100_000
 """Lists and objects in all."""
 MAX_VALUES = 2_000_000
 """Fields and entries in all: a million ids, and as many fields again."""
+MAX_FIELDS = 1_000
+"""Fields of a form; of one in parts, werkzeug takes as many."""
 
 REASONS = ("busy", "opening", "host", "origin", "rate", "token", "body", "incomplete")
 """What a refused request is counted under."""
@@ -57,6 +60,7 @@ class Policy:
     read_token   asked for everything; None leaves reading open
     write_token  asked for what changes something, good for reading too
     max_bytes    of a request's body
+    proxies      whose word on who asks is taken
     """
 
     hosts: frozenset[str] = frozenset()
@@ -64,6 +68,7 @@ class Policy:
     read_token: str | None = None
     write_token: str | None = None
     max_bytes: int = 32 * 2**20
+    proxies: tuple[Network, ...] = ()
 
 
 def reads(view: View) -> View:
@@ -241,6 +246,13 @@ def check_json(data: bytes) -> Refusal | None:
         return Refusal(400, "body", f"The body has more than {MAX_VALUES:,} fields and values; send it in parts.")
     if containers > MAX_DEPTH and _depth(data) > MAX_DEPTH:
         return Refusal(400, "body", f"The body has more than {MAX_DEPTH} lists and objects within each other.")
+    return None
+
+
+def check_form(data: bytes) -> Refusal | None:
+    """Whether a form that is written like an address has few enough fields: each costs what it does not weigh."""
+    if data.count(b"&") >= MAX_FIELDS:
+        return Refusal(400, "body", f"The form has more than {MAX_FIELDS:,} fields; send JSON, or the file as a part.")
     return None
 
 

@@ -1,6 +1,7 @@
 """Jobs of /api/v1: begun, watched, cancelled, and their results."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from flask import Response, send_file
@@ -56,19 +57,24 @@ def blueprint(shelf: Shelf, jobs: Jobs, stored: Callable[[Served], Stored]) -> A
         if job.result is None:
             raise NotFound(f"The job {job.id} has no result; it is {job.state}.")
         suffix = job.result.rpartition(".")[2]
-        file = jobs.path(job.id, job.result)
-        return send_file(file, MIMETYPES[suffix], as_attachment=True, download_name=f"{job.title}.{suffix}")
+        return _download(jobs.path(job.id, job.result), MIMETYPES[suffix], f"{job.title}.{suffix}")
 
     @routes.get("/jobs/<id>/skipped", summary="The items that a result is without, and why, as CSV")
     def skipped(path: schema.JobPath) -> Response:
         job = jobs[path.id]
         if not job.skipped:
             raise NotFound(f"The job {job.id} has skipped nothing; it is {job.state}.")
-        return send_file(
-            jobs.path(job.id, SKIPPED), "text/csv", as_attachment=True, download_name=f"{job.title}-skipped.csv"
-        )
+        return _download(jobs.path(job.id, SKIPPED), "text/csv", f"{job.title}-skipped.csv")
 
     return routes
+
+
+def _download(file: Path, mimetype: str, name: str) -> Response:
+    try:
+        # Of a relative path, Flask would look beside its own code and not where the service was started.
+        return send_file(file.absolute(), mimetype, as_attachment=True, download_name=name)
+    except FileNotFoundError as error:
+        raise NotFound("The file is gone; jobs that are finished go with theirs, so begin it again.") from error
 
 
 def to_json(job: Job) -> dict[str, Any]:

@@ -17,7 +17,9 @@ import orjson
 from flask import Response, request
 from flask_openapi import APIBlueprint, Tag
 
+from clipsieve.back.gate import Shares, client_of
 from clipsieve.back.guard import reads
+from clipsieve.back.limits import PICTURE, Limits, check_text, holding
 from clipsieve.back.meters import Meters
 from clipsieve.back.shelf import Fetch, Served, Shelf
 from clipsieve.errors import ClipsieveError, InputError, NotFound
@@ -25,16 +27,6 @@ from clipsieve.types import Float32
 
 TAG = Tag(name="clip-retrieval", description="The protocol of clip-retrieval's back.")
 FLAGS = {"use_safety_model": "safety", "use_violence_detector": "violence"}
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Most that one request may ask for.
-
-    results  items of an answer, or ids of /metadata
-    """
-
-    results: int = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +51,7 @@ class Query:
 def blueprint(shelf: Shelf, meters: Meters, fetch: Fetch, limits: Limits | None = None) -> APIBlueprint:
     """The routes. `fetch` gets what `image_url` names."""
     most = limits or Limits()
+    rows = Shares(most.rows)
     routes = APIBlueprint("knn", __name__, abp_tags=[TAG])
 
     @routes.post("/knn-service", summary="Nearest items", request_body=_body(KNN_FIELDS), responses={"200": _LIST})
@@ -68,7 +61,8 @@ def blueprint(shelf: Shelf, meters: Meters, fetch: Fetch, limits: Limits | None 
             query = read_query(_json_body(), most)
             served = shelf[query.index]
             vector = _question(served, query, meters, fetch)
-            return _answer(_found(served, query, vector, meters))
+            with holding(rows, _client(), weight(served, query.found, query.shown, most)):
+                return _answer(_found(served, query, vector, meters, most))
 
     @routes.post(
         "/metadata", summary="Metadata of items", request_body=_body(METADATA_FIELDS), responses={"200": _LIST}
@@ -80,9 +74,10 @@ def blueprint(shelf: Shelf, meters: Meters, fetch: Fetch, limits: Limits | None 
         if not ids:
             return _answer([])
         served = shelf[_index(body)]
-        with meters.time("metadata_get_time"):
-            rows = show(served, ids)
-        return _answer([{"id": i, "metadata": row} for i, row in zip(ids, rows, strict=True)])
+        with holding(rows, _client(), weight(served, len(ids), len(ids), most)):
+            with meters.time("metadata_get_time"):
+                shown = show(served, ids, most)
+            return _answer([{"id": i, "metadata": row} for i, row in zip(ids, shown, strict=True)])
 
     @routes.get("/indices-list", summary="Names of the collections", responses={"200": _LIST})
     def indices_list() -> Response:
@@ -102,6 +97,7 @@ def read_query(body: Mapping[str, Any], limits: Limits) -> Query:
     if max(shown, found) > limits.results:
         raise InputError(f"{max(shown, found):,} results were asked for; ask for {limits.results:,} at most.")
     text, image_url = _text(body, "text"), _text(body, "image_url")
+    check_text(text or "", "text")
     image, embedding = _text(body, "image"), body.get("embedding_input")
     if not (text or image or image_url) and embedding in (None, "", []):
         raise InputError("There is no question; give a text, an image, an image_url or an embedding_input.")
@@ -141,19 +137,36 @@ def read_ids(value: Any, limits: Limits) -> list[int]:
     return ids
 
 
-def show(served: Served, ids: Sequence[int]) -> list[dict[str, Any]]:
-    """The columns to be answered with for these items, as JSON values; a small JPEG of those that have no URL."""
-    there = served.collection.columns
-    columns = [c for c in served.options.columns if c in there]
-    rows = served.collection.items(ids, [*columns, "url", "image_path"])
-    shown = [{c: to_json_value(row.get(c)) for c in columns} for row in rows]
-    if "image_path" in there:
-        for i, row, one in zip(ids, rows, shown, strict=True):
-            if not row.get("url") and row.get("image_path"):
-                picture = served.pictures.get(i)
-                if picture is not None:
-                    one["image"] = picture
-    return shown
+def show(served: Served, ids: Sequence[int], limits: Limits) -> list[dict[str, Any]]:
+    """The columns to be answered with for these items, as JSON values; a small JPEG of those that have no URL.
+
+    InputError where these are too many to be made for one answer.
+    """
+    columns = [c for c in served.options.columns if c in served.collection.columns]
+    items = served.collection.items(ids, [*columns, "url", "image_path"])
+    rows = [{column: to_json_value(row.get(column)) for column in columns} for row in items]
+    local = [at for at, row in enumerate(items) if not row.get("url") and row.get("image_path")]
+    if len(local) > limits.pictures:
+        raise InputError(
+            f"{len(local):,} of these items come with their pictures, as they have no URL; ask for {limits.pictures:,} "
+            "such at most, and for the others by /metadata."
+        )
+    for at in local:
+        picture = served.pictures.get(ids[at])
+        if picture is not None:
+            rows[at]["image"] = picture
+    return rows
+
+
+def weight(served: Served, found: int, shown: int, limits: Limits) -> int:
+    """About how many rows an answer of so many items is in memory, so many of them with metadata."""
+    found = min(found, served.collection.manifest.rows)
+    local = "image_path" in served.collection.columns and "url" not in served.collection.columns
+    return found + PICTURE * min(found, shown, limits.pictures) * local
+
+
+def _client() -> str:
+    return client_of(request.remote_addr or "")
 
 
 def to_json_value(value: Any) -> Any:
@@ -195,22 +208,23 @@ def _question(served: Served, query: Query, meters: Meters, fetch: Fetch) -> Flo
     return vector / np.float32(length) if length else vector
 
 
-def _found(served: Served, query: Query, vector: Float32, meters: Meters) -> list[dict[str, Any]]:
+def _found(served: Served, query: Query, vector: Float32, meters: Meters, limits: Limits) -> list[dict[str, Any]]:
     if not query.found:
         return []
-    with meters.time("safety_time"):
-        without = served.flagged(query.flags)
-    with meters.time("knn_index_time"):
-        ids, products = served.collection.nearest(
-            vector,
-            query.found,
-            modality=query.modality,  # type: ignore[arg-type]  # one of the two
-            dedup=query.dedup,
-            without=without,
-        )
+    timings: dict[str, float] = {}
+    ids, products = served.flags.nearest(
+        vector,
+        query.found,
+        query.flags,
+        modality=query.modality,  # type: ignore[arg-type]  # one of the two
+        dedup=query.dedup,
+        timings=timings,
+    )
+    for stage, seconds in timings.items():
+        meters.took(f"{stage}_time", seconds)
     named = [{"id": i, "similarity": s} for i, s in zip(ids.tolist(), products.tolist(), strict=True)]
-    with meters.time("metadata_get_time"):
-        rows = show(served, ids[: query.shown].tolist())
+    with meters.time("metadata_get_time"), served.just_found():
+        rows = show(served, ids[: query.shown].tolist(), limits)
     return [{**row, **hit} for row, hit in zip(rows, named, strict=False)] + named[len(rows) :]
 
 

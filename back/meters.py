@@ -19,8 +19,8 @@ STAGES: Mapping[str, str] = {
     "image_clip_inference_time": "embedding an image, with preparing it and waiting for the model",
     "metadata_get_time": "reading metadata, with small JPEGs of local images",
     "knn_index_time": "searching, with leaving out duplicates",
-    "dedup_time": "nothing: duplicates are left out while searching, in knn_index_time",
-    "safety_time": "finding what is flagged; the search leaves it out",
+    "dedup_time": "telling duplicates while searching, a part of knn_index_time",
+    "safety_time": "finding what is flagged, which the search leaves out",
     "image_prepro_time": "decoding and scaling an image",
     "text_prepro_time": "tokenizing the texts of a batch",
 }
@@ -65,11 +65,15 @@ class Meters:
         try:
             yield
         finally:
-            self._stages[stage].observe(time.perf_counter() - start)
+            self.took(stage, time.perf_counter() - start)
+
+    def took(self, stage: str, seconds: float) -> None:
+        """One of STAGES took so long."""
+        self._stages[stage].observe(seconds)
 
     def prepared(self, kind: str, ns: int) -> None:
         """An image was made ready for a model, or a batch of texts, in so many nanoseconds."""
-        self._stages[PREPARING[kind]].observe(ns / 1e9)
+        self.took(PREPARING[kind], ns / 1e9)
 
     def refused(self, reason: str) -> None:
         """A request was refused for one of `guard.REASONS`."""

@@ -6,14 +6,16 @@ what the headers say of the body, the body itself, a turn. What is refused is an
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from flask import Flask, Response, current_app, g, request
 from werkzeug.wsgi import ClosingIterator
 
 from clipsieve.back import guard
-from clipsieve.back.gate import Deadlines, Gate, RateLimit
+from clipsieve.back.gate import Deadlines, Gate, RateLimit, client_of
 from clipsieve.back.guard import Policy, Refusal
+from clipsieve.back.proxies import known_callers
 
 Answer = Callable[[str, int], Response]
 """A sentence and a status -> the error in the shape of the request's protocol."""
@@ -27,7 +29,9 @@ SOON = {"Retry-After": "1"}
 BUSY = Refusal(503, "busy", "The service is busy; ask again in a moment.", SOON)
 OPENING = Refusal(503, "opening", "The service is opening its collections; ask again in a moment.", SOON)
 
-_ADMITTED = "clipsieve.admitted"
+CROWDED = Refusal(503, "busy", "The service reads as many large requests as it holds; ask again in a moment.", SOON)
+
+_ADMITTED, _CLIENT = "clipsieve.admitted", "clipsieve.client"
 
 
 @dataclass(slots=True)
@@ -72,6 +76,7 @@ def protect(app: Flask, protection: Protection, answer: Answer, count: Callable[
     app.config["MAX_CONTENT_LENGTH"] = policy.max_bytes + 1  # a body in chunks is cut there without a word
     if gate is not None:
         app.wsgi_app = _with_places(app.wsgi_app, gate)  # type: ignore[method-assign]
+    app.wsgi_app = known_callers(app.wsgi_app, policy.proxies)  # type: ignore[method-assign]
 
     def judged() -> Refusal | None:
         refusal = _refusal(protection)
@@ -102,15 +107,18 @@ def protect(app: Flask, protection: Protection, answer: Answer, count: Callable[
             response.vary.add("Origin")
             if request.path not in WITHOUT_CORS:
                 response.headers.update(guard.cors_headers(request.headers.get("Origin"), policy))
-        if deadlines is not None:
-            then = deadlines.answers if g.get("has_turn", False) else deadlines.leaves
-            then(request.environ["gunicorn.socket"])
+        if deadlines is not None and g.get("has_turn", False):
+            deadlines.answers(request.environ["gunicorn.socket"], response.content_length or 0)
+        elif deadlines is not None:
+            deadlines.leaves(request.environ["gunicorn.socket"])
         return response
 
     @app.teardown_request
     def end(_: BaseException | None) -> None:
         if gate is not None and g.pop("has_turn", False):
             gate.end()
+        if gate is not None and "body" in g:
+            gate.bodies.give(request.environ[_CLIENT], g.pop("body"))
 
 
 def _refusal(protection: Protection) -> Refusal | None:
@@ -142,11 +150,16 @@ def _refusal(protection: Protection) -> Refusal | None:
     refusal = guard.check_body(length, request.headers.get("Content-Encoding"), policy)
     if refusal is None and not reading and request.routing_exception is None:  # where nothing is, nothing is written
         refusal = guard.check_write(request.method, request.mimetype, has_body, origin, policy)
-    return refusal or _read(protection, length)
+    return refusal or _read(protection, length, has_body)
 
 
-def _read(protection: Protection, length: int | None) -> Refusal | None:
-    deadlines = protection.deadlines
+def _read(protection: Protection, length: int | None, has_body: bool) -> Refusal | None:
+    deadlines, gate = protection.deadlines, protection.gate
+    most = (length or protection.policy.max_bytes) if has_body else 0  # chunks do not say how many come
+    if gate is not None and most > gate.SMALL:
+        if not gate.bodies.take(request.environ[_CLIENT], most):
+            return CROWDED
+        g.body = most
     late = "" if deadlines is None else f" It has {deadlines.arriving:g} s for that (--timeout)."
     incomplete = Refusal(408, "incomplete", f"The request did not come in full.{late}")
     if deadlines is not None:
@@ -161,7 +174,11 @@ def _read(protection: Protection, length: int | None) -> Refusal | None:
         return guard.too_large(protection.policy)
     if deadlines is not None:
         deadlines.clear(request.environ["gunicorn.socket"])
-    return None if request.mimetype.startswith(("image/", "multipart/")) else guard.check_json(data)
+    if request.mimetype.startswith(("image/", "multipart/")):
+        return None
+    if request.mimetype == "application/x-www-form-urlencoded":  # curl says that of any body, JSON as well
+        return guard.check_form(data) or guard.check_json(data)
+    return guard.check_json(data)
 
 
 def _with_places(app: Any, gate: Gate) -> Any:
@@ -170,13 +187,15 @@ def _with_places(app: Any, gate: Gate) -> Any:
     def answer(environ: dict[str, Any], start_response: Any) -> Any:
         if environ.get("PATH_INFO") in UNCOUNTED:
             return app(environ, start_response)
-        environ[_ADMITTED] = gate.enter()
+        client = environ[_CLIENT] = client_of(environ.get("REMOTE_ADDR", ""))
+        environ[_ADMITTED] = gate.places.take(client)
         if not environ[_ADMITTED]:
             return app(environ, start_response)
+        leave = partial(gate.places.give, client)
         try:
-            return ClosingIterator(app(environ, start_response), gate.leave)
+            return ClosingIterator(app(environ, start_response), leave)
         except BaseException:
-            gate.leave()
+            leave()
             raise
 
     return answer

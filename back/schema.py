@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, field_validator
 
 from clipsieve import classset
+from clipsieve.back.limits import check_classes
 from clipsieve.errors import InputError, NotFound
 from clipsieve.marks import Mark
 from clipsieve.types import ClassSet, Distribution, Example, Hit, MetaClass
@@ -56,7 +57,7 @@ class Search(Question):
     view: Literal["matched", "rejected", "below"] = "matched"
     sort: Literal["score", "margin", "new"] = "score"
     dedup: Annotated[bool, Field(description="One of each group of near-duplicates.")] = False
-    cursor: Annotated[str | None, Field(description="`next` of the page before.")] = None
+    cursor: Annotated[str | None, Field(max_length=100, description="`next` of the page before.")] = None
     limit: Annotated[int, Field(ge=1, le=MOST_RESULTS)] = 100
 
 
@@ -195,7 +196,9 @@ class Url(Model):
 def read_set(given: dict[str, Any] | str, stored: Any) -> ClassSet:
     """A class set as it was sent, or a stored one by its name."""
     value = stored(given) if isinstance(given, str) else given
-    return value if isinstance(value, ClassSet) else classset.from_json(value)
+    classes = value if isinstance(value, ClassSet) else classset.from_json(value)
+    check_classes(classes.classes)
+    return classes
 
 
 def read_question(question: Question, stored: Any) -> tuple[ClassSet, str | None]:
@@ -217,6 +220,7 @@ def read_question(question: Question, stored: Any) -> tuple[ClassSet, str | None
         raise InputError("There is no question; give a set or a class.")
     # Texts and images meet on a scale alone.
     classes = classset.from_json({"classes": [{"name": "question", **named}], "calibration": "background"})
+    check_classes(classes.classes)
     meta = classes.classes[0]
     mixed = any(e.text is None for e in (*meta.positive, *meta.negative))
     return ClassSet([meta], "background" if mixed else "none"), meta.name

@@ -6,6 +6,7 @@ One process, because each further one would hold its own model and its own index
 
 import logging
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,10 @@ SPARE = 16
 
 IDLE = 512
 """Connections kept open without a request."""
+
+
+BODIES = 8
+"""Largest bodies that are held at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ class Binding:
 
 def protection_of(binding: Binding, policy: Policy, rate: RateLimit | None = None) -> Protection:
     """What protects an application that is served like this. It is not ready yet."""
-    gate = Gate(binding.threads, binding.queue, binding.timeout)
+    gate = Gate(binding.threads, binding.queue, binding.timeout, BODIES * policy.max_bytes)
     return Protection(policy, gate, rate, Deadlines(binding.timeout), State(ready=False))
 
 
@@ -75,11 +80,14 @@ def serve(
     close       called in that process after its last answer
     protection  the application's
     ready       told the address once everything is open; port 0 takes a free one
+
+    InputError where it cannot listen there.
     """
     from gunicorn.app.base import BaseApplication
 
     from clipsieve.back.worker import Messages, worker_class
 
+    _require_free(binding)
     pool = binding.threads + binding.queue + SPARE
 
     class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
@@ -96,6 +104,7 @@ def serve(
                 "graceful_timeout": binding.drain,
                 "timeout": 0,  # gthread's own heartbeat; a long scan must not look like a dead worker
                 "preload_app": False,
+                "forwarded_allow_ips": "",  # `back/proxies.py` believes proxies, and more than their scheme
                 "worker_exit": lambda server, worker: close(),
                 "logger_class": Messages,
                 "loglevel": "info" if logging.getLogger("clipsieve").isEnabledFor(logging.DEBUG) else "warning",
@@ -116,3 +125,17 @@ def serve(
             raise
         return 1 if end.code else 0
     return 0
+
+
+def _require_free(binding: Binding) -> None:
+    """gunicorn would try five times, and say each time that it does not succeed."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(binding.host, binding.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise InputError(
+            f"Nothing can listen at {binding.host}, port {binding.port} ({error.strerror}); give another --port or "
+            "--host."
+        ) from error

@@ -20,6 +20,7 @@ from werkzeug.exceptions import PreconditionFailed, PreconditionRequired
 from clipsieve import classset
 from clipsieve.back import schema
 from clipsieve.back.api import TAG
+from clipsieve.back.limits import check_classes
 from clipsieve.back.shelf import Served, Shelf
 from clipsieve.back.stores import SETS, is_id
 from clipsieve.durable import sync_folder, write_file
@@ -54,7 +55,7 @@ def blueprint(shelf: Shelf) -> APIBlueprint:
             raise InputError(
                 f"{path.id!r} is no name for a set; take up to 64 letters, digits, dashes and underscores, and no uuid."
             )
-        classset.from_json(body.root, strict=False)
+        check_classes(classset.from_json(body.root, strict=False).classes)
         data = to_bytes(body.root)
         with shelf[query.collection].keeping() as folder:
             files = SetFiles(folder)

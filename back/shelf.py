@@ -1,21 +1,19 @@
 """The collections that a service serves, by name, each with its own options."""
 
 import contextlib
-import functools
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
+from clipsieve.back.flags import Flag, Flags
 from clipsieve.back.pictures import Pictures, refuse_bombs
 from clipsieve.errors import ClipsieveError, CollectionReadOnly, InputError, NotFound, StoreUnavailable
 from clipsieve.index.collection import Collection
 from clipsieve.marks import Marks
 from clipsieve.protocols import TextEmbedder
-from clipsieve.types import Example, Float32, Int64, MetaClass
+from clipsieve.types import Example, Float32
+from clipsieve.whole import changed
 
 COLUMNS = ("url", "image_path", "caption", "NSFW")
 """Metadata columns that clip-retrieval's service answers with by default."""
@@ -28,13 +26,13 @@ class Options:
     columns       metadata columns that answers of clip-retrieval's protocol have, where the collection has them
     multilingual  embeds texts of many languages into the images' space, for `use_mclip`
     ratings       aesthetic rating 0..9 -> float32 (d,), added to a question by `aesthetic_score`
-    flags         "safety" and "violence" -> the class whose items are left out by that name
+    flags         "safety" and "violence" -> the class whose items are left out by that name, or what flags them
     """
 
     columns: Sequence[str] = COLUMNS
     multilingual: TextEmbedder | None = None
     ratings: Mapping[int, Float32] = field(default_factory=dict)
-    flags: Mapping[str, MetaClass] = field(default_factory=dict)
+    flags: Mapping[str, Flag] = field(default_factory=dict)
 
 
 class Served:
@@ -52,8 +50,7 @@ class Served:
         self.kept_in = collection.folder if state is None else state
         self.marks = Marks(self.kept_in)
         self.pictures = Pictures(collection)
-        self._flagged: dict[tuple[str, str], Int64] = {}
-        self._lock = threading.Lock()
+        self.flags = Flags(collection, self.options.flags)
 
     @contextlib.contextmanager
     def keeping(self) -> Iterator[Path]:
@@ -77,6 +74,14 @@ class Served:
                 f"Nothing can be kept in {self.kept_in} ({error}); make room, or give another folder with --state."
             ) from error
 
+    @contextlib.contextmanager
+    def just_found(self) -> Iterator[None]:
+        """For what is asked about items that a question found: one that is gone went by a commit made meanwhile."""
+        try:
+            yield
+        except NotFound as error:
+            raise changed(self.collection.folder) from error
+
     def embed_text(self, text: str, multilingual: bool = False) -> Float32:
         """float32 (d,), unit length. InputError where there is no multilingual model."""
         if not multilingual:
@@ -92,22 +97,6 @@ class Served:
         """The vector of an encoded image, float32 (d,), unit length. InputError if it is too large or no image."""
         refuse_bombs(data)
         return self._embed(Example(image=self.collection.add_example_image(data)))
-
-    def flagged(self, flags: Sequence[str]) -> Int64 | None:
-        """The ids of the items that one of these flags leaves out; None where the collection has none of them."""
-        known = [name for name in flags if name in self.options.flags]
-        if not known:
-            return None
-        with self._lock:
-            version = self.collection.revision
-            if any(at != version for _, at in self._flagged):
-                self._flagged.clear()
-            for name in known:
-                if (name, version) not in self._flagged:
-                    hits = self.collection.filter(self.options.flags[name])
-                    self._flagged[name, version] = np.fromiter((hit.id for hit in hits), np.int64)
-            found = [self._flagged[name, version] for name in known]
-        return functools.reduce(np.union1d, found)
 
     def _embed(self, example: Example) -> Float32:
         vector: Float32 = self.collection.embed_examples([example])[0]

@@ -2,18 +2,24 @@
 connections that dawdle, and refuses new ones as soon as it is told to end.
 """
 
+import contextlib
+import json
 import logging
 import math
 import socket
 import sys
 import threading
+import uuid
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
+from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException, UnsupportedTransferCoding
 from gunicorn.workers.gthread import ThreadWorker
 
+from clipsieve.back import guard
 from clipsieve.back.gate import Deadlines
 from clipsieve.back.protect import Protection
 from clipsieve.errors import ClipsieveError
@@ -82,6 +88,18 @@ def worker_class(open_all: Callable[[], None], ready: Callable[[str], None], pro
             finally:
                 deadlines.clear(conn.sock)
 
+        def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+            status = status_of(exc)
+            sentence = f"This is no HTTP request that is read here: {exc}."
+            id = uuid.uuid4().hex
+            if status == 500:
+                sentence = f"This is an error of the service; its log has it as {id}."
+            fields = {"request_id": id, "status": int(status), "client": addr[0] if addr else ""}
+            level = logging.ERROR if status == 500 else logging.WARNING
+            log.log(level, "not understood: %s", exc, exc_info=exc if status == 500 else None, extra={"fields": fields})
+            with contextlib.suppress(OSError):
+                client.sendall(refusal(status, sentence, id, protection.policy))
+
         def notify(self) -> None:
             super().notify()
             deadlines.sweep()  # at least once a second
@@ -97,6 +115,31 @@ def worker_class(open_all: Callable[[], None], ready: Callable[[str], None], pro
                     listener.close()
 
     return Worker
+
+
+def status_of(error: BaseException) -> HTTPStatus:
+    """What is answered to what came before, or instead of, a request."""
+    if isinstance(error, LimitRequestLine):
+        return HTTPStatus.REQUEST_URI_TOO_LONG
+    if isinstance(error, LimitRequestHeaders):
+        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    if isinstance(error, UnsupportedTransferCoding):
+        return HTTPStatus.NOT_IMPLEMENTED
+    return HTTPStatus.BAD_REQUEST if isinstance(error, ParseException) else HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def refusal(status: HTTPStatus, sentence: str, id: str, policy: guard.Policy) -> bytes:
+    """A whole answer in the shape of /api/v1, for what no route was found for."""
+    body = json.dumps({"error": {"code": status, "message": sentence, "request_id": id}}).encode()
+    headers = {
+        "Connection": "close",
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        "X-Request-Id": id,
+        **guard.answer_headers(False, policy),
+    }
+    lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 def _address(name: tuple[Any, ...]) -> str:

@@ -26,7 +26,7 @@ from clipsieve.commands_label import label
 from clipsieve.commands_move import export, import_
 from clipsieve.commands_regions import regions
 from clipsieve.commands_watch import watch
-from clipsieve.opening import load_detector, load_model
+from clipsieve.opening import load_detector, load_model, load_text_model
 from clipsieve.parts import Parts
 
 app = typer.Typer(
@@ -84,4 +84,4 @@ def main() -> None:
     """The console script."""
     # Libraries log each of their retries, some twice. What matters of it comes back as an error, which is said once.
     logging.disable(logging.ERROR)
-    app(obj=Parts(load_model, load_detector))
+    app(obj=Parts(load_model, load_texts=load_text_model, load_detector=load_detector))

@@ -7,7 +7,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,14 +21,19 @@ from clipsieve.parts import Parts, print_json
 
 if TYPE_CHECKING:
     from clipsieve.back.config import Entry
+    from clipsieve.back.flags import Flag
     from clipsieve.back.guard import Policy
     from clipsieve.back.jobs import Jobs
     from clipsieve.back.shelf import Fetch, Served, Shelf
     from clipsieve.back.stores import Store
     from clipsieve.index.collection import Collection
+    from clipsieve.protocols import TextEmbedder
 
 INDICES_PATHS = Path("indices_paths.json")
 """What clip-retrieval serves where it is told nothing."""
+
+PROXIES = "127.0.0.1,::1"
+"""Proxies that are believed where none are named: those on this machine."""
 
 
 def back(
@@ -57,6 +62,19 @@ def back(
         Path | None,
         typer.Option("--flags", metavar="FILE", help="Classes safety and violence, in JSON: left out if asked."),
     ] = None,
+    safety_head: Annotated[
+        Path | None,
+        typer.Option(
+            "--safety-head", metavar="FILE", help="Weights of a safety model, .pth or .safetensors, likewise."
+        ),
+    ] = None,
+    safety_threshold: Annotated[
+        float, typer.Option("--safety-threshold", help="What it gives a higher score than this is left out.")
+    ] = 0.5,
+    violence_prompts: Annotated[
+        Path | None,
+        typer.Option("--violence-prompts", metavar="FILE", help=".npy: left out is what the second is nearest to."),
+    ] = None,
     store: Annotated[
         str | None,
         typer.Option(
@@ -78,6 +96,10 @@ def back(
     cors_origins: Annotated[
         str, typer.Option("--cors-origins", metavar="ORIGINS", help="Sites whose pages may ask: https://a.example,...")
     ] = "",
+    trusted_proxies: Annotated[
+        str,
+        typer.Option("--trusted-proxies", metavar="ADDRESSES", help="Whose X-Forwarded-For is believed."),
+    ] = PROXIES,
     read_token_file: Annotated[
         Path | None, typer.Option("--read-token-file", metavar="FILE", help="Holds the token without which none reads.")
     ] = None,
@@ -128,7 +150,7 @@ def back(
     from clipsieve.back import logs
     from clipsieve.back.config import entries_of, read_indices_paths
     from clipsieve.back.gate import parse_rate
-    from clipsieve.back.knn import Limits
+    from clipsieve.back.limits import Limits
     from clipsieve.back.meters import Meters
     from clipsieve.back.page import open_page
     from clipsieve.back.serve import Binding, protection_of, serve
@@ -144,7 +166,7 @@ def back(
         entries, notes = read_indices_paths(indices_paths or INDICES_PATHS, model)
     row_memory = 0 if memory == "0" else parse_size(memory)
     tokens = read_token("READ", read_token_file), read_token("WRITE", write_token_file)
-    policy = make_policy(host, allowed_hosts, cors_origins, tokens, parse_size(max_request_bytes))
+    policy = make_policy(host, allowed_hosts, cors_origins, tokens, parse_size(max_request_bytes), trusted_proxies)
     binding = Binding(host, port, threads, queue, timeout)
     shown = open_page(page, default_backend or None, "", url_column)
     protection = protection_of(binding, policy, None if rate_limit is None else parse_rate(rate_limit))
@@ -162,7 +184,7 @@ def back(
     def make_app() -> Any:
         from clipsieve.back.app import create_app
 
-        fetch, limits = make_fetch(allow_private_addresses, timeout), Limits(max_results)
+        fetch, limits = make_fetch(allow_private_addresses, timeout, threads), Limits(max_results)
         jobs.append(make_jobs(shelf, state, entries))
         named = entries[0].model if entries else model
         return create_app(
@@ -179,7 +201,9 @@ def back(
         )
 
     def open_all() -> None:
-        opened = open_entries(models.get, entries, state, multilingual, columns, ratings, flags)
+        texts = None if multilingual is None else models.texts(multilingual)
+        flagged = read_flags(flags, safety_head, safety_threshold, violence_prompts)
+        opened = open_entries(models.get, entries, state, texts, columns, ratings, flagged)
         for one in opened:
             one.collection.keep_rows(row_memory)
         shelf.fill(opened)
@@ -205,13 +229,20 @@ def back(
 
 
 def make_policy(
-    host: str, allowed_hosts: str, cors_origins: str, tokens: tuple[str | None, str | None], max_bytes: int
+    host: str,
+    allowed_hosts: str,
+    cors_origins: str,
+    tokens: tuple[str | None, str | None],
+    max_bytes: int,
+    trusted_proxies: str = PROXIES,
 ) -> "Policy":
     """What requests are held to: this machine's names, and what is allowed besides."""
     from clipsieve.back.guard import Policy, parse_hosts, parse_origins
+    from clipsieve.back.proxies import parse_proxies
 
+    proxies = parse_proxies(trusted_proxies)
     own = {name.lower() for name in (host, socket.gethostname()) if name}
-    return Policy(parse_hosts(allowed_hosts) | own, parse_origins(cors_origins), *tokens, max_bytes)
+    return Policy(parse_hosts(allowed_hosts) | own, parse_origins(cors_origins), *tokens, max_bytes, proxies)
 
 
 def read_token(kind: str, file: Path | None) -> str | None:
@@ -241,25 +272,32 @@ def open_entries(
     load: Callable[[str], Any],
     entries: Sequence["Entry"],
     state: Path | None,
-    multilingual: str | None,
+    texts: "TextEmbedder | None",
     columns: str | None,
     ratings: Path | None,
-    flags: Path | None,
+    flags: "Mapping[str, Flag]",
 ) -> "list[Served]":
-    """The collections opened. `load` makes the embedder of a name, once."""
+    """The collections opened. `load` makes the embedder of a name, once; `texts` is the multilingual one."""
     from clipsieve.back.shelf import COLUMNS, Options, Served
-    from clipsieve.question import read_set
+    from clipsieve.types import MetaClass
 
     own = COLUMNS if columns is None else tuple(re.findall(r"[^\s,\[\]\"']+", columns))  # clip-retrieval's is a literal
-    texts = None if multilingual is None else load(multilingual)
-    flagged = {} if flags is None else {c.name: c for c in read_set(flags).classes}
-    if unknown := set(flagged) - {"safety", "violence"}:
-        raise InputError(f"{flags}: the class {min(unknown)!r} is asked for by nobody; name them safety and violence.")
     served = []
     for entry in entries:
         own_state = state / entry.name if state is not None and len(entries) > 1 else state
         collection = _open(entry, load, own_state)
-        options = Options(entry.columns or own, texts, read_ratings(ratings, collection.dim), flagged)
+        if texts is not None and texts.dim != collection.dim:
+            raise InputError(
+                f"The model {texts.model.name!r} embeds texts in {texts.dim} dimensions and the collection "
+                f"{entry.name!r} has {collection.dim}; --mclip takes one that was made for the collection's model."
+            )
+        for flag, head in flags.items():
+            if not isinstance(head, MetaClass) and head.dim != collection.dim:
+                raise InputError(
+                    f"What flags {flag} takes vectors of {head.dim} dimensions and the collection {entry.name!r} has "
+                    f"{collection.dim}; give the one of the collection's model."
+                )
+        options = Options(entry.columns or own, texts, read_ratings(ratings, collection.dim), flags)
         served.append(Served(entry.name, collection, options, own_state))
     return served
 
@@ -320,12 +358,50 @@ def read_ratings(folder: Path | None, dim: int) -> dict[int, Any]:
     return found
 
 
-def make_fetch(allow_private: bool, timeout: float) -> "Fetch":
-    """Gets the image behind a URL that a client names: one attempt, within limits, from public addresses only."""
+def read_flags(
+    classes: Path | None, safety_head: Path | None, threshold: float, violence_prompts: Path | None
+) -> "dict[str, Flag]":
+    """What requests may have left out by the names safety and violence. InputError where a file is not what it is for.
+
+    threshold  of what the safety head gives
+    """
+    import numpy as np
+
+    from clipsieve.index.head import make_network, make_prompts
+    from clipsieve.inference.tensors import read_tensors
+    from clipsieve.question import read_set
+
+    flags: dict[str, Flag] = {} if classes is None else {c.name: c for c in read_set(classes).classes}
+    if unknown := set(flags) - {"safety", "violence"}:
+        raise InputError(
+            f"{classes}: the class {min(unknown)!r} is asked for by nobody; name them safety and violence."
+        )
+    for name, file in (("safety", safety_head), ("violence", violence_prompts)):
+        if file is not None and name in flags:
+            raise InputError(f"{classes} has a class {name}, and {file} flags by that name too; give one of them.")
+    if safety_head is not None:
+        flags["safety"] = make_network(read_tensors(safety_head), str(safety_head), threshold)
+    if violence_prompts is not None:
+        try:
+            array = np.asarray(np.load(violence_prompts))
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{violence_prompts} cannot be read as an array ({error}).") from error
+        flags["violence"] = make_prompts(array, str(violence_prompts))
+    return flags
+
+
+def make_fetch(allow_private: bool, timeout: float, threads: int) -> "Fetch":
+    """Gets the image behind a URL that a client names: one attempt, within limits, from public addresses only.
+
+    threads  that answer; half of them may fetch at once, so that slow servers leave some to other questions
+    """
+    from clipsieve.back.gate import at_most
     from clipsieve.inference.fetch import Fetcher, FetchOptions
 
-    limits = FetchOptions(timeout=min(10.0, timeout), retries=0, allow_private=allow_private, options_given=False)
-    return Fetcher(limits, opt_out=False).fetch
+    limits = FetchOptions(
+        timeout=min(10.0, timeout), retries=0, allow_private=allow_private, waits=False, options_given=False
+    )
+    return at_most(max(2, threads // 2), Fetcher(limits, opt_out=False).fetch)
 
 
 def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None) -> "Collection":
@@ -347,17 +423,27 @@ class Models:
         self._lock = threading.Lock()
 
     def get(self, name: str) -> Any:
-        """The embedder of that name."""
+        """The embedder of that name, of images and of what it takes besides."""
+        return self._get(name, self._parts.load, "embed_images")
+
+    def texts(self, name: str) -> Any:
+        """The embedder of texts of that name, which may be one of texts alone."""
+        return self._get(name, self._parts.load_texts or self._parts.load, "embed_texts")
+
+    def _get(self, name: str, load: Callable[..., Any], does: str) -> Any:
         from clipsieve.inference.batcher import batched
         from clipsieve.inference.embedder import use_all_processors
-        from clipsieve.inference.text_cache import CachedEmbedder
+        from clipsieve.inference.text_cache import CachedEmbedder, TextCache
 
         with self._lock:
-            if name not in self._made:
-                one = batched(self._parts.load(name, device=self._device), prepared=self._prepared)
+            if not hasattr(self._made.get(name), does):
+                one = batched(load(name, device=self._device), prepared=self._prepared)
                 use_all_processors()
                 self._batched[name] = one
-                self._made[name] = CachedEmbedder(one) if hasattr(one, "embed_texts") else one
+                if not hasattr(one, "embed_texts"):
+                    self._made[name] = one
+                else:
+                    self._made[name] = CachedEmbedder(one) if hasattr(one, "embed_images") else TextCache(one)
             return self._made[name]
 
     def figures(self) -> dict[str, tuple[Any, Any]]:

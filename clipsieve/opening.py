@@ -22,6 +22,13 @@ def load_detector(name: str, *, device: str = "auto", precision: str = "auto", r
     return open_detector(name, device=device, precision=precision, regions=regions)
 
 
+def load_text_model(name: str, *, device: str = "auto", precision: str = "auto") -> Any:
+    """The embedder of texts of that name; see `clipsieve.inference.embedder.load_text_embedder`."""
+    from clipsieve.inference.embedder import load_text_embedder
+
+    return load_text_embedder(name, device=device, precision=precision)
+
+
 def open_collection(
     folder: str | os.PathLike[str],
     *,

@@ -17,12 +17,13 @@ from clipsieve.progress import Progress
 class Parts:
     """The replaceable parts of the command line.
 
-    load           (name, *, device="auto", precision="auto") -> an embedder of images, and of texts where the model has
-                   them
+    load           (name, *, device="auto", precision="auto") -> an embedder of images, of texts too if the model is
+    load_texts     likewise -> one of texts, of images too if the model is; by default `load`
     load_detector  (name, *, device="auto", precision="auto", regions=None) -> a detector; regions of an image at most
     """
 
     load: Callable[..., Any]
+    load_texts: Callable[..., Any] | None = None
     load_detector: Callable[..., Any] = load_detector
 
 

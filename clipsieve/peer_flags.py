@@ -153,8 +153,8 @@ BACK: Mapping[str, _Meaning] = {
     "reorder-metadata-by-ivf-index": _Switch(usual=False, note=_FOUND_OUT),
     "use-jit": _Switch(usual=True, note="models run without it"),
     "enable-mclip-option": _Switch(usual=True, note="name the multilingual model with --mclip"),
-    "provide-safety-model": _Switch(usual=False, note="give the class as --flags"),
-    "provide-violence-detector": _Switch(usual=False, note="give the class as --flags"),
+    "provide-safety-model": _Switch(usual=False, note="give its weights as --safety-head, or the class as --flags"),
+    "provide-violence-detector": _Switch(usual=False, note="give --violence-prompts, or the class as --flags"),
     "provide-aesthetic-embeddings": _Switch(usual=True, note="give their folder as --ratings"),
 }
 

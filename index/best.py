@@ -11,6 +11,9 @@ from clipsieve.types import Float32, Int64
 
 Positions = npt.NDArray[np.intp]
 
+CHUNK = 16_384
+"""Vectors that are settled at a time."""
+
 SPREAD = 16
 """Groups for each of k: so many that few hold two of the best k."""
 
@@ -63,7 +66,9 @@ class Best:
             return
         at, ids, _, _ = self._joined()
         self._kept, self._slack = [], 0.0
-        self._new.append(judge(self.question, self.compiled, ids, take(at)))
+        for start in range(0, len(at), CHUNK):
+            own = slice(start, start + CHUNK)
+            self._new.append(judge(self.question, self.compiled, ids[own], take(at[own])))
         if sum(len(part.ids) for part in self._new) > self.question.k // 2:
             self._sort()
 

@@ -3,11 +3,12 @@
 import dataclasses
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -41,6 +42,8 @@ from clipsieve.types import (
 from clipsieve.writer import open_writer
 
 Own = Literal["own"]
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 NEAR_DUPLICATES = 10_000
 """Items of an answer that are compared with each other where no groups are known: a second's work."""
@@ -103,6 +106,11 @@ class Collection:
     def dim(self) -> int:
         """d, the dimensions of a vector."""
         return self.manifest.dim
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What can be asked: "image", "text" or both."""
+        return self._opened.modalities
 
     @property
     def revision(self) -> str:
@@ -235,6 +243,7 @@ class Collection:
         modality: Modality = "image",
         dedup: bool = False,
         without: Int64 | None = None,
+        timings: dict[str, float] | None = None,
     ) -> tuple[Int64, Float32]:
         """The items with the greatest inner product with a vector: ids int64 (r,), products float32 (r,), best first.
 
@@ -242,6 +251,7 @@ class Collection:
         dedup    one item per group of duplicates; where the folder has no groups, what is near-duplicate among the
                  first few thousand is found on the way
         without  ids that must not be found
+        timings  with `dedup`, "dedup" in it grows by the seconds that telling duplicates took
 
         InputError for a vector of another dimension, of length 0, or with what is no number.
         """
@@ -256,7 +266,8 @@ class Collection:
         unit = (given / length).astype(np.float32)[None]
         model = self.model or ModelId("not known", "", "")
         question = Question(ClassVectors("nearest", unit, unit[:0], model), k, without=without)
-        groups = opened.groups if dedup and opened.has_groups else None
+        spent: list[float] = []
+        groups = _timed(opened.groups, spent) if dedup and opened.has_groups else None
         wanted = k
         while True:
             asked = dataclasses.replace(question, k=wanted, groups=groups)
@@ -266,12 +277,14 @@ class Collection:
             if not dedup or groups is not None:
                 break
             near = min(len(found.ids), NEAR_DUPLICATES)
-            first = first_of_near(rows.take(found.ids[:near]), DUPLICATE_COSINE)
+            first = _timed(first_of_near, spent)(rows.take(found.ids[:near]), DUPLICATE_COSINE)
             kept = np.concatenate([first, np.arange(near, len(found.ids))])
             if len(kept) >= k or len(found.ids) < wanted:
                 found = found.pick(kept[:k])
                 break
             wanted = k + 2 * (wanted - len(kept))
+        if dedup and timings is not None:
+            timings["dedup"] = timings.get("dedup", 0.0) + sum(spent)
         return found.ids, (found.best.astype(np.float64) * length).astype(np.float32)
 
     def filter(
@@ -550,6 +563,18 @@ class RankedAnswer:
     def hits(self, ranked: Ranked) -> tuple[Hit, ...]:
         """These of the items with their keys and reasons."""
         return query.make_hits(self._question, self._meta, ranked, self._opened.keys(ranked.ids))
+
+
+def _timed(function: Callable[_P, _T], seconds: list[float]) -> Callable[_P, _T]:
+    """The same function; what each call took is added to the list."""
+
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        start = time.perf_counter()
+        found = function(*args, **kwargs)
+        seconds.append(time.perf_counter() - start)
+        return found
+
+    return call
 
 
 def _chosen(

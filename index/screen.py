@@ -28,6 +28,7 @@ SCORES = 2**19
 """float32 scores of one block, 2 MiB."""
 
 MOST_ROWS, LEAST_ROWS = 32_768, 4096
+"""Of a block. Products come in few shapes, padded by zeros: oneDNN keeps half a megabyte for each that it has met."""
 
 
 def pays() -> bool:
@@ -53,7 +54,7 @@ class Screen:
 
         self._ids = np.empty(rows.count, np.int64)
         self._stored = np.empty((rows.count, rows.dim), rows.dtype)
-        self._coarse = torch.empty((rows.count, rows.dim), dtype=torch.bfloat16)
+        self._coarse = torch.zeros((_up(rows.count, LEAST_ROWS), rows.dim), dtype=torch.bfloat16)
         longest = rounded = 0.0
         at = 0
         for ids, vectors in rows.blocks():
@@ -73,7 +74,7 @@ class Screen:
         if not questions:
             return []
         compiled = compile_classes([q.vectors for q in questions], [q.scale for q in questions], distinct=False)
-        share = -(-len(self._ids) // self._threads) or 1
+        share = _up(-(-len(self._ids) // self._threads), LEAST_ROWS) or 1
         spans = [range(at, min(at + share, len(self._ids))) for at in range(0, len(self._ids), share)]
         parts = list(self._pool.map(lambda span: self._work(questions, compiled, span), spans))
         return [join([part[i] for part in parts]).top(q.k, q.groups) for i, q in enumerate(questions)]
@@ -82,17 +83,19 @@ class Screen:
         import torch
 
         exact = torch.from_numpy(compiled.matrix)  # (e, d)
-        matrix = exact.bfloat16()
-        off = self._off(exact, matrix)
+        matrix = torch.zeros((1 << (len(exact) - 1).bit_length(), exact.shape[1]), dtype=torch.bfloat16)
+        matrix[: len(exact)] = exact
+        off = self._off(exact, matrix[: len(exact)])
         first = [positive.start for positive, _ in compiled.slices]
         bests = [Best(question) for question in questions]
         rows = min(max(SCORES // len(matrix), LEAST_ROWS), MOST_ROWS)
-        levels, best = np.empty((len(matrix), rows), np.float32), np.empty((len(questions), rows), np.float32)
+        levels, best = np.empty((len(exact), rows), np.float32), np.empty((len(questions), rows), np.float32)
         worst = np.empty_like(best)
         for start in range(span.start, span.stop, rows):
             own = slice(start, min(start + rows, span.stop))
             b = own.stop - own.start
-            product = torch.mm(matrix, self._coarse[own].T)  # (e, b)
+            product = torch.mm(matrix, self._coarse[start : start + min(rows, _up(b, LEAST_ROWS))].T)
+            product = product[: len(exact), :b]  # (e, b)
             rounded = product.abs().amax(dim=1).float().numpy() * ROUNDING
             slack = np.maximum.reduceat(off + rounded, first)  # (c,)
             torch.from_numpy(levels)[:, :b] = product
@@ -116,4 +119,12 @@ class Screen:
         return off
 
     def _take(self, at: npt.NDArray[np.intp]) -> Float32:
-        return self._stored[at].astype(np.float32)
+        import torch
+
+        found: Float32 = torch.from_numpy(self._stored[at]).float().numpy()
+        return found
+
+
+def _up(count: int, step: int) -> int:
+    """The multiple of the step that is no less."""
+    return -(-count // step) * step

@@ -54,30 +54,42 @@ def batched(
     clock: Callable[[], int] = ...,
     prepared: Prepared = ...,
 ) -> "BatchedImageEmbedder": ...
+@overload
 def batched(
-    embedder: StagedEmbedder,
+    embedder: StagedTextEmbedder,
+    options: BatchOptions | None = None,
+    *,
+    clock: Callable[[], int] = ...,
+    prepared: Prepared = ...,
+) -> "BatchedTextEmbedder": ...
+def batched(
+    embedder: StagedEmbedder | StagedTextEmbedder,
     options: BatchOptions | None = None,
     *,
     clock: Callable[[], int] = time.monotonic_ns,
     prepared: Prepared = _nobody,
-) -> "BatchedImageEmbedder":
-    """The embedder for many threads: a BatchedEmbedder if it is a StagedTextEmbedder too.
+) -> "Batched":
+    """The embedder for many threads: of images, of texts, or a BatchedEmbedder of both, as it is itself.
 
     clock     nanoseconds, for the statistics and the timeouts
     prepared  told by the thread that prepared something how long it took
     """
-    models: dict[str, Model] = {"image": embedder.embed_tensors}
-    options = options or BatchOptions()
-    preprocess = _timed(embedder.preprocess, "image", clock, prepared)
+    models: dict[str, Model] = {}
+    if isinstance(embedder, StagedEmbedder):
+        models["image"] = embedder.embed_tensors
     if isinstance(embedder, StagedTextEmbedder):
         models["text"] = _texts_or_tokens(embedder, _timed(embedder.tokenize, "text", clock, prepared))
-        queue = RowQueue(models, embedder.dim, embedder.lanes, options, clock)
-        return BatchedEmbedder(embedder, embedder, queue, preprocess)
-    return BatchedImageEmbedder(embedder, RowQueue(models, embedder.dim, embedder.lanes, options, clock), preprocess)
+    queue = RowQueue(models, embedder.dim, embedder.lanes, options or BatchOptions(), clock)
+    if not isinstance(embedder, StagedEmbedder):
+        return BatchedTextEmbedder(embedder, queue)
+    preprocess = _timed(embedder.preprocess, "image", clock, prepared)
+    if isinstance(embedder, StagedTextEmbedder):
+        return BatchedEmbedder(embedder, queue, preprocess)
+    return BatchedImageEmbedder(embedder, queue, preprocess)
 
 
-class BatchedImageEmbedder:
-    """A StagedEmbedder for many threads; made by `batched`. A context manager, closed at its end.
+class Batched:
+    """What they share. A context manager, closed at its end.
 
     Every `embed_...` also takes
 
@@ -87,30 +99,11 @@ class BatchedImageEmbedder:
     and raises Overloaded if too much waits, Closed after `close`. A request that fails is alone in that.
     """
 
-    def __init__(self, embedder: StagedEmbedder, queue: RowQueue, preprocess: Callable[[bytes], Tensors]) -> None:
+    def __init__(self, embedder: StagedEmbedder | StagedTextEmbedder, queue: RowQueue) -> None:
         self.model = embedder.model
         self.dim = embedder.dim
         self.lanes = embedder.lanes
-        self._embedder = embedder
-        self._preprocess = preprocess
         self._queue = queue
-        self._decoders = ThreadPoolExecutor(queue.options.workers or processors(), "clipsieve-decode")
-
-    def preprocess(self, data: bytes) -> Tensors:
-        """See StagedEmbedder."""
-        return self._embedder.preprocess(data)
-
-    def preprocess_image(self, image: Image.Image) -> Tensors:
-        """See StagedEmbedder."""
-        return self._embedder.preprocess_image(image)
-
-    def embed_tensors(self, batch: Sequence[Tensors], *, timeout: float | None = None, priority: int = 0) -> Float32:
-        """See StagedEmbedder. They may differ in shape."""
-        return self._embed("image", len(batch), lambda _: [batch], timeout, priority)
-
-    def embed_images(self, images: Sequence[bytes], *, timeout: float | None = None, priority: int = 0) -> Float32:
-        """See protocols.ImageEmbedder."""
-        return self._embed("image", len(images), lambda request: self._decoded(images, request), timeout, priority)
 
     def statistics(self) -> BatchStatistics:
         """What was done so far."""
@@ -119,7 +112,6 @@ class BatchedImageEmbedder:
     def close(self) -> None:
         """Accept nothing more, finish what was accepted, end the threads."""
         self._queue.close()
-        self._decoders.shutdown()
 
     def __enter__(self) -> Self:
         return self
@@ -144,6 +136,37 @@ class BatchedImageEmbedder:
                 self._queue.put(request, some)
             return self._queue.wait(request)
 
+
+class BatchedImageEmbedder(Batched):
+    """A StagedEmbedder for many threads; made by `batched`."""
+
+    def __init__(self, embedder: StagedEmbedder, queue: RowQueue, preprocess: Callable[[bytes], Tensors]) -> None:
+        super().__init__(embedder, queue)
+        self._embedder = embedder
+        self._preprocess = preprocess
+        self._decoders = ThreadPoolExecutor(queue.options.workers or processors(), "clipsieve-decode")
+
+    def preprocess(self, data: bytes) -> Tensors:
+        """See StagedEmbedder."""
+        return self._embedder.preprocess(data)
+
+    def preprocess_image(self, image: Image.Image) -> Tensors:
+        """See StagedEmbedder."""
+        return self._embedder.preprocess_image(image)
+
+    def embed_tensors(self, batch: Sequence[Tensors], *, timeout: float | None = None, priority: int = 0) -> Float32:
+        """See StagedEmbedder. They may differ in shape."""
+        return self._embed("image", len(batch), lambda _: [batch], timeout, priority)
+
+    def embed_images(self, images: Sequence[bytes], *, timeout: float | None = None, priority: int = 0) -> Float32:
+        """See protocols.ImageEmbedder."""
+        return self._embed("image", len(images), lambda request: self._decoded(images, request), timeout, priority)
+
+    def close(self) -> None:
+        """See Batched."""
+        super().close()
+        self._decoders.shutdown()
+
     def _decoded(self, images: Sequence[bytes], request: Request) -> Iterator[list[Tensors]]:
         """What the model takes, a batch at a time, so that it begins before all is decoded; two are decoded ahead."""
         size = self._queue.options.max_batch
@@ -164,17 +187,11 @@ class BatchedImageEmbedder:
                 future.cancel()
 
 
-class BatchedEmbedder(BatchedImageEmbedder):
-    """A BatchedImageEmbedder that is a StagedTextEmbedder too."""
+class BatchedTextEmbedder(Batched):
+    """A StagedTextEmbedder for many threads; made by `batched`."""
 
-    def __init__(
-        self,
-        embedder: StagedEmbedder,
-        texts: StagedTextEmbedder,
-        queue: RowQueue,
-        preprocess: Callable[[bytes], Tensors],
-    ) -> None:
-        super().__init__(embedder, queue, preprocess)
+    def __init__(self, texts: StagedTextEmbedder, queue: RowQueue) -> None:
+        super().__init__(texts, queue)
         self._texts = texts
 
     def tokenize(self, texts: Sequence[str]) -> list[Tensors]:
@@ -188,6 +205,10 @@ class BatchedEmbedder(BatchedImageEmbedder):
     def embed_texts(self, texts: Sequence[str], *, timeout: float | None = None, priority: int = 0) -> Float32:
         """See protocols.TextEmbedder."""
         return self._embed("text", len(texts), lambda _: [texts], timeout, priority)
+
+
+class BatchedEmbedder(BatchedImageEmbedder, BatchedTextEmbedder):
+    """Both in one: what it is made of is a StagedEmbedder and a StagedTextEmbedder."""
 
 
 def _timed(

@@ -43,6 +43,16 @@ class Checkpoint:
     encode_texts: Callable[["torch.nn.Module", Batch], "torch.Tensor"] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class TextCheckpoint:
+    """The same for a model that takes texts only."""
+
+    module: "torch.nn.Module"
+    preprocessing: str
+    tokenize: Callable[[Sequence[str]], Batch]
+    encode_texts: Callable[["torch.nn.Module", Batch], "torch.Tensor"]
+
+
 def hash_weights(module: "torch.nn.Module") -> str:
     """SHA-256 of every parameter and buffer by name, in lowercase hex. About a second per gigabyte.
 

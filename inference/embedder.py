@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from clipsieve.errors import InputError, ModelUnavailable
-from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors, fetching, hash_weights
+from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors, TextCheckpoint, fetching, hash_weights
 from clipsieve.inference.decode import MAX_PIXELS, decode
 from clipsieve.inference.lanes import Lanes, find_devices, find_dtype
 from clipsieve.inference.models import ModelName, parse_name
@@ -25,6 +25,7 @@ CHUNK = 64
 """Images or texts in one forward pass where the caller does not batch."""
 
 
+@runtime_checkable
 class StagedEmbedder(ImageEmbedder, Protocol):
     """An ImageEmbedder in two steps, so that a pipeline can preprocess ahead while the model is at work."""
 
@@ -45,6 +46,10 @@ class StagedEmbedder(ImageEmbedder, Protocol):
 @runtime_checkable
 class StagedTextEmbedder(TextEmbedder, Protocol):
     """A TextEmbedder in two steps, likewise."""
+
+    @property
+    def lanes(self) -> int:
+        """See StagedEmbedder."""
 
     def tokenize(self, texts: Sequence[str]) -> list[Tensors]:
         """n texts -> what the model takes of each. For any thread."""
@@ -72,6 +77,25 @@ def load_embedder(name: str, *, device: str = "auto", precision: str = "auto") -
     return kind(parsed.name, checkpoint, devices, dtype)
 
 
+def load_text_embedder(name: str, *, device: str = "auto", precision: str = "auto") -> "TorchTextEmbedder":
+    """What embeds texts, as `load_embedder` has it; models without images too, such as multilingual ones (text_towers).
+
+    InputError for a model that takes no texts, MissingExtra where the library of its format is not installed.
+    """
+    from clipsieve.inference.text_towers import load_text_tower
+
+    parsed = parse_name(name)
+    devices, dtype = find_devices(device), find_dtype(precision, device)
+    with fetching(name, "or give a folder, local-dir:PATH"):
+        tower = None if parsed.kind == "open_clip" else load_text_tower(parsed.where)
+    if tower is not None:
+        return TorchTextEmbedder(parsed.name, tower, devices, dtype)
+    embedder = load_embedder(name, device=device, precision=precision)
+    if not isinstance(embedder, TorchTextEmbedder):
+        raise InputError(f"The model {name!r} takes no texts; choose one that does.")
+    return embedder
+
+
 def use_all_processors() -> None:
     """Let models have all processors, in a process whose other work was told to keep to one thread each."""
     import torch
@@ -79,45 +103,21 @@ def use_all_processors() -> None:
     torch.set_num_threads(processors())
 
 
-class TorchImageEmbedder:
-    """A StagedEmbedder on torch, one copy of the model per device; made by `load_embedder`. Safe in many threads."""
+class TorchModel:
+    """What the embedders on torch share: one copy of the model per device. Safe in many threads."""
+
+    dim: int
 
     def __init__(
-        self, name: str, checkpoint: Checkpoint, devices: Sequence["torch.device"], dtype: "torch.dtype | None"
+        self,
+        name: str,
+        checkpoint: Checkpoint | TextCheckpoint,
+        devices: Sequence["torch.device"],
+        dtype: "torch.dtype | None",
     ) -> None:
-        self._checkpoint = checkpoint
         self.model = ModelId(name, hash_weights(checkpoint.module), checkpoint.preprocessing)
         self._lanes = Lanes(checkpoint.module, devices, dtype)
         self.lanes = self._lanes.count
-        self._tokenizing = threading.Lock()  # fast tokenizers refuse a second caller: "Already borrowed"
-        blank = Image.new("RGB", (checkpoint.side, checkpoint.side), "grey")
-        self.dim: int = self.embed_tensors([self.preprocess_image(blank)]).shape[1]
-
-    def preprocess(self, data: bytes) -> Tensors:
-        """See StagedEmbedder."""
-        return self.preprocess_image(decode(data))
-
-    def preprocess_image(self, image: Image.Image) -> Tensors:
-        """See StagedEmbedder."""
-        ratio = max(image.size) / min(image.size)
-        if ratio * self._checkpoint.side**2 > MAX_PIXELS:  # scaled by its short side, a strip grows without bound
-            width, height = image.size
-            raise InputError(f"The image is a strip of {width} x {height} pixels, too long to be scaled; cut it up.")
-        return self._checkpoint.prepare(image)
-
-    def embed_tensors(self, batch: Sequence[Tensors]) -> Float32:
-        """See StagedEmbedder."""
-        return self._embed_stacked(self._checkpoint.encode_images, batch, "image")
-
-    def embed_images(self, images: Sequence[bytes]) -> Float32:
-        """See protocols.ImageEmbedder."""
-        tensors = []
-        for position, data in enumerate(images):
-            try:
-                tensors.append(self.preprocess(data))
-            except InputError as error:
-                raise InputError(f"Image {position} cannot be embedded: {error}") from error
-        return self._embed_chunks(self.embed_tensors, tensors)
 
     def _embed_chunks(self, embed: Callable[[list[Any]], Float32], inputs: Sequence[Any]) -> Float32:
         chunks = [list(inputs[i : i + CHUNK]) for i in range(0, len(inputs), CHUNK)]
@@ -155,8 +155,60 @@ class TorchImageEmbedder:
         return rows
 
 
-class TorchEmbedder(TorchImageEmbedder):
-    """A TorchImageEmbedder with a text tower: also a StagedTextEmbedder."""
+class TorchImageEmbedder(TorchModel):
+    """A StagedEmbedder; made by `load_embedder`."""
+
+    def __init__(
+        self, name: str, checkpoint: Checkpoint, devices: Sequence["torch.device"], dtype: "torch.dtype | None"
+    ) -> None:
+        super().__init__(name, checkpoint, devices, dtype)
+        self._checkpoint = checkpoint
+        blank = Image.new("RGB", (checkpoint.side, checkpoint.side), "grey")
+        self.dim = self.embed_tensors([self.preprocess_image(blank)]).shape[1]
+
+    def preprocess(self, data: bytes) -> Tensors:
+        """See StagedEmbedder."""
+        return self.preprocess_image(decode(data))
+
+    def preprocess_image(self, image: Image.Image) -> Tensors:
+        """See StagedEmbedder."""
+        ratio = max(image.size) / min(image.size)
+        if ratio * self._checkpoint.side**2 > MAX_PIXELS:  # scaled by its short side, a strip grows without bound
+            width, height = image.size
+            raise InputError(f"The image is a strip of {width} x {height} pixels, too long to be scaled; cut it up.")
+        return self._checkpoint.prepare(image)
+
+    def embed_tensors(self, batch: Sequence[Tensors]) -> Float32:
+        """See StagedEmbedder."""
+        return self._embed_stacked(self._checkpoint.encode_images, batch, "image")
+
+    def embed_images(self, images: Sequence[bytes]) -> Float32:
+        """See protocols.ImageEmbedder."""
+        tensors = []
+        for position, data in enumerate(images):
+            try:
+                tensors.append(self.preprocess(data))
+            except InputError as error:
+                raise InputError(f"Image {position} cannot be embedded: {error}") from error
+        return self._embed_chunks(self.embed_tensors, tensors)
+
+
+class TorchTextEmbedder(TorchModel):
+    """A StagedTextEmbedder; made by `load_text_embedder`."""
+
+    def __init__(
+        self,
+        name: str,
+        checkpoint: Checkpoint | TextCheckpoint,
+        devices: Sequence["torch.device"],
+        dtype: "torch.dtype | None",
+    ) -> None:
+        super().__init__(name, checkpoint, devices, dtype)
+        assert checkpoint.tokenize is not None
+        assert checkpoint.encode_texts is not None
+        self._tokenizer, self._encode_texts = checkpoint.tokenize, checkpoint.encode_texts
+        self._tokenizing = threading.Lock()  # fast tokenizers refuse a second caller: "Already borrowed"
+        self.dim = self.embed_texts(["a picture"]).shape[1]
 
     def tokenize(self, texts: Sequence[str]) -> list[Tensors]:
         """See StagedTextEmbedder."""
@@ -167,19 +219,19 @@ class TorchEmbedder(TorchImageEmbedder):
 
     def embed_tokens(self, batch: Sequence[Tensors]) -> Float32:
         """See StagedTextEmbedder."""
-        assert self._checkpoint.encode_texts is not None
-        return self._embed_stacked(self._checkpoint.encode_texts, batch, "text")
+        return self._embed_stacked(self._encode_texts, batch, "text")
 
     def embed_texts(self, texts: Sequence[str]) -> Float32:
         """See protocols.TextEmbedder."""
-        encode = self._checkpoint.encode_texts
-        assert encode is not None
-        return self._embed_chunks(lambda chunk: self._embed(encode, self._tokenize(chunk), "text"), texts)
+        return self._embed_chunks(lambda chunk: self._embed(self._encode_texts, self._tokenize(chunk), "text"), texts)
 
     def _tokenize(self, texts: Sequence[str]) -> Batch:
-        assert self._checkpoint.tokenize is not None
         with self._tokenizing:
-            return self._checkpoint.tokenize(texts)
+            return self._tokenizer(texts)
+
+
+class TorchEmbedder(TorchImageEmbedder, TorchTextEmbedder):
+    """A TorchImageEmbedder with a text tower: also a StagedTextEmbedder."""
 
 
 def _load(parsed: ModelName) -> Checkpoint:

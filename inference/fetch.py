@@ -7,6 +7,7 @@ See docs/decisions/url-lists.md.
 """
 
 import email.utils
+import math
 import random
 import socket
 import ssl
@@ -43,6 +44,7 @@ class FetchOptions:
     backoff        seconds before the first of them, more or less at random; twice as long before each further one
     max_bytes      what a larger image has is not read
     allow_private  fetch from addresses that are not on the public internet too
+    waits          a server that asks to be left alone for a while is waited for; else its images fail meanwhile
     options_given  whoever reads the errors gave these options, so that they name the one that helps; else they do not,
                    nor which address a name has here
 
@@ -55,6 +57,7 @@ class FetchOptions:
     backoff: float = 0.5
     max_bytes: int = 20 * 2**20
     allow_private: bool = False
+    waits: bool = True
     options_given: bool = True
 
     def __post_init__(self) -> None:
@@ -115,7 +118,10 @@ class Fetcher:
 
     def _attempt(self, url: str) -> bytes:
         target = _parsed(url)
-        self._stopped.wait(max(0.0, self._back_at.get(target.host, 0.0) - time.monotonic()))
+        wait = max(0.0, self._back_at.get(target.host, 0.0) - time.monotonic())
+        if wait and not self._options.waits:
+            raise _Failed(f"The server asks to be left alone for {math.ceil(wait)} s more; ask again then.")
+        self._stopped.wait(wait)
         network = _Network(self._resolve, self._options)
         try:
             with httpcore2.ConnectionPool(self._tls, max_connections=1, network_backend=network) as pool:
@@ -164,12 +170,17 @@ class Fetcher:
                 wait = next((_seconds(v) for v in all_of(b"retry-after")), None)
                 passing = response.status in _PASSING or response.status >= 500
                 if passing and wait is not None and wait <= MAX_WAIT:
-                    self._back_at[target.host] = time.monotonic() + wait  # its other images wait as well
+                    self._leave_alone(target.host, wait)  # its other images wait as well
                 raise _Failed(f"The server answered {response.status}, not with the image.", passing, wait)
             packed = [v for v in all_of(b"content-encoding") if v.strip().lower() not in ("", "identity")]
             if packed:
                 raise _Failed(f"The server sent it packed ({readable(packed[0])}), which was not asked for.")
             return self._body(response, all_of(b"content-length"))
+
+    def _leave_alone(self, host: str, seconds: float) -> None:
+        now = time.monotonic()
+        waiting = {other: until for other, until in self._back_at.copy().items() if until > now}
+        self._back_at = {**waiting, host: now + seconds}
 
     def _body(self, response: httpcore2.Response, lengths: Iterable[str]) -> bytes:
         most = self._options.max_bytes

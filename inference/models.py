@@ -24,6 +24,10 @@ _OPENAI = {
 """OpenAI's own names, which clip-retrieval takes -> open_clip's."""
 
 
+_TEXT_TOWERS = ("sentence-transformers", "M-CLIP")
+"""Whose multilingual models clip-retrieval names without saying that they are on the hub."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelName:
     """One model, however it was spelled.
@@ -45,12 +49,15 @@ class ModelName:
 def parse_name(name: str) -> ModelName:
     """What `name` means: `mini`, `open_clip:NAME/TAG`, `hf:ORG/NAME`, `local-dir:PATH`, or a peer's spelling of one.
 
-    Those are `ViT-B/32` and OpenAI's other names, with or without `openai_clip:`, and `hf_clip:ORG/NAME`. `hf:` and the
-    bare name take a folder too. InputError for anything else; it names what comes near.
+    Those are `ViT-B/32` and OpenAI's other names, with or without `openai_clip:`, `hf_clip:ORG/NAME`, and
+    `sentence-transformers/NAME` and `M-CLIP/NAME`. `hf:` and the bare name take a folder too. InputError for anything
+    else; it names what comes near.
     """
     prefix, colon, rest = name.partition(":")
     if name == "mini":
         return ModelName(name, "folder", str(MINI))
+    if name.startswith(tuple(f"{org}/" for org in _TEXT_TOWERS)) and not Path(name).is_dir():
+        name, prefix, rest = f"hf:{name}", "hf", name
     if prefix == "openai_clip" or name in _OPENAI:
         plain = rest if colon else name
         if plain in _OPENAI:

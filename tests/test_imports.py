@@ -23,6 +23,7 @@ AT_HOME = {
     "open_clip": {"inference"},
     "transformers": {"inference"},
     "timm": {"inference"},
+    "sentence_transformers": {"inference"},
     "httpcore2": {"inference"},
     "httpx2": {"inference", "clipsieve/client.py"},
     "faiss": {"index"},

@@ -128,7 +128,7 @@ def test_explain(client, folder):
 def test_items_and_their_images(tmp_path):
     root = write_tree(tmp_path / "in", {f"{i}.jpg": jpeg(i, (400, 300)) for i in range(3)})
     embed_collection(open_source(root), FakeEmbedder(DIM), tmp_path / "c")
-    client, shelf = serve({"c": tmp_path / "c"})
+    client, shelf = serve({"a&b": tmp_path / "c", "c": tmp_path / "c"})
     item = client.get("/api/v1/items/1").get_json()
     assert (item["id"], item["key"], item["metadata"]["width"]) == ("1", "1.jpg", 400)
     whole = client.get("/api/v1/items/1/image")
@@ -137,9 +137,13 @@ def test_items_and_their_images(tmp_path):
     small = client.get("/api/v1/items/1/image?size=128")
     assert small.mimetype == "image/webp"
     assert len(small.get_data()) < len(whole.get_data())
-    assert "max-age" in small.headers["Cache-Control"]
-    again = client.get("/api/v1/items/1/image?size=128", headers={"If-None-Match": small.headers["ETag"]})
-    assert (again.status_code, again.get_data()) == (304, b"")
+    for shown, size in ((whole, ""), (small, "?size=128")):
+        assert "max-age" in shown.headers["Cache-Control"]
+        for tag in (shown.headers["ETag"], f"W/{shown.headers['ETag']}"):  # as proxies that pack answers make it
+            again = client.get(f"/api/v1/items/1/image{size}", headers={"If-None-Match": tag})
+            assert (again.status_code, again.get_data(), again.headers["ETag"]) == (304, b"", shown.headers["ETag"])
+    hit = post(client, "/search", **{"class": {"positive": ["bus"]}}, collection="a&b", limit=1)["hits"][0]
+    assert client.get(hit["thumb"]).mimetype == "image/webp"
     for path, status in [("9", 404), ("x", 404), ("1/image?size=77", 400), ("9/image", 404), ("1?collection=d", 404)]:
         answer = client.get(f"/api/v1/items/{path}")
         assert answer.status_code == status, path
@@ -170,6 +174,9 @@ def test_an_image_is_an_example_by_upload_and_by_url(folder):
         broken = {"data": (io.BytesIO(data), "a.jpg")}
         assert client.post("/api/v1/uploads", data=broken, headers=origin).status_code == 400
     assert client.post("/api/v1/uploads", data={}, headers=origin).status_code == 400
+    much = b'--b\r\nContent-Disposition: form-data; name="data"\r\n\r\n' + b"a" * 600_000 + b"\r\n--b--\r\n"
+    long = client.post("/api/v1/uploads", data=much, content_type="multipart/form-data; boundary=b", headers=origin)
+    assert (long.status_code, "as a file" in long.get_json()["error"]["message"]) == (413, True)
     shelf.close()
 
 

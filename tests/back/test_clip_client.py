@@ -5,13 +5,16 @@ import json
 import subprocess
 
 import pytest
+from sentence_transformers import SentenceTransformer
 
+import clipsieve
 from clipsieve import Client
 from clipsieve.inference.embedder import load_embedder
 from clipsieve.inference.reader import open_source
 from clipsieve.inference.run import embed_collection
 from tests.back.service import running
 from tests.inference.pictures import jpeg, write_tree
+from tests.inference.text_models import make_sentence_folder
 
 ASK = """
 import importlib.util, inspect, json, sys, types
@@ -63,3 +66,31 @@ def test_its_client_works_unchanged(tmp_path, their_python):
     assert by_vector[0]["caption"] == "number 7"
     assert by_caption[0]["caption"] == "number 3"
     assert "there is photos" in refused["message"]
+
+
+MULTILINGUAL = """
+import importlib.util, json, sys, types
+package = types.ModuleType("clip_retrieval")
+package.__path__ = list(importlib.util.find_spec("clip_retrieval").submodule_search_locations)
+sys.modules["clip_retrieval"] = package
+from clip_retrieval.clip_client import ClipClient
+client = ClipClient(url=f"{sys.argv[1]}/knn-service", indice_name="photos", num_images=5, use_mclip=True)
+print(json.dumps(client.query(text="dog")))
+"""
+
+
+@pytest.mark.slow
+def test_its_client_asks_in_other_languages(tmp_path, their_python):
+    files = {f"{i}.jpg": jpeg(i) for i in range(12)}
+    root, folder = write_tree(tmp_path / "in", files), tmp_path / "photos.clip"
+    mini = load_embedder("mini")
+    embed_collection(open_source(root), mini, folder)
+    model = make_sentence_folder(tmp_path, mini.dim)
+    with running(folder, "--mclip", model) as service:
+        said = subprocess.run([their_python, "-c", MULTILINGUAL, service.url], check=True, capture_output=True)
+    with clipsieve.open(folder) as photos:
+        vector = SentenceTransformer(str(model), device="cpu").encode(["dog"], normalize_embeddings=True)[0]
+        ids, products = photos.nearest(vector, 5)
+    found = json.loads(said.stdout)
+    assert [hit["id"] for hit in found] == ids.tolist()
+    assert [hit["similarity"] for hit in found] == pytest.approx(products.tolist(), abs=1e-6)

@@ -2,6 +2,7 @@
 
 import base64
 import struct
+import threading
 import zlib
 
 import pytest
@@ -14,6 +15,7 @@ from clipsieve.errors import InputError
 from clipsieve.inference import fetch
 from clipsieve.inference.addresses import is_public
 from tests.back.made import FAKE, add_items, serve
+from tests.back.service import poll
 from tests.inference.pictures import encoded, jpeg
 from tests.inference.webserver import answer, dripping, redirect, serving
 
@@ -31,7 +33,7 @@ def ask(folder):
     shelves = []
 
     def asked_with(allow_private=False, timeout=10.0):
-        client, shelf = serve({"photos": folder}, make_fetch(allow_private, timeout))
+        client, shelf = serve({"photos": folder}, make_fetch(allow_private, timeout, threads=4))
         shelves.append(shelf)
 
         def ask(url=None, **fields):
@@ -117,6 +119,28 @@ def test_a_slow_server_is_left(ask, head):
     with serving({"/a": dripping(head)}) as site:
         status, said = ask(allow_private=True, timeout=0.2)(f"{site.url}/a")
         assert (status, said["message"]) == (400, "It was not there in full within 0.2 s.")
+
+
+def test_slow_servers_leave_threads_to_other_questions(ask):
+    let_go = threading.Event()
+
+    def slow(handler):
+        let_go.wait(60)
+        answer(200, jpeg(0))(handler)
+
+    asked, statuses = ask(allow_private=True), []
+    with serving({"/a": slow}) as site:
+        threads = [threading.Thread(target=lambda: statuses.append(asked(f"{site.url}/a")[0])) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        poll(lambda: len(site.asked) == 2)
+        status, said = asked(f"{site.url}/a")
+        assert (status, "fetches 2 images already" in said["message"]) == (503, True)
+        let_go.set()
+        for thread in threads:
+            thread.join(60)
+        assert statuses == [200, 200]
+        assert asked(f"{site.url}/a")[0] == 200
 
 
 def test_what_is_fetched_is_a_question_like_any_other(ask):

@@ -24,7 +24,6 @@ STILL = {
     "clipsieve_collection_disk_free_bytes",
     "clipsieve_collection_disk_size_bytes",
     "clipsieve_requests_waiting_limit",
-    "dedup_time",  # says so
 }
 MOVING = {
     "clipsieve_collection_commit_timestamp_seconds",
@@ -82,11 +81,11 @@ def test_every_figure_is_listed_here_and_moves(service, tmp_path):
     model.embed_texts(["bus"])  # as another collection of this model would
     service.ask(image_url="https://example.org/1.jpg")
     service.ask(text="fail", status=500)
-    service.ask(text="meanwhile")
+    service.ask(text="meanwhile", deduplicate=True)
     threads.shutdown()
     add_items(tmp_path / "photos.clip", 2)
     service.ask(text="bus")
-    service.gate.enter()
+    service.gate.places.take("")
     samples.append(service.samples())
     assert service.send("/indices-list", Host="elsewhere.example").status_code == 421
     service.state.draining = True
@@ -144,8 +143,8 @@ def test_refusals_are_counted_by_their_reason(service):
     service.send("/indices-list", Host="elsewhere.example")
     service.send("/indices-list", Origin="https://elsewhere.example")
     service.send("/knn-service", "[" * 100)
-    for _ in range(service.gate.places):
-        assert service.gate.enter()
+    for _ in range(service.gate.places.most):
+        assert service.gate.places.take("")
     service.ask(text="bus", status=503)
     assert refused() == dict.fromkeys(REASONS, 0) | {"host": 1, "origin": 1, "body": 1, "busy": 1}
 

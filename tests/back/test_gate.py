@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from clipsieve.back.gate import Deadlines, Gate, RateLimit, parse_rate
+from clipsieve.back.gate import OWN, Deadlines, Gate, RateLimit, Shares, client_of, parse_rate
 from clipsieve.errors import InputError
 from tests.back.service import poll
 
@@ -19,13 +19,57 @@ class Clock:
 
 def test_there_are_as_many_places_as_are_answered_and_wait():
     gate = Gate(answering=2, waiting=1, patience=1)
-    assert [gate.enter() for _ in range(4)] == [True, True, True, False]
+    assert [gate.places.take(OWN) for _ in range(4)] == [True, True, True, False]
     assert gate.begin()
     assert gate.waiting == 2
     gate.end()
-    gate.leave()
-    assert gate.enter()
-    assert not gate.enter()
+    gate.places.give(OWN)
+    assert gate.places.take(OWN)
+    assert not gate.places.take(OWN)
+
+
+def taken(shares, address, amount=1):
+    """How often so much could be taken."""
+    return next(count for count in range(1000) if not shares.take(address, amount))
+
+
+def test_one_client_leaves_a_quarter_to_the_others():
+    shares = Shares(40)
+    assert [taken(shares, address) for address in ("192.0.2.1", "192.0.2.2", "192.0.2.3")] == [30, 10, 0]
+    shares.give("192.0.2.1")
+    assert taken(shares, "192.0.2.1") == 0
+    assert taken(shares, "192.0.2.3") == 1
+    assert shares.held == 40
+
+
+def test_this_machine_may_have_all():
+    assert taken(Shares(40), OWN) == 40
+
+
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8::7", "2001:db8::/64"),
+        ("2001:db8::ffff:2%eth0", "2001:db8::/64"),
+        ("127.0.0.2", OWN),
+        ("::1", OWN),
+        ("::ffff:127.0.0.1", OWN),
+        ("", OWN),
+    ],
+)
+def test_who_is_one_client(address, client):
+    assert client_of(address) == client
+
+
+def test_what_is_given_back_is_forgotten():
+    shares = Shares(100)
+    assert taken(shares, "192.0.2.1", 30) == 2
+    assert not shares.take("192.0.2.2", 41)
+    for _ in range(2):
+        shares.give("192.0.2.1", 30)
+    assert (shares.held, shares._of) == (0, {})
 
 
 def test_one_after_the_other_has_its_turn():
@@ -33,16 +77,16 @@ def test_one_after_the_other_has_its_turn():
     order, most, inside = [], [], []
 
     def work(name):
-        assert gate.enter()
+        assert gate.places.take(OWN)
         assert gate.begin()
         inside.append(name)
         most.append(len(inside))
         order.append(name)
         inside.remove(name)
         gate.end()
-        gate.leave()
+        gate.places.give(OWN)
 
-    assert gate.enter()
+    assert gate.places.take(OWN)
     assert gate.begin()
     threads = [threading.Thread(target=work, args=(name,)) for name in range(8)]
     for thread in threads:
@@ -50,7 +94,7 @@ def test_one_after_the_other_has_its_turn():
     poll(lambda: gate.waiting == 8)
     assert order == []
     gate.end()
-    gate.leave()
+    gate.places.give(OWN)
     for thread in threads:
         thread.join(60)
     assert sorted(order) == list(range(8))
@@ -67,6 +111,7 @@ def test_nobody_waits_for_ever():
 def test_a_client_has_its_rate_and_no_more():
     clock = Clock()
     rate = RateLimit(2, 10, clock)
+    assert [rate.take("2001:db8::" + end) for end in "1ab"] == [0, 0, 5]
     assert [rate.take("192.0.2.1") for _ in range(3)] == [0, 0, 5]
     assert rate.take("192.0.2.2") == 0
     clock.now += 4
@@ -75,16 +120,6 @@ def test_a_client_has_its_rate_and_no_more():
     assert [rate.take("192.0.2.1") for _ in range(2)] == [0, 5]
     clock.now += 1000
     assert [rate.take("192.0.2.1") for _ in range(3)] == [0, 0, 5]
-
-
-def test_an_ipv6_client_is_its_network():
-    rate = RateLimit(1, 1, Clock())
-    assert rate.take("2001:db8::1") == 0
-    assert rate.take("2001:db8::ffff:2%eth0") == 1
-    assert rate.take("2001:db8:0:1::1") == 0
-    assert rate.take("::ffff:192.0.2.1") == 0
-    assert rate.take("::ffff:192.0.2.2") == 0
-    assert rate.take("192.0.2.1") == 1
 
 
 def test_clients_of_long_ago_are_forgotten():
@@ -127,11 +162,14 @@ def test_a_connection_that_dawdles_is_ended(step, seconds):
 
 def test_an_answer_that_nobody_takes_is_given_up():
     clock = Clock()
-    deadlines = Deadlines(arriving=30, sending=600, clock=clock)
+    deadlines = Deadlines(arriving=30, clock=clock)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        deadlines.answers(ours)
-        clock.now += 601
+        deadlines.answers(ours, 100 * deadlines.SLOWEST)
+        clock.now += 129
+        deadlines.sweep()
+        ours.send(b"x")
+        clock.now += 2
         deadlines.sweep()
         with pytest.raises(BrokenPipeError):
             ours.send(b"x")

@@ -14,8 +14,10 @@ from clipsieve.back.app import create_app
 from clipsieve.back.gate import Gate, parse_rate
 from clipsieve.back.guard import Policy, reads
 from clipsieve.back.protect import Protection, State
+from clipsieve.back.proxies import parse_proxies
 from clipsieve.back.shelf import Shelf
 from clipsieve.errors import InputError
+from tests.back.service import poll
 
 READ, WRITE = "a-token-to-read", "a-token-to-write"
 FRONT = "https://front.example"
@@ -362,6 +364,13 @@ def test_deep_json_is_refused_in_the_protocols_shape(server):
     assert (status, "within each other" in json.loads(text)["message"]) == (400, True)
 
 
+def test_a_form_of_many_fields_is_not_taken_apart(server):
+    form = {"Content_Type": "application/x-www-form-urlencoded"}
+    status, _, text = server.ask("POST", "/read", b"&".join([b"a=1"] * 1001), **form)
+    assert (status, "1,000 fields" in text) == (400, True)
+    assert server.ask("POST", "/read", b'{"a": "x&y"}', **form)[0] == 200
+
+
 def test_a_picture_is_no_json(server):
     assert server.ask("POST", "/read", b"[" * 1000, Content_Type="image/jpeg")[0] == 200
 
@@ -385,6 +394,24 @@ def test_who_waits_too_long_for_a_turn_is_told_to_come_back():
         server.let_go.set()
         held.join(60)
         assert server.ask()[0] == 200
+
+
+def test_a_slow_client_leaves_places_and_memory_to_others():
+    gate = Gate(answering=8, waiting=0, patience=60, bodies=1_000_000)
+    from_ = [{"X_Forwarded_For": f"192.0.2.{i}"} for i in range(2)]
+    with serving(Policy(proxies=parse_proxies("127.0.0.1")), gate=gate) as server:
+        held = [threading.Thread(target=server.ask, args=("GET", "/held"), kwargs=from_[0]) for _ in range(6)]
+        for thread in held:
+            thread.start()
+        poll(lambda: gate.places.held == 6)
+        assert [server.ask(**headers)[0] for headers in from_] == [503, 200]
+        status, headers, text = server.ask("POST", "/read", b"[" + b" " * 999_999, **from_[1])
+        assert (status, headers["Retry-After"], "large" in text) == (503, "1", True)
+        assert server.ask("POST", "/read", b"[]" + b" " * 200_000, **from_[1])[0] == 200
+        server.let_go.set()
+        for thread in held:
+            thread.join(60)
+    assert (gate.places.held, gate.bodies.held) == (0, 0)
 
 
 def test_a_service_that_ends_is_not_ready():

@@ -273,6 +273,16 @@ def test_a_download_has_a_name_and_its_kind(client):
         assert answer.headers["Content-Disposition"].startswith("attachment; filename=photos-Stra")
 
 
+def test_a_download_of_a_service_that_was_given_a_relative_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with serving(Path(folder.name), Path()) as client:
+        job, data = finished(client, kind="export", format="csv", ids=["3"])
+        assert [row["id"] for row in in_csv(data)] == ["3"]
+        Path("jobs", job["id"], "result.csv").unlink()
+        answer = client.get(job["result_url"])
+        assert (answer.status_code, "gone" in answer.get_data(as_text=True)) == (404, True)
+
+
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [

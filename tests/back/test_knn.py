@@ -1,6 +1,7 @@
 """clip-retrieval's protocol, as its clients use it and as they misuse it."""
 
 import base64
+import gzip
 import json
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 from clipsieve.back.shelf import Options
 from clipsieve.errors import CollectionChanged, InputError
 from clipsieve.index.collection import Collection, open_collection
+from clipsieve.index.head import make_network, make_prompts
 from clipsieve.inference.fake import FakeEmbedder
 from clipsieve.inference.reader import open_source
 from clipsieve.inference.run import embed_collection
 from clipsieve.types import MetaClass
-from tests.back.made import DIM, FAKE, add_items, serve
+from tests.back.made import DIM, FAKE, add_items, serve, vectors
 from tests.inference.pictures import jpeg, write_tree
 
 COUNT = 60
@@ -224,6 +226,28 @@ def test_what_is_flagged_is_left_out_and_filled_up(folder, tmp_path):
     shelf.close()
 
 
+def test_what_a_head_flags_is_left_out_and_filled_up(folder):
+    rows = vectors(COUNT)
+    network = make_network({"weight": FAKE.embed_texts(["bus"]), "bias": np.zeros(1, np.float32)}, "head.pth")
+    prompts = make_prompts(FAKE.embed_texts(["truck", "cat"]), "prompts.npy")
+    client, shelf = serve({"photos": folder}, photos=Options(flags={"safety": network, "violence": prompts}))
+    unsafe, violent = (set(np.flatnonzero(head.flags(rows)).tolist()) for head in (network, prompts))
+    found = {
+        switches: {
+            hit["id"] for hit in ask(client, text="bus", num_images=15, **dict.fromkeys(switches, True)).get_json()
+        }
+        for switches in [(), ("use_safety_model",), ("use_violence_detector", "use_safety_model")]
+    }
+    assert [len(ids) for ids in found.values()] == [15, 15, 15]
+    bare, safe, peaceful = found.values()
+    assert bare & unsafe
+    assert not safe & unsafe
+    assert safe & violent
+    assert not peaceful & (unsafe | violent)
+    assert client.get("/api/v1/info").get_json()["collections"][0]["flags"] == ["safety", "violence"]
+    shelf.close()
+
+
 def test_what_is_added_and_removed_shows_without_a_restart(client, folder):
     assert len(ask(client, text="bus", num_images=1000).get_json()) == COUNT
     add_items(folder, 10, seed=3)
@@ -274,6 +298,12 @@ def test_figures(client):
         assert f"{name}_count 1.0" in text
         assert f"{name}_created" in text
     assert 'clipsieve_requests_total{method="POST",route="/knn-service",status="200"} 1.0' in text
+    packed = client.get("/metrics", headers={"Accept-Encoding": "deflate, gzip;q=0.5"})
+    assert (packed.content_encoding, b"knn_index_time_count 1.0" in gzip.decompress(packed.get_data())) == (
+        "gzip",
+        True,
+    )
+    assert client.get("/metrics", headers={"Accept-Encoding": "gzip;q=0"}).content_encoding is None
     assert "full_knn_request_time" in client.get("/metrics-summary").get_data(as_text=True)
     config = client.get("/config.json").get_json()
     assert config == {"defaultBackend": "http://localhost/", "defaultIndex": "", "urlColumn": "url"}
@@ -301,3 +331,22 @@ def test_a_question_that_a_commit_overtakes_is_asked_again(client, monkeypatch):
     answer = ask(client, text="bus")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
     assert "another commit" in answer.get_json()["message"]
+
+
+def test_what_is_removed_between_finding_and_showing_is_no_404(client, folder, monkeypatch):
+    nearest = Collection.nearest
+    done: list[int] = []
+
+    def removed(self, *arguments, **options):
+        ids, products = nearest(self, *arguments, **options)
+        if not done:
+            done.append(int(ids[0]))
+            with open_collection(folder) as photos:
+                photos.remove(done)
+            ask(client, text="bus")  # whoever comes next makes the service read the new commit
+        return ids, products
+
+    monkeypatch.setattr(Collection, "nearest", removed)
+    answer = ask(client, text="bus")
+    assert answer.status_code == 200
+    assert done[0] not in [hit["id"] for hit in answer.get_json()]

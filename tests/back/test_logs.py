@@ -40,10 +40,13 @@ def lines(stream):
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
+A_PROXYS = "f47ac10b-58cc-4372-a567-0e02b2c3d479"
+
+
 def test_one_line_for_each_request(stream):
     logs.set_up("info", "json", stream)
-    client().get("/indices-list?token=secret", headers={"X-Request-Id": "abc", "Authorization": "Bearer secret"})
-    client().post("/knn-service", data=b"secret")
+    client().get("/indices-list?token=secret", headers={"X-Request-Id": A_PROXYS, "Authorization": "Bearer secret"})
+    client().post("/knn-service", data=b"secret", headers={"X-Request-Id": 'what"ever'})
     client().get("/healthz")
     listed, asked = lines(stream)
     assert listed.pop("time").endswith("+00:00")
@@ -51,7 +54,7 @@ def test_one_line_for_each_request(stream):
     assert listed == {
         "level": "info",
         "message": "request",
-        "request_id": "abc",
+        "request_id": A_PROXYS,
         "method": "GET",
         "path": "/indices-list",
         "status": 200,

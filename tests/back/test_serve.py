@@ -344,6 +344,25 @@ def test_a_body_that_never_comes_in_full_is_told_so(impatient):
     assert impatient.ask("/knn-service", QUESTION)[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("sent", "status", "words"),
+    [
+        (b"what is this\r\n\r\n", 400, "what"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n", 400, "HOST"),
+        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n", 414, "too large"),
+        (b"GET / HTTP/1.1\r\n" + b"X: 1\r\n" * 200 + b"\r\n", 431, "limit"),
+    ],
+)
+def test_what_is_no_http_is_told_so_in_our_shape(impatient, sent, status, words):
+    with connected(impatient) as odd:
+        odd.sendall(sent)
+        answered, headers, said = read_answer(odd)
+    error = json.loads(said)["error"]
+    assert (answered, error["code"], words in error["message"]) == (status, status, True)
+    assert (headers["X-Content-Type-Options"], headers["Connection"]) == ("nosniff", "close")
+    impatient.wait_for(headers["X-Request-Id"])
+
+
 def test_a_bad_question_does_not_spoil_those_it_is_asked_with(guarded):
     """Questions that meet are answered in one pass over the rows."""
     token = {"Authorization": "Bearer a-token-to-read"}

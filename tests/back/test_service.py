@@ -3,6 +3,7 @@
 import http.client
 import json
 import signal
+import socket
 import subprocess
 import sys
 from urllib.parse import urlsplit
@@ -10,6 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
+from clipsieve.back.protect import Protection
+from clipsieve.back.serve import Binding, serve
+from clipsieve.errors import InputError
 from clipsieve.index.build import build_indices
 from clipsieve.marks import Marks
 from tests.back.made import FAKE, add_items
@@ -48,15 +52,23 @@ def test_it_serves_until_it_is_told_to_end(folder):
         assert service.process.wait(60) == 0
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1"])
+def test_an_address_that_cannot_be_had_is_said(host):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        binding = Binding(host, taken.getsockname()[1])
+        with pytest.raises(InputError, match=f"{host}, port {binding.port} .* give another"):
+            serve(lambda: None, lambda: None, lambda: None, binding, Protection(), lambda url: None)
+
+
 def test_connections_are_kept(service):
     connection = http.client.HTTPConnection(urlsplit(service.url).netloc, timeout=30)
     connection.connect()
-    socket = connection.sock
+    kept = connection.sock
     for _ in range(3):
         connection.request("GET", "/indices-list")
         answer = connection.getresponse()
         assert (answer.status, answer.read()) == (200, b'["photos"]')
-        assert connection.sock is socket
+        assert connection.sock is kept
     connection.close()
 
 

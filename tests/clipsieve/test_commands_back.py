@@ -1,13 +1,21 @@
+import numpy as np
 import pytest
+import torch
 
 from clipsieve.back.config import Entry
 from clipsieve.back.shelf import Served
 from clipsieve.back.stores import FolderStore, MemoryStore
-from clipsieve.commands_back import make_store, model_of, open_entries
-from clipsieve.errors import ModelUnavailable
+from clipsieve.commands_back import Models, make_store, model_of, open_entries, read_flags
+from clipsieve.errors import InputError, ModelUnavailable
 from clipsieve.index.collection import open_collection
+from clipsieve.index.head import Prompts
 from clipsieve.index.peer_export import export_peer
+from clipsieve.inference.fake import FakeEmbedder
+from clipsieve.opening import load_model, load_text_model
+from clipsieve.parts import Parts
+from clipsieve.types import MetaClass
 from tests.back.made import FAKE, add_items
+from tests.inference.text_models import make_sentence_folder
 
 ID = "b5d1bdec-3bf3-4632-a011-538384d5bcb1"
 
@@ -50,7 +58,7 @@ def test_what_people_make_is_kept_in_the_collection_or_in_the_state_each_in_its_
         (["own", "peers"], state, [state / "own", state / "peers"]),
     ]:
         entries = [Entry(name, folders[name]) for name in wanted]
-        served = open_entries(lambda name: FAKE, entries, given, None, None, None, None)
+        served = open_entries(lambda name: FAKE, entries, given, None, None, None, {})
         assert [one.kept_in for one in served] == where
         for one in served:
             one.collection.close()
@@ -60,3 +68,62 @@ def test_the_model_is_the_collections(own, peers):
     assert model_of(own) == "fake"
     with pytest.raises(ModelUnavailable, match="'peers' does not say which model"):
         model_of(peers)
+
+
+def test_a_multilingual_model_embeds_texts_into_the_collections_space(own):
+    entry = Entry("own", own.collection.folder)
+    with pytest.raises(InputError, match=r"'other' embeds texts in 8 dimensions and the collection 'own' has 16"):
+        open_entries(lambda name: FAKE, [entry], None, FakeEmbedder(8, "other"), None, None, {})
+    (served,) = open_entries(lambda name: FAKE, [entry], None, FAKE, None, None, {})
+    assert served.options.multilingual is FAKE
+    served.collection.close()
+
+
+def test_models_of_texts_alone_are_batched_and_their_texts_kept(tmp_path):
+    sentence_model = str(make_sentence_folder(tmp_path, 12))
+    models = Models(Parts(load_model, load_texts=load_text_model), "cpu", lambda kind, ns: None)
+    texts = models.texts(sentence_model)
+    np.testing.assert_array_equal(texts.embed_texts(["dog"]), texts.embed_texts(["dog"]))
+    statistics, cache = models.figures()[sentence_model]
+    assert (statistics.kinds["text"].succeeded.count, cache.hits, cache.misses) == (1, 1, 1)
+    assert models.texts(sentence_model) is texts
+    both = models.texts("mini")
+    assert models.get("mini") is both
+    models.close()
+
+
+def test_flags_come_from_a_class_set_a_safety_model_and_prompts(own, tmp_path):
+    rows = own.collection.vectors([0, 1, 2])
+    torch.save({"weight": torch.from_numpy(rows[:1]), "bias": torch.zeros(1)}, tmp_path / "head.pth")
+    np.save(tmp_path / "prompts.npy", rows[:2])
+    (tmp_path / "set.json").write_text('{"classes": [{"name": "safety", "positive": ["bus"]}]}')
+    found = read_flags(None, tmp_path / "head.pth", 0.9, tmp_path / "prompts.npy")
+    assert {name: flag.flags(rows).tolist() for name, flag in found.items()} == {
+        "safety": [True, False, False],
+        "violence": [False, True, False],
+    }
+    entry = Entry("own", own.collection.folder)
+    (served,) = open_entries(lambda name: FAKE, [entry], None, None, None, None, found)
+    ids, _ = served.flags.nearest(rows[0], 3, ["safety", "violence"], modality="image", dedup=False)
+    assert ids.tolist() == [2]
+    served.collection.close()
+    mixed = read_flags(tmp_path / "set.json", None, 0.5, tmp_path / "prompts.npy")
+    assert [type(mixed[name]) for name in ("safety", "violence")] == [MetaClass, Prompts]
+
+
+def test_flags_that_cannot_be_meant(own, tmp_path):
+    (tmp_path / "set.json").write_text('{"classes": [{"name": "violence", "positive": ["bus"]}]}')
+    (tmp_path / "empty.npy").touch()
+    np.savez(tmp_path / "many.npz", np.zeros((2, 16)))
+    np.save(tmp_path / "prompts.npy", np.eye(2, 8))
+    for given, words in [
+        ((tmp_path / "set.json", None, 0.5, tmp_path / "prompts.npy"), "class violence, and .*give one of them"),
+        ((None, None, 0.5, tmp_path / "gone.npy"), "cannot be read"),
+        ((None, None, 0.5, tmp_path / "empty.npy"), "cannot be read"),
+        ((None, None, 0.5, tmp_path / "many.npz"), "a row for each prompt"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            read_flags(*given)
+    flags = read_flags(None, None, 0.5, tmp_path / "prompts.npy")
+    with pytest.raises(InputError, match="violence takes vectors of 8 dimensions and the collection 'own' has 16"):
+        open_entries(lambda name: FAKE, [Entry("own", own.collection.folder)], None, None, None, None, flags)

@@ -470,11 +470,13 @@ def test_nearest_fills_up_what_duplicates_took(folder: Path, indexed: bool) -> N
         build_indices(folder, factory="flat")
     with open_collection(folder, embedder=FAKE) as photos:
         plain, _ = photos.nearest(vector, 30)
-        once, scores = photos.nearest(vector, 30, dedup=True)
+        timings: dict[str, float] = {}
+        once, scores = photos.nearest(vector, 30, dedup=True, timings=timings)
         assert len(plain) == len(once) == 30
         assert (plain >= 300).sum() > 20
         assert (once >= 300).sum() == 0
         assert (np.diff(scores) <= 0).all()
+        assert timings["dedup"] > 0
 
 
 def test_every_item_is_in_one_view(photos: Collection) -> None:

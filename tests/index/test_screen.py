@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 
 from clipsieve.index import screen
@@ -24,7 +25,8 @@ def test_topk_is_the_loop(asked: tuple[Question, Rows]) -> None:
 
 @pytest.mark.parametrize("half", [False, True])
 def test_many_questions_over_many_blocks_in_many_threads(monkeypatch: pytest.MonkeyPatch, half: bool) -> None:
-    monkeypatch.setattr(screen, "MOST_ROWS", 700)
+    monkeypatch.setattr(screen, "MOST_ROWS", 1024)
+    monkeypatch.setattr(screen, "LEAST_ROWS", 256)
     monkeypatch.setattr(screen, "LEAST_SHARE", 2**12)
     monkeypatch.setattr(screen, "processors", lambda: 3)
     rows = make_rows(make_vectors(20_000, 32), half=half)
@@ -49,3 +51,21 @@ def test_the_bound_holds_where_bfloat16_cannot_tell_the_rows_apart() -> None:
     (ranked,), _ = scan_topk(rows, [question])
     (screened,) = Screen(rows).topk([question])
     assert screened.ids.tolist() == ranked.ids.tolist()
+
+
+def test_products_come_in_few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each shape costs memory for good."""
+    shapes, product = set(), torch.mm
+
+    def recorded(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        shapes.add((tuple(left.shape), tuple(right.shape)))
+        return product(left, right)
+
+    monkeypatch.setattr(torch, "mm", recorded)
+    monkeypatch.setattr(screen, "LEAST_ROWS", 64)
+    monkeypatch.setattr(screen, "MOST_ROWS", 256)
+    for n in range(1, 900, 37):
+        held = Screen(make_rows(make_vectors(n)))
+        for examples in (1, 2, 3, 5, 6, 7, 8):
+            held.topk([Question(make_class("c", examples, 0), 3)])
+    assert len(shapes) <= 4 * 4

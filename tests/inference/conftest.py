@@ -122,6 +122,31 @@ def dino_folder(tmp_path_factory):
     return _save(tmp_path_factory.mktemp("dino"), model, processor)
 
 
+@pytest.fixture(scope="session")
+def sentence_folder(tmp_path_factory):
+    from tests.inference.text_models import make_sentence_folder
+
+    return make_sentence_folder(tmp_path_factory.mktemp("sentences"), 12)
+
+
+@pytest.fixture(scope="session")
+def mclip_folder(tmp_path_factory):
+    """In the layout of M-CLIP/XLM-Roberta-Large-Vit-B-32; its transformer's configuration in a folder of its own."""
+    import torch
+    from multilingual_clip.Config_MCLIP import MCLIPConfig
+    from multilingual_clip.pt_multilingual_clip import MultilingualCLIP
+    from transformers import XLMRobertaConfig, XLMRobertaModel
+
+    torch.manual_seed(6)
+    base, folder = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("mclip")
+    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = XLMRobertaConfig(vocab_size=len(WORDS), max_position_embeddings=18, pad_token_id=0, **size)
+    XLMRobertaModel(config).save_pretrained(base)
+    model = MultilingualCLIP(MCLIPConfig(modelBase=str(base), transformerDimSize=16, imageDimSize=12))
+    _spread(model)
+    return _save(folder, model, make_tokenizer(["input_ids", "attention_mask"]))
+
+
 @pytest.fixture
 def photos(tmp_path):
     """A folder of ten JPEGs, 00.jpg to 09.jpg, the even ones with a caption."""

@@ -1,9 +1,9 @@
 import pytest
 
 from clipsieve.inference.batcher import batched
-from clipsieve.inference.embedder import load_embedder
+from clipsieve.inference.embedder import load_embedder, load_text_embedder
 from clipsieve.inference.fake import FakeEmbedder
-from clipsieve.inference.text_cache import CachedEmbedder
+from clipsieve.inference.text_cache import CachedEmbedder, TextCache
 from tests.contracts.embedder import (
     ImageEmbedderContract,
     StagedEmbedderContract,
@@ -48,6 +48,18 @@ class TestDino(StagedEmbedderContract):
         return load_embedder(str(dino_folder), device="cpu")
 
 
+class TestSentences(StagedTextEmbedderContract):
+    @pytest.fixture
+    def embedder(self, sentence_folder):
+        return load_text_embedder(f"local-dir:{sentence_folder}", device="cpu")
+
+
+class TestMclip(StagedTextEmbedderContract):
+    @pytest.fixture
+    def embedder(self, mclip_folder):
+        return load_text_embedder(f"local-dir:{mclip_folder}", device="cpu")
+
+
 class TestBatchedFake(StagedEmbedderContract, StagedTextEmbedderContract):
     @pytest.fixture
     def embedder(self):
@@ -74,3 +86,17 @@ class TestCached(ImageEmbedderContract, TextEmbedderContract):
     def embedder(self, open_clip_folder):
         with batched(load_embedder(f"local-dir:{open_clip_folder}", device="cpu")) as embedder:
             yield CachedEmbedder(embedder)
+
+
+class TestBatchedTexts(StagedTextEmbedderContract):
+    @pytest.fixture
+    def embedder(self, sentence_folder):
+        with batched(load_text_embedder(f"local-dir:{sentence_folder}", device="cpu")) as embedder:
+            yield embedder
+
+
+class TestCachedTexts(TextEmbedderContract):
+    @pytest.fixture
+    def embedder(self, mclip_folder):
+        with batched(load_text_embedder(f"local-dir:{mclip_folder}", device="cpu")) as embedder:
+            yield TextCache(embedder)

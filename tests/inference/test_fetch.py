@@ -225,6 +225,15 @@ def test_and_so_are_its_other_images():
         assert time.monotonic() - began > 0.5
 
 
+def test_or_they_fail_meanwhile_where_somebody_waits_for_them():
+    with serving({"/a": answer(429, Retry_After="50")}) as site:
+        one = fetcher(retries=0, waits=False)
+        for words in ("answered 429", "left alone for 50 s more"):
+            with pytest.raises(InputError, match=words):
+                one.fetch(f"{site.url}/a")
+        assert site.asked == ["/a"]
+
+
 @pytest.mark.parametrize("wait", ["3600", formatdate(time.time() + 3600, usegmt=True)])
 def test_one_that_names_a_long_time_is_not_asked_again(wait):
     with serving({"/a": answer(429, Retry_After=wait)}) as site:

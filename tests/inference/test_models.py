@@ -17,6 +17,7 @@ from clipsieve.inference.models import MINI, parse_name
             ("open_clip:ViT-B-32/laion2b_s34b_b79k", "open_clip", "ViT-B-32", "laion2b_s34b_b79k"),
         ),
         ("open_clip:ViT-B/32/openai", ("open_clip:ViT-B-32/openai", "open_clip", "ViT-B-32", "openai")),
+        ("M-CLIP/LABSE-Vit-L-14", ("hf:M-CLIP/LABSE-Vit-L-14", "hub", "M-CLIP/LABSE-Vit-L-14", "")),
         ("hf:google/siglip-base-patch16-224", None),
         ("hf_clip:google/siglip-base-patch16-224", None),
     ],
