@@ -27,6 +27,7 @@ ALL = (
     "growing",
     "batcher",
     "serving",
+    "suppress",
 )
 
 

@@ -84,4 +84,4 @@ def main() -> None:
     """The console script."""
     # Libraries log each of their retries, some twice. What matters of it comes back as an error, which is said once.
     logging.disable(logging.ERROR)
-    app(obj=Parts(load_model, load_texts=load_text_model, load_detector=load_detector))
+    app(obj=Parts(load_model, load_detector, load_text_model))

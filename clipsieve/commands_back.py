@@ -1,5 +1,6 @@
 """`back`: collections served over HTTP."""
 
+import functools
 import ipaddress
 import os
 import re
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from clipsieve.back.shelf import Fetch, Served, Shelf
     from clipsieve.back.stores import Store
     from clipsieve.index.collection import Collection
-    from clipsieve.protocols import TextEmbedder
+    from clipsieve.protocols import Detector, TextEmbedder
 
 INDICES_PATHS = Path("indices_paths.json")
 """What clip-retrieval serves where it is told nothing."""
@@ -50,6 +51,9 @@ def back(
     model: options.QuestionModel = None,
     multilingual: Annotated[
         str | None, typer.Option("--mclip", metavar="MODEL", help="Embeds texts of other languages, for use_mclip.")
+    ] = None,
+    detector: Annotated[
+        str | None, typer.Option("--detector", metavar="MODEL", help="Finds boxes, for DirectAI's /detect.")
     ] = None,
     columns: Annotated[
         str | None, typer.Option("--columns", metavar="NAMES", help="Metadata to answer with: url,caption,...")
@@ -81,7 +85,7 @@ def back(
             "--store",
             metavar="ADDRESS",
             envvar="CLIPSIEVE_STORE",
-            help="Where deployed classifiers are kept: redis://[USER:PASSWORD@]HOST:PORT/0, by default a folder, sets.",
+            help="Where what is deployed is kept: redis://[USER:PASSWORD@]HOST:PORT/0, by default a folder, sets.",
         ),
     ] = None,
     page: options.Page = None,
@@ -162,7 +166,7 @@ def back(
     notes: list[str] = []
     if folders:
         entries = entries_of(folders, model)
-    elif indices_paths is not None or model is None or INDICES_PATHS.exists():
+    elif indices_paths is not None or (model is None and detector is None) or INDICES_PATHS.exists():
         entries, notes = read_indices_paths(indices_paths or INDICES_PATHS, model)
     row_memory = 0 if memory == "0" else parse_size(memory)
     tokens = read_token("READ", read_token_file), read_token("WRITE", write_token_file)
@@ -187,12 +191,14 @@ def back(
         fetch, limits = make_fetch(allow_private_addresses, timeout, threads), Limits(max_results)
         jobs.append(make_jobs(shelf, state, entries))
         named = entries[0].model if entries else model
+        find = None if detector is None else functools.partial(models.detector, detector)
         return create_app(
             shelf,
             fetch=fetch,
             meters=meters,
             limits=limits,
-            embedder=lambda: models.get(named or model_of(shelf[None])),
+            embedder=lambda: models.get(named or model_of(shelf)),
+            detector=find,
             store=make_store(store, state, entries),
             protection=protection,
             models=models.figures,
@@ -209,8 +215,11 @@ def back(
         shelf.fill(opened)
         if preload:
             shelf.load_models()
-        if not entries and model is not None:
-            models.get(model)  # nothing is served but this, so that it is not ready without
+        alone = not entries  # nothing is served but the models, so that it is not ready without
+        if alone and model is not None:
+            models.get(model)
+        if detector is not None and (preload or (alone and model is None)):
+            models.detector(detector)
         jobs[0].start()
 
     def close() -> None:
@@ -220,7 +229,7 @@ def back(
         models.close()
 
     def ready(address: str) -> None:
-        logs.log.info("Serving %s at %s", ", ".join(shelf.names) or f"the model {model}", address)
+        logs.log.info("Serving %s at %s", ", ".join(shelf.names) or f"the model {model or detector}", address)
         if json:
             print_json({"url": address, "collections": shelf.names})
             sys.stdout.flush()
@@ -302,8 +311,13 @@ def open_entries(
     return served
 
 
-def model_of(served: "Served") -> str:
-    """The name of the model that made a collection. ModelUnavailable where the folder does not say it."""
+def model_of(shelf: "Shelf") -> str:
+    """The name of the model that made the first collection. ModelUnavailable where the folder does not say it."""
+    if not shelf.names:
+        raise ModelUnavailable(
+            "This service has no model that classifies; start it with one: clipsieve back --model NAME."
+        )
+    served = shelf[None]
     made_with = served.collection.manifest.model
     if made_with is None:
         raise ModelUnavailable(f"The collection {served.name!r} does not say which model made it; give --model.")
@@ -311,7 +325,7 @@ def model_of(served: "Served") -> str:
 
 
 def make_store(address: str | None, state: Path | None, entries: Sequence["Entry"]) -> "Store":
-    """Where deployed classifiers are kept: in Redis, or as files in the state or in the first collection."""
+    """Where what is deployed is kept: in Redis, or as files in the state or in the first collection."""
     from clipsieve import manifest
     from clipsieve.back.stores import SETS, FolderStore, MemoryStore, open_store
 
@@ -322,7 +336,7 @@ def make_store(address: str | None, state: Path | None, entries: Sequence["Entry
     folder = entries[0].folder if entries else None
     if folder is not None and (folder / manifest.NAME).exists() and os.access(folder, os.W_OK):
         return FolderStore(folder / SETS)
-    say("Note: Classifiers that are deployed are forgotten when the service ends; --state or --store keeps them.")
+    say("Note: What is deployed is forgotten when the service ends; --state or --store keeps it.")
     return MemoryStore()
 
 
@@ -413,6 +427,8 @@ def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None) -> "Co
 class Models:
     """Embedders by name, each made once and for many threads: what they ask for at the same time runs as a batch.
 
+    Detectors likewise, without the batches.
+
     prepared  told how long images and texts took to prepare, see `clipsieve.inference.batcher`
     """
 
@@ -420,6 +436,7 @@ class Models:
         self._parts, self._device, self._prepared = parts, device, prepared
         self._made: dict[str, Any] = {}
         self._batched: dict[str, Any] = {}
+        self._detectors: dict[str, Detector] = {}
         self._lock = threading.Lock()
 
     def get(self, name: str) -> Any:
@@ -445,6 +462,17 @@ class Models:
                 else:
                     self._made[name] = CachedEmbedder(one) if hasattr(one, "embed_images") else TextCache(one)
             return self._made[name]
+
+    def detector(self, name: str) -> "Detector":
+        """The detector of that name, which finds as many regions in an image as DirectAI's server looks at."""
+        from clipsieve.inference.detector import MOST_REGIONS
+        from clipsieve.inference.embedder import use_all_processors
+
+        with self._lock:
+            if name not in self._detectors:
+                self._detectors[name] = self._parts.load_detector(name, device=self._device, regions=MOST_REGIONS)
+                use_all_processors()
+            return self._detectors[name]
 
     def figures(self) -> dict[str, tuple[Any, Any]]:
         """Model -> what its batcher counted, and its cache of texts or None. No wait for a model that is loading."""

@@ -15,18 +15,18 @@ def load_model(name: str, *, device: str = "auto", precision: str = "auto") -> A
     return load_embedder(name, device=device, precision=precision)
 
 
-def load_detector(name: str, *, device: str = "auto", precision: str = "auto", regions: int | None = None) -> Any:
-    """The detector of that name; see `clipsieve.inference.detector.open_detector`."""
-    from clipsieve.inference.detector import open_detector
-
-    return open_detector(name, device=device, precision=precision, regions=regions)
-
-
 def load_text_model(name: str, *, device: str = "auto", precision: str = "auto") -> Any:
     """The embedder of texts of that name; see `clipsieve.inference.embedder.load_text_embedder`."""
     from clipsieve.inference.embedder import load_text_embedder
 
     return load_text_embedder(name, device=device, precision=precision)
+
+
+def load_detector(name: str, *, device: str = "auto", precision: str = "auto", regions: int | None = None) -> Any:
+    """The detector of that name; see `clipsieve.inference.detector.open_detector`."""
+    from clipsieve.inference.detector import open_detector
+
+    return open_detector(name, device=device, precision=precision, regions=regions)
 
 
 def open_collection(

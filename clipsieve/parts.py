@@ -18,13 +18,13 @@ class Parts:
     """The replaceable parts of the command line.
 
     load           (name, *, device="auto", precision="auto") -> an embedder of images, of texts too if the model is
-    load_texts     likewise -> one of texts, of images too if the model is; by default `load`
     load_detector  (name, *, device="auto", precision="auto", regions=None) -> a detector; regions of an image at most
+    load_texts     as `load` -> an embedder of texts, of images too if the model is; by default `load`
     """
 
     load: Callable[..., Any]
-    load_texts: Callable[..., Any] | None = None
     load_detector: Callable[..., Any] = load_detector
+    load_texts: Callable[..., Any] | None = None
 
 
 def progress(what: str, unit: str) -> Progress:

@@ -124,6 +124,11 @@ def test_a_model_alone_classifies_with_what_redis_holds(tmp_path):
             with redis.client() as client:
                 assert json.loads(client.get(id))["labels"] == ["bus"]
             assert service.ask(f"/classify?deployed_id={id}", *form(red))[2]["pred"] == "bus"
+            detector = {"detector_configs": DEPLOY["classifier_configs"]}
+            id = service.ask("/deploy_detector", detector)[2]["deployed_id"]
+            with redis.client() as client:
+                assert json.loads(client.get(id))["label_conf_thres"] == {"bus": 0.1}
+            assert service.ask(f"/detect?deployed_id={id}", *form(red))[0] == 503  # it has none
             redis.process.terminate()
             redis.process.wait(60)
             for path, body in [(f"/model_config?deployed_id={id}", None), ("/deploy_classifier", DEPLOY)]:

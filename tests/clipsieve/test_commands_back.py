@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from clipsieve.back.config import Entry
-from clipsieve.back.shelf import Served
+from clipsieve.back.shelf import Served, Shelf
 from clipsieve.back.stores import FolderStore, MemoryStore
 from clipsieve.commands_back import Models, make_store, model_of, open_entries, read_flags
 from clipsieve.errors import InputError, ModelUnavailable
@@ -65,9 +65,11 @@ def test_what_people_make_is_kept_in_the_collection_or_in_the_state_each_in_its_
 
 
 def test_the_model_is_the_collections(own, peers):
-    assert model_of(own) == "fake"
+    assert model_of(Shelf([own, peers])) == "fake"
     with pytest.raises(ModelUnavailable, match="'peers' does not say which model"):
-        model_of(peers)
+        model_of(Shelf([peers]))
+    with pytest.raises(ModelUnavailable, match="has no model that classifies"):
+        model_of(Shelf())
 
 
 def test_a_multilingual_model_embeds_texts_into_the_collections_space(own):
