@@ -39,7 +39,7 @@ def run():
             loaded.append((name, regions))
             return FakeDetector(name=name, regions=regions or 4)
 
-        parts = Parts(lambda name, **_: FakeEmbedder(name=name), load_detector)
+        parts = Parts(lambda name, **_: FakeEmbedder(name=name), load_detector=load_detector)
         result = CliRunner().invoke(cli.app, [str(a) for a in argv], obj=parts)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
