@@ -208,7 +208,8 @@ def learning(record: Record) -> Iterator[Figure]:
     steps: list[int] = record["steps"]
 
     def users(case: Record, way: str, field: str, at: int) -> float:
-        return statistics.mean(user[field][at] for user in case["ways"][way])
+        values: list[float] = [user[field][at] for user in case["ways"][way]]
+        return statistics.mean(values)
 
     def over(cases: Sequence[Record], way: str, at: int) -> float:
         return statistics.mean(users(c, way, "after", at) - users(c, way, "text", at) for c in cases)
