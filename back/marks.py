@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from flask_openapi import APIBlueprint
 
 from clipsieve.back import schema
 from clipsieve.back.api import TAG, Stored, add_sizes
 from clipsieve.back.guard import reads
 from clipsieve.back.shelf import Served, Shelf
+from clipsieve.errors import InputError
 from clipsieve.types import Hit
 
 
@@ -40,9 +42,7 @@ def blueprint(shelf: Shelf, stored: Callable[[Served], Stored]) -> APIBlueprint:
     def suggest(body: schema.Suggest) -> Any:
         served = shelf[body.collection]
         classes, name = schema.read_question(body, stored(served))
-        standing = served.marks.standing(name)
-        right = [mark.item for mark in standing if mark.verdict == "right"]
-        wrong = [mark.item for mark in standing if mark.verdict == "wrong"]
+        right, wrong = _said(served, name)
         found = served.collection.review(
             classes,
             right,
@@ -64,7 +64,45 @@ def blueprint(shelf: Shelf, stored: Callable[[Served], Stored]) -> APIBlueprint:
             "negative": [_as_example(hit) for hit in shown.mistaken],
         }
 
+    @routes.post("/learn", summary="The collection as a class's marks teach to rank it, and what to mark next")
+    @reads
+    def learn(body: schema.Learn) -> Any:
+        if body.threshold is not None or body.where is not None:
+            raise InputError("What is learned ranks the whole collection; leave out threshold and where.")
+        served = shelf[body.collection]
+        classes, name = schema.read_question(body, stored(served))
+        right, wrong = _said(served, name)
+        photos, modality = served.collection, body.modality
+        learned, examples = photos.learn(classes, right, wrong, name=name, modality=modality)
+        ids, products = photos.nearest(learned.direction.astype(np.float32), body.limit, modality=modality)
+        parts = learned.parts(photos.vectors(ids, modality))  # (e, r)
+        hits = [
+            schema.learned_to_json(int(i), key, float(product) + learned.offset, examples, own.tolist())
+            for i, key, product, own in zip(ids, photos.keys(ids), products, parts.T, strict=True)
+        ]
+        add_sizes(served, ids.tolist(), hits)
+        found = photos.review(
+            classes, right, wrong, body.limit, name=name, modality=modality, asking="spread", learned=learned
+        )
+        return {
+            "index_rev": photos.revision,
+            "class": name,
+            "marks": {"right": len(right), "wrong": len(wrong)},
+            "wins": learned.wins,
+            "loss": learned.loss,
+            "loss_alone": learned.loss_alone,
+            "hits": hits,
+            "review": _to_json(served, found.doubtful),
+        }
+
     return routes
+
+
+def _said(served: Served, name: str | None) -> tuple[list[int], list[int]]:
+    """Ids of items marked right, and of those marked wrong."""
+    standing = served.marks.standing(name)
+    right = [mark.item for mark in standing if mark.verdict == "right"]
+    return right, [mark.item for mark in standing if mark.verdict == "wrong"]
 
 
 def _to_json(served: Served, hits: Sequence[Hit]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """JSON of /api/v1 to our types and back. Ids are strings: JavaScript rounds above 2**53."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, field_validator
@@ -79,6 +79,10 @@ class Suggest(Question):
     """A question, and how many items of each kind to suggest."""
 
     limit: Annotated[int, Field(ge=1, le=MOST_RESULTS)] = 40
+
+
+class Learn(Suggest):
+    """A question whose marks are learned from; threshold and where must be left out."""
 
 
 FORMATS: Mapping[str, tuple[str, ...]] = {
@@ -246,6 +250,22 @@ def hit_to_json(hit: Hit) -> dict[str, Any]:
         "pos": {"ex": example_to_json(hit.positive), "score": hit.score},
         "neg": None if hit.negative is None else {"ex": example_to_json(hit.negative), "score": worst},
     }
+
+
+def learned_to_json(
+    id: int, key: str, odds: float, examples: Sequence[Example], parts: Sequence[float]
+) -> dict[str, Any]:
+    """An item as a learned direction ranks it: log odds, and the examples that speak most for it and most against.
+
+    parts  what each example gives to the log odds, above 0 for, below against
+    """
+    most, least = max(range(len(parts)), key=parts.__getitem__), min(range(len(parts)), key=parts.__getitem__)
+
+    def reason(at: int, speaks: bool) -> dict[str, Any] | None:
+        return {"ex": example_to_json(examples[at]), "score": parts[at]} if speaks else None
+
+    pos, neg = reason(most, parts[most] > 0), reason(least, parts[least] < 0)
+    return {"id": str(id), "key": key, "odds": odds, "pos": pos, "neg": neg}
 
 
 def example_to_json(example: Example) -> str | dict[str, str]:

@@ -174,3 +174,29 @@ def test_what_cannot_be_suggested_is_said(client, body):
     answer = client.post("/api/v1/suggest", json={"class": BUS, **body})
     assert answer.status_code == 400
     assert answer.get_json()["error"]["message"]
+
+
+def test_what_marks_teach_is_the_librarys_and_says_why(client, folder):
+    right, wrong = range(0, 24, 3), range(1, 24, 3)  # buses and trucks
+    send(client, "POST", [*map(mark, right), *(mark(i, "wrong") for i in wrong)])
+    answer = client.post("/api/v1/learn", json={"class": BUS, "limit": 20})
+    assert answer.status_code == 200, answer.get_data(as_text=True)
+    found = answer.get_json()
+    with open_collection(folder, embedder=FAKE) as photos:
+        learned, _ = photos.learn(MetaClass("bus", ["bus"], ["truck"], 0.5), right, wrong)
+        ids, _ = photos.nearest(learned.direction, 20)
+    assert [hit["id"] for hit in found["hits"]] == [str(i) for i in ids]
+    assert all(int(hit["id"]) % 3 == 0 and hit["odds"] > 0 for hit in found["hits"])
+    best = found["hits"][0]
+    assert best["pos"]["ex"] == "bus" or int(best["pos"]["ex"]["image"]) in right
+    assert best["pos"]["score"] > 0
+    assert (found["wins"], found["loss"], found["loss_alone"]) == (learned.wins, learned.loss, learned.loss_alone)
+    assert not {hit["id"] for hit in found["review"]} & {str(i) for i in (*right, *wrong)}
+
+
+@pytest.mark.parametrize(("more", "words"), [({}, "one of each"), ({"where": "width > 2"}, "where")])
+def test_what_cannot_be_learned_is_said(client, more, words):
+    send(client, "POST", [mark(3)])
+    answer = client.post("/api/v1/learn", json={"class": BUS, **more})
+    assert answer.status_code == 400
+    assert words in answer.get_json()["error"]["message"]
