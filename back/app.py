@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException
 
 import clipsieve
-from clipsieve.back import api, classify, job_routes, knn, logs, marks, sets
+from clipsieve.back import api, classify, job_routes, knn, logs, marks, sets, start
 from clipsieve.back.classifier import Classifier
 from clipsieve.back.describe import describe
 from clipsieve.back.figures import Figures, ModelFigures, no_models
@@ -70,6 +70,7 @@ def create_app(
         api.blueprint(shelf, fetch, sets.stored),
         sets.blueprint(shelf),
         marks.blueprint(shelf, sets.stored),
+        start.blueprint(shelf),
     ]
     if jobs is not None:
         blueprints.append(job_routes.blueprint(shelf, jobs, sets.stored))
