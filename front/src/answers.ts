@@ -10,6 +10,7 @@ export interface Collection {
   model: string | null;
   modalities: string[];
   columns: string[];
+  duplicates: boolean;
   read_only: boolean;
   index_rev: string;
 }

@@ -5,7 +5,7 @@ import type { components, paths } from "./openapi";
 
 type Schemas = components["schemas"];
 export type Search = Schemas["Search"];
-export type Question = Pick<Search, "collection" | "set" | "threshold" | "modality">;
+export type Question = Required<Pick<Search, "collection" | "set" | "threshold" | "modality">>;
 export type NewJob = Schemas["NewJob"];
 export type Said = Schemas["Said"];
 
