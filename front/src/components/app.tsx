@@ -40,7 +40,7 @@ export function App(): JSX.Element {
         </main>
       </div>
       <Chosen />
-      <Toast />
+      {store.item.value === null ? <Toast /> : null}
       <Announced />
       <ItemDialog />
       <Help />

@@ -65,8 +65,8 @@ function Why({ hit, near }: { hit: Hit; near: boolean }): JSX.Element {
   if (rejected) {
     return (
       <div class="why">
-        <p><Named example={neg.ex} /> {score(neg.score)}</p>
-        <p class="faint">beats <Named example={pos.ex} /> {score(pos.score)}</p>
+        <p><span class="score">{score(neg.score)}</span><Named example={neg.ex} /></p>
+        <p class="faint">beats {score(pos.score)} <Named example={pos.ex} /></p>
         <button type="button" tabindex={-1} class="drop" title={`Take ${quoted(neg.ex)} off the list of what it is not`}
           onClick={(event) => {
             event.stopPropagation();

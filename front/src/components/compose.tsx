@@ -3,7 +3,7 @@
 import { useSignal } from "@preact/signals";
 import type { JSX } from "preact";
 import type { MetaClass, Side } from "../classes";
-import { addClass, addExample, isNamed, rename } from "../editing";
+import { addClass, addExample, rename } from "../editing";
 import { addFiles } from "../pictures";
 import * as store from "../store";
 import { Chip } from "./example";
@@ -41,7 +41,6 @@ function Name({ one }: { one: MetaClass }): JSX.Element {
           <button type="button" aria-label={`Rename ${one.name}`} onClick={() => (naming.value = true)}>{one.name}</button>
         </h1>
       )}
-      {several || !isNamed(one) ? null : <span class="faint">a class of its own</span>}
       {several ? null : <Adding label="New class" hint="what it looks like" add={(text) => void addClass(text)} />}
     </div>
   );

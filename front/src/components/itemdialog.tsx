@@ -15,6 +15,7 @@ import { nameOf, score, signed } from "../words";
 import { Boxes } from "./boxes";
 import { Named } from "./example";
 import { Check, Cross, Left, Minus, Plus, Right, Similar } from "./icons";
+import { Toast } from "./notices";
 
 const NEIGHBOURS = 8;
 
@@ -29,6 +30,7 @@ export function ItemDialog(): JSX.Element | null {
     <dialog ref={dialog} class="item" aria-label="One picture" onClose={closeItem}
       onClick={(event) => event.target === dialog.current && closeItem()}>
       {id === null ? null : <Whole key={id} id={id} />}
+      {id === null ? null : <Toast />}
     </dialog>
   );
 }
@@ -130,7 +132,7 @@ function Bars({ found, threshold }: { found: Explained; threshold: number | null
 }
 
 function Known({ item }: { item: Item }): JSX.Element {
-  const hidden = ["content_hash", "has_caption", "key"];
+  const hidden = ["content_hash", "has_caption", "key", "mtime"];
   const rows = Object.entries(item.metadata).filter(([name, value]) => value !== null && value !== "" && !hidden.includes(name));
   return (
     <dl class="known">
