@@ -18,7 +18,7 @@ def visit(tab, service, query=""):
 def settle(tab):
     """Wait until nothing is asked any more."""
     tab.page.wait_for_load_state("networkidle")
-    tab.page.wait_for_function("document.querySelector('#grid')?.getAttribute('aria-busy') !== 'true'")
+    tab.page.wait_for_function("() => document.querySelector('#grid')?.getAttribute('aria-busy') !== 'true'")
 
 
 def search(tab, text):

@@ -44,7 +44,7 @@ def test_a_text_finds_pictures_and_says_why(tab, scenes):
     assert (rejected, matched + below) == (0, 240)
     first = tab.page.locator(CELLS).first
     assert first.locator("img").get_attribute("alt").endswith(".jpg")
-    assert "“a red circle”" in first.locator(".why").inner_text().replace('"', "“")  or first.locator(".why q").inner_text() == "a red circle"
+    assert first.locator(".why q").inner_text() == "a red circle"
     assert float(first.locator(".score").inner_text()) > 2
     assert "q=a+red+circle" in tab.page.url
 
@@ -106,7 +106,7 @@ def test_a_link_shows_the_same_to_somebody_else_and_back_goes_back(tab, scenes, 
     add_example(tab, "negative", NOT)
     show(tab, "rejected")
     tab.page.keyboard.press("]")
-    tab.page.wait_for_url("**t=2.05**") if "t=2&" in star[0] else tab.page.wait_for_timeout(600)
+    tab.page.wait_for_url(lambda url: "t=1.65" in url)
     settle(tab)
     here = tab.page.url, counts(tab), ids(tab)[:20]
     assert len(here[2]) > 3
@@ -118,12 +118,12 @@ def test_a_link_shows_the_same_to_somebody_else_and_back_goes_back(tab, scenes, 
         assert other.page.locator("[role=tab][aria-selected=true]").inner_text().startswith("Rejected")
     tab.page.go_back()
     tab.page.go_back()
-    tab.page.wait_for_function("document.querySelector('.name h1').textContent === 'a yellow star'")
+    tab.page.wait_for_function("() => document.querySelector('.name h1').textContent === 'a yellow star'")
     settle(tab)
     assert (tab.page.url, ids(tab)) == star
     tab.page.go_forward()
     tab.page.go_forward()
-    tab.page.wait_for_function("document.querySelectorAll('.chip.negative').length === 1")
+    tab.page.wait_for_function("() => document.querySelectorAll('.chip.negative').length === 1")
     settle(tab)
     assert (tab.page.url, counts(tab), ids(tab)[:20]) == here
 
@@ -214,7 +214,7 @@ def test_a_missed_one_becomes_a_positive_example_and_review_asks_about_doubtful_
     first = ids(tab)[0]
     page.keyboard.press("ArrowRight")
     page.keyboard.press("y")
-    page.wait_for_function("document.activeElement.dataset.at === '1'")
+    page.wait_for_function("() => document.activeElement.dataset.at === '1'")
     assert page.inner_text(".reviewing b").startswith("1 of")
     tab.show("review")
     poll(lambda: first in [mark["item"] for mark in scenes.ask("/api/v1/marks")[2]["marks"]])
@@ -261,7 +261,7 @@ def test_classes_are_saved_and_opened(tab, scenes, tmp_path):
     assert page.locator(".classes li").count() == 2
     open_file({"classifier_configs": [
         {"name": "dot", "examples_to_include": ["a red circle"], "examples_to_exclude": ["a blue square"]}]})  # fmt: skip
-    page.wait_for_function("document.querySelector('.name h1')?.textContent === 'dot'")
+    page.wait_for_function("() => document.querySelector('.name h1')?.textContent === 'dot'")
     settle(tab)
     assert page.locator(CELLS).count() > 0
     assert [chip.inner_text().strip() for chip in page.locator(".chip").all()] == ["a red circle", "a blue square"]
