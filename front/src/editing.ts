@@ -58,8 +58,9 @@ export async function begin(example: Example): Promise<void> {
 
 /** Whether somebody gave the class a name of its own. */
 export function isNamed(one: MetaClass): boolean {
-  const first = one.positive[0];
-  return first === undefined || !one.name.startsWith(nameFor(first));
+  const [first] = one.positive;
+  const given = first === undefined ? "" : nameFor(first);
+  return one.name !== given && !(one.name.startsWith(`${given} `) && /^\d+$/.test(one.name.slice(given.length + 1)));
 }
 
 export async function addExample(side: Side, example: Example): Promise<void> {
@@ -67,6 +68,7 @@ export async function addExample(side: Side, example: Example): Promise<void> {
   if (!one) return side === "positive" ? begin(example) : undefined;
   const made = withExample(one, side, example);
   if (made === one) return toast("It is one of the examples already.");
+  if (!made.positive.length) return toast("It is all that the class looks like; add another example to that first.");
   const was = store.set.peek();
   const set = background(withClass(was, store.active.peek(), made));
   const converted = set.calibration !== was.calibration;

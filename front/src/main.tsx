@@ -86,6 +86,9 @@ effect(() => {
   void api.start(collectionId.value).then((found) => (store.start.value = found), () => {});
 });
 effect(() => {
+  if (store.strip.value === null && store.info.value) void flush(); // what could not be told before
+});
+effect(() => {
   document.title = name.value === undefined ? "clipsieve" : `${name.value} · clipsieve`;
 });
 

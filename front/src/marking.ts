@@ -21,7 +21,7 @@ interface Waiting {
 
 /** Get what was said before of the class that is shown. */
 export async function loadMarks(collection: string, name: string): Promise<void> {
-  store.marks.value = new Map();
+  const blank: ReadonlyMap<string, Verdict> = (store.marks.value = new Map());
   try {
     const known = await api.marksOf(collection, name);
     if (store.current.peek()?.name !== name) return;
@@ -31,7 +31,8 @@ export async function loadMarks(collection: string, name: string): Promise<void>
       if (one.verdict) found.set(one.item, one.verdict);
       else found.delete(one.item);
     }
-    store.marks.value = found;
+    // What was said while this was on its way is newer.
+    store.marks.value = store.marks.peek() === blank ? found : new Map([...found, ...store.marks.peek()]);
   } catch {
     // what is asked next says what is wrong
   }
@@ -39,13 +40,16 @@ export async function loadMarks(collection: string, name: string): Promise<void>
 
 /** Say it of these items; saying it again takes it back. */
 export function mark(items: Hit[], verdict: Verdict): void {
+  const collection = store.collection.peek()?.id;
+  const name = store.current.peek()?.name;
+  if (collection === undefined || name === undefined) return;
   const known = store.marks.peek();
   const again = items.length > 0 && items.every((hit) => known.get(hit.id) === verdict);
   const before = items.map((hit): [string, Verdict | null] => [hit.id, known.get(hit.id) ?? null]);
   const ids = items.map((hit) => hit.id);
   const said = again ? null : verdict;
-  say(ids.map((id) => [id, said]));
-  pushUndo(() => say(before));
+  say(collection, name, ids.map((id) => [id, said]));
+  pushUndo(() => say(collection, name, before));
   const what = said === null ? "unmarked" : `marked ${said}`;
   announce(`${plural(items.length, "picture")} ${what}`);
   const undoing = { label: "Undo", act: undo };
@@ -60,17 +64,16 @@ export function mark(items: Hit[], verdict: Verdict): void {
   } else toast(`${plural(items.length, "picture")} ${what}.`, undoing);
 }
 
-function say(pairs: [string, Verdict | null][]): void {
-  const collection = store.collection.peek();
-  const one = store.current.peek();
-  if (!collection || !one) return;
-  const known = new Map(store.marks.peek());
-  for (const [id, verdict] of pairs) {
-    if (verdict) known.set(id, verdict);
-    else known.delete(id);
+function say(collection: string, name: string, pairs: [string, Verdict | null][]): void {
+  if (store.collection.peek()?.id === collection && store.current.peek()?.name === name) {
+    const known = new Map(store.marks.peek());
+    for (const [id, verdict] of pairs) {
+      if (verdict) known.set(id, verdict);
+      else known.delete(id);
+    }
+    store.marks.value = known;
   }
-  store.marks.value = known;
-  keep([...waiting(), ...pairs.map(([item, verdict]) => ({ collection: collection.id, item, class: one.name, verdict }))]);
+  keep([...waiting(), ...pairs.map(([item, verdict]) => ({ collection, item, class: name, verdict }))]);
   void flush();
 }
 
