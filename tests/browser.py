@@ -25,11 +25,13 @@ class Tab:
 
     errors  uncaught exceptions, and what the browser refused a page to do (Content-Security-Policy)
     failed  addresses that were asked for and not answered, or answered with 4xx or 5xx
+    asking  requests on their way
     """
 
     page: Any
     errors: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    asking: set[Any] = field(default_factory=set)
 
     def note(self, said):
         """A message on the console."""
@@ -73,6 +75,9 @@ def tab_of(browser, **context):
     page.on("console", tab.note)
     page.on("requestfailed", lambda request: tab.failed.append(request.url))
     page.on("response", tab.look)
+    page.on("request", tab.asking.add)
+    page.on("requestfinished", tab.asking.discard)
+    page.on("requestfailed", tab.asking.discard)
     try:
         yield tab
     finally:

@@ -64,6 +64,18 @@ export const sought = signal(0);
 /** The pictures in the grid: those that were found, or those to be reviewed. */
 export const shown = computed<Hit[]>(() => review.value?.review ?? hits.value);
 
+/** How many pictures the view has: of near-duplicates one, once all are loaded. */
+export const whole = computed(() => {
+  if (review.value || next.value === null) return shown.value.length;
+  return counts.value?.[view.value] ?? 0;
+});
+/** Near-duplicates that are not shown, once that is known. */
+export const folded = computed(() => {
+  const all = counts.value?.[view.value] ?? 0;
+  const known = status.value === "ready" && next.value === null && !review.value && dragged.value === null && !estimated.value;
+  return known && dedup.value && collection.value?.duplicates ? Math.max(0, all - hits.value.length) : 0;
+});
+
 // What is open
 export const item = signal<string | null>(null);
 export const helping = signal(false);

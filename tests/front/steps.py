@@ -2,6 +2,10 @@
 
 import re
 
+from tests.back.service import poll
+
+PAINTED = """() => new Promise(done => requestAnimationFrame(() => setTimeout(() =>
+    done(document.querySelector('#grid')?.getAttribute('aria-busy') === 'true'))))"""
 CELLS = '#grid [role="gridcell"]:not(.blank)'
 STATES = ("matched", "rejected", "below")
 NOT = "a red circle with a blue square"
@@ -16,9 +20,16 @@ def visit(tab, service, query=""):
 
 
 def settle(tab):
-    """Wait until nothing is asked any more."""
-    tab.page.wait_for_load_state("networkidle")
-    tab.page.wait_for_function("() => document.querySelector('#grid')?.getAttribute('aria-busy') !== 'true'")
+    """Wait until nothing is asked any more, twice in a row: an answer may lead to a question."""
+    quiet = 0
+
+    def done():
+        nonlocal quiet
+        busy = tab.page.evaluate(PAINTED)
+        quiet = 0 if busy or tab.asking else quiet + 1
+        return quiet == 2
+
+    poll(done, 30, lambda: f"still asking {[request.url for request in tab.asking]}")
 
 
 def search(tab, text):

@@ -22,7 +22,7 @@ def test_a_first_visit(tab, scenes):
     tab.page.on("console", lambda message: said.append(message.text))
     visit(tab, scenes)
     tab.page.wait_for_selector(".wall img")
-    tab.page.wait_for_load_state("networkidle")
+    settle(tab)
     tab.show("first")
     assert tab.page.evaluate("document.activeElement.id") == "q"
     assert tab.page.locator(".try button").count() == 3
@@ -90,7 +90,7 @@ def test_dragging_the_line_asks_once(tab, scenes):
     assert seen == []
     last = counts(tab)
     tab.page.mouse.up()
-    tab.page.wait_for_load_state("networkidle")
+    settle(tab)
     assert [request.url.removeprefix(scenes.url) for request in seen] == ["/api/v1/search"]
     body = {name: value for name, value in asked(seen[0]).items() if name in ("set", "threshold")}
     found = scenes.ask("/api/v1/distribution", body)[2]["counts"]
@@ -162,8 +162,8 @@ def test_everything_by_keyboard(tab, scenes):
     page.wait_for_selector(f"{CELLS}.wrong", state="detached")
     poll(lambda: [mark["verdict"] for mark in scenes.ask("/api/v1/marks")[2]["marks"]] == ["right"])
     page.keyboard.press("Control+a")
-    matched = counts(tab)[0]
-    assert page.inner_text("aside.chosen b") == str(matched)
+    matched = int(page.inner_text("aside.chosen b"))
+    assert matched == page.locator(CELLS).count()
     page.locator("aside.chosen .export").focus()
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
@@ -301,7 +301,7 @@ def test_every_picture_gets_its_label(tab, scenes):
     page.wait_for_selector(".classes")
     page.locator(".label-all").click()
     page.locator(".classes .menu").get_by_role("button", name="CSV").click()
-    page.wait_for_selector(".job.done")
+    page.wait_for_selector(".job.done:first-child")
     assert page.locator(".job progress").first.get_attribute("aria-label") == "100 %"
     tab.show("jobs")
     with page.expect_download() as download:

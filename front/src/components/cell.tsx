@@ -65,7 +65,7 @@ function Why({ hit, near }: { hit: Hit; near: boolean }): JSX.Element {
   if (rejected) {
     return (
       <div class="why">
-        <p><span class="score">{score(neg.score)}</span><Named example={neg.ex} /></p>
+        <p><span class="score">{score(neg.score)}</span> <Named example={neg.ex} /></p>
         <p class="faint">beats {score(pos.score)} <Named example={pos.ex} /></p>
         <button type="button" tabindex={-1} class="drop" title={`Take ${quoted(neg.ex)} off the list of what it is not`}
           onClick={(event) => {
@@ -78,7 +78,7 @@ function Why({ hit, near }: { hit: Hit; near: boolean }): JSX.Element {
   return (
     <div class="why">
       <p>
-        <span class="score">{score(hit.score)}</span>
+        <span class="score">{score(hit.score)}</span>{" "}
         {hit.margin === null ? null : <span class={near ? "margin near" : "margin"} title="How far ahead of what it must not be taken for">{signed(hit.margin)}{near ? <b title="a close call"> !</b> : null}</span>}
       </p>
       <p class="faint"><Named example={pos.ex} />{near && neg ? <> over <Named example={neg.ex} /></> : null}</p>

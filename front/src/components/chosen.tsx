@@ -11,8 +11,7 @@ import { Cross } from "./icons";
 
 export function Chosen(): JSX.Element | null {
   const all = store.allChosen.value;
-  const whole = store.review.value ? store.shown.value.length : (store.counts.value?.[store.view.value] ?? 0);
-  const n = all ? whole : store.chosen.value.size;
+  const n = all ? store.whole.value : store.chosen.value.size;
   if (!n) return null;
   const many = all && store.next.value !== null;
   const why = many ? "Not all of these are loaded; choose fewer." : undefined;

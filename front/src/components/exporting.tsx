@@ -18,7 +18,7 @@ export const FORMATS: Record<string, string> = {
 
 export function ExportMenu(): JSX.Element {
   const n = store.allChosen.value ? 0 : store.chosen.value.size;
-  const all = store.review.value ? store.shown.value.length : (store.counts.value?.[store.view.value] ?? 0);
+  const all = store.whole.value;
   return (
     <Menu label="Export" class="quiet export" disabled={!n && !all}>
       <p class="head">{count(n || all)} {n ? "chosen" : "of this view"} as</p>

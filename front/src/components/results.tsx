@@ -2,7 +2,7 @@
 
 import type { JSX } from "preact";
 import type { Hit } from "../answers";
-import { addExample, setThreshold, setView } from "../editing";
+import { addExample, setShape, setThreshold, setView } from "../editing";
 import { resolved } from "../api";
 import { best } from "../histogram";
 import { endReview, reviewNext } from "../marking";
@@ -18,6 +18,12 @@ export function Results(): JSX.Element {
     <section id="pictures" class="results" role="tabpanel" aria-label="Pictures">
       {review ? <Reviewing /> : null}
       {none ? <None /> : <Grid />}
+      {store.folded.value ? (
+        <p class="folded">
+          {plural(store.folded.value, "near-duplicate")} not shown
+          <button type="button" class="quiet" onClick={() => void setShape({ dedup: false })}>Show all</button>
+        </p>
+      ) : null}
     </section>
   );
 }
