@@ -5,16 +5,25 @@
 # By itself pip installs the build of torch for CUDA, which works on a CPU too and takes several GB. TORCH_INDEX_URL, the
 # address of torch's index of CPU builds, brings the small one.
 ARG PYTHON=3.11-slim-bookworm
+ARG NODE=22-bookworm-slim
+
+FROM node:${NODE} AS page
+WORKDIR /src/front
+COPY front/package.json front/package-lock.json front/.npmrc ./
+RUN npm ci
+COPY front ./
+RUN npm run build
 
 FROM python:${PYTHON} AS wheel
 ARG PIP_INDEX_URL=""
 ARG PIP_EXTRA_INDEX_URL=""
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY clipsieve clipsieve
 COPY inference inference
 COPY index index
 COPY back back
+COPY --from=page /src/back/static back/static
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:${PYTHON} AS installed

@@ -1,7 +1,7 @@
 BIN := .venv/bin
 STAMP := .venv/.stamp
 
-.PHONY: venv demo test test-slow lint bench
+.PHONY: venv demo front serve test test-slow lint bench
 
 venv: $(STAMP)
 
@@ -12,6 +12,22 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP)
 	$(BIN)/clipsieve demo $(if $(DEMO_IMAGES),--images "$(DEMO_IMAGES)")
+
+PAGE := back/static/index.html
+PORT := 1234
+
+# The page needs node 20.19 or newer and npm; all else does without.
+front: $(PAGE)
+
+$(PAGE): front/package-lock.json front/index.html front/vite.config.ts $(wildcard front/src/* front/src/components/*)
+	@command -v npm > /dev/null || { echo "The page is built with node 20.19 or newer and npm; install them first."; exit 1; }
+	cd front && npm ci --no-fund --no-audit && npm run build
+	touch $(PAGE)
+
+serve: demo
+	-@$(MAKE) --no-print-directory front
+	@echo "The page is at http://127.0.0.1:$(PORT)/ (Ctrl+C ends it)"
+	$(BIN)/clipsieve back demo/collection --port $(PORT) --log-level warning
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

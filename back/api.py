@@ -201,6 +201,7 @@ def _info(served: Served) -> dict[str, Any]:
         "multilingual": served.options.multilingual is not None,
         "ratings": sorted(served.options.ratings),
         "flags": sorted(served.options.flags),
+        "duplicates": collection.has_groups,
         "index_rev": collection.revision,
     }
 

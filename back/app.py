@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException
 
 import clipsieve
-from clipsieve.back import api, classify, detect, job_routes, knn, kserve, logs, marks, openai, sets
+from clipsieve.back import api, classify, detect, job_routes, knn, kserve, logs, marks, openai, sets, start
 from clipsieve.back.classifier import Classifier
 from clipsieve.back.describe import describe
 from clipsieve.back.figures import Figures, ModelFigures, no_models
@@ -82,6 +82,7 @@ def create_app(
         api.blueprint(shelf, fetch, sets.stored),
         sets.blueprint(shelf),
         marks.blueprint(shelf, sets.stored),
+        start.blueprint(shelf),
     ]
     if jobs is not None:
         blueprints.append(job_routes.blueprint(shelf, jobs, sets.stored))

@@ -30,8 +30,8 @@ _TYPES = mimetypes.MimeTypes()
 HINT = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>clipsieve</title></head><body>
 <h1>clipsieve</h1>
-<p>There is no page in this build; <code>--page DIR</code> serves one that was built elsewhere, clip-retrieval's for
-instance.</p>
+<p>There is no page in this build; <code>make front</code>, with node 20.19 or newer and npm, builds it, and
+<code>--page DIR</code> serves one that was built elsewhere, clip-retrieval's for instance.</p>
 <p>Programs ask <code>{root}/api/v1</code>, or as clip-retrieval's clients do <code>{root}/knn-service</code>;
 <a href="{root}/openapi">{root}/openapi</a> describes all that can be asked.</p>
 </body></html>

@@ -93,6 +93,9 @@ def run_demo(
     console.print(f"\nDone in {duration(seconds)}. The contact sheet is {sheet}: open it in a browser.", soft_wrap=True)
     console.print("Next, ask something yourself:", soft_wrap=True)
     console.print(f"  {command}", markup=False, soft_wrap=True, highlight=False)
+    serve = shlex.join(["clipsieve", "back", str(collection_folder)])
+    console.print("Or ask in a browser, where you mark what is right and see why:")
+    console.print(f"  {serve}", markup=False, soft_wrap=True, highlight=False)
     return {
         "images": collection.count,
         "collection": str(collection_folder),

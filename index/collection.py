@@ -138,6 +138,11 @@ class Collection:
         """The metadata columns that a filter may use."""
         return self._opened.metadata.columns
 
+    @property
+    def has_groups(self) -> bool:
+        """Whether it is known which items are near-duplicates of each other."""
+        return self._opened.has_groups
+
     def search(
         self,
         question: MetaClass | ClassSet,
@@ -465,6 +470,10 @@ class Collection:
     def regions(self) -> CollectionRegions:
         """What a detector found in the images, to load and to search. NotFound where none looked."""
         return self._opened.regions
+
+    def sample(self, count: int) -> Int64:
+        """So many random ids, always the same of one commit, or all where there are fewer: int64 (r,), ascending."""
+        return self._opened.rows("image").sample(count)
 
     def items(self, ids: Sequence[int] | Int64, columns: Sequence[str] | None = None) -> list[Mapping[str, object]]:
         """The metadata rows of these items, in order. NotFound names an id that was never given, or was removed.

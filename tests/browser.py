@@ -25,11 +25,13 @@ class Tab:
 
     errors  uncaught exceptions, and what the browser refused a page to do (Content-Security-Policy)
     failed  addresses that were asked for and not answered, or answered with 4xx or 5xx
+    asking  requests on their way
     """
 
     page: Any
     errors: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    asking: set[Any] = field(default_factory=set)
 
     def note(self, said):
         """A message on the console."""
@@ -48,24 +50,49 @@ class Tab:
 
 
 @contextlib.contextmanager
-def browsing(*words, **context):
-    """A tab of a browser started with these options. Skips where there is no chromium, unless REQUIRE_BROWSER is 1."""
+def launched(*words):
+    """A browser started with these options. Skips where there is no chromium, unless REQUIRE_BROWSER is 1."""
     if CHROMIUM is None:
-        if os.environ.get("REQUIRE_BROWSER") == "1":
-            pytest.fail("There is no chromium; install it: apt-get install chromium fonts-dejavu-core.")
-        pytest.skip("There is no chromium; REQUIRE_BROWSER=1 makes this a failure.")
+        require("There is no chromium; install it: apt-get install chromium fonts-dejavu-core.")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*WORDS, *words])
-        page = browser.new_page(viewport={"width": 1280, "height": 720}, **context)
-        page.set_default_timeout(30_000)
-        tab = Tab(page)
-        page.on("pageerror", lambda error: tab.errors.append(str(error)))
-        page.on("console", tab.note)
-        page.on("requestfailed", lambda request: tab.failed.append(request.url))
-        page.on("response", tab.look)
         try:
-            yield tab
+            yield browser
         finally:
             browser.close()
+
+
+@contextlib.contextmanager
+def tab_of(browser, **context):
+    """A tab with cookies and stores of its own."""
+    made = browser.new_context(**{"viewport": {"width": 1280, "height": 720}, **context})
+    page = made.new_page()
+    page.set_default_timeout(30_000)
+    tab = Tab(page)
+    page.on("pageerror", lambda error: tab.errors.append(str(error)))
+    page.on("console", tab.note)
+    page.on("requestfailed", lambda request: tab.failed.append(request.url))
+    page.on("response", tab.look)
+    page.on("request", tab.asking.add)
+    page.on("requestfinished", tab.asking.discard)
+    page.on("requestfailed", tab.asking.discard)
+    try:
+        yield tab
+    finally:
+        made.close()
+
+
+@contextlib.contextmanager
+def browsing(*words, **context):
+    """A tab of a browser started with these options."""
+    with launched(*words) as browser, tab_of(browser, **context) as tab:
+        yield tab
+
+
+def require(sentence):
+    """Leave the test out, or fail it where REQUIRE_BROWSER is 1."""
+    if os.environ.get("REQUIRE_BROWSER") == "1":
+        pytest.fail(sentence)
+    pytest.skip(f"{sentence} REQUIRE_BROWSER=1 makes this a failure.")

@@ -76,12 +76,12 @@ def said(stage, word):
 
 
 def test_the_image_is_built_in_stages_from_a_pinned_one():
-    assert list(STAGES) == ["wheel", "installed", "test", "service"]  # the last one is built by default
-    bases = dict(rest.split("=", 1) for word, rest in DOCKERFILE[: DOCKERFILE.index(STAGES["wheel"][0])])
+    assert list(STAGES) == ["page", "wheel", "installed", "test", "service"]  # the last one is built by default
+    bases = dict(rest.split("=", 1) for word, rest in DOCKERFILE[: DOCKERFILE.index(STAGES["page"][0])])
     for name, stage in STAGES.items():
         base = stage[0][1].split(" AS ")[0]
         pinned = re.sub(r"\$\{(\w+)\}", lambda found: bases[found[1]], base)
-        assert base in STAGES or re.fullmatch(r"python:\d+\.\d+-slim-\w+", pinned), name
+        assert base in STAGES or re.fullmatch(r"(python:\d+\.\d+-slim-\w+|node:\d+-\w+-slim)", pinned), name
 
 
 def test_the_service_runs_as_nobody_special_over_data():
@@ -137,9 +137,12 @@ def test_what_is_copied_is_there_and_not_ignored():
 
 def test_the_wheel_stage_copies_all_that_the_wheel_is_made_of():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    copied = {word for rest in said("wheel", "COPY") for word in rest.split()[:-1]}
+    copies = [rest.split() for rest in said("wheel", "COPY")]
+    assert ["--from=page", "/src/back/static", "back/static"] in copies
+    copied = {word for words in copies if words[0] != "--from=page" for word in words[:-1]}
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
-    assert copied == {*wheel, "pyproject.toml", project["project"]["readme"], *project["project"]["license-files"]}
+    named = [project["project"]["readme"], *project["project"]["license-files"]]
+    assert copied == {*wheel, "pyproject.toml", "hatch_build.py", *named}
     (extras,) = {rest.split("=", 1)[1].strip('"') for rest in said("installed", "ARG") if rest.startswith("EXTRAS=")}
     assert set(extras.split(",")) <= set(project["project"]["optional-dependencies"])
 

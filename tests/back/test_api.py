@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from clipsieve.back.schema import MOST_RESULTS
+from clipsieve.back.start import texts_of
 from clipsieve.errors import InputError
 from clipsieve.index.collection import open_collection
 from clipsieve.inference.fake import FakeEmbedder
@@ -46,6 +47,14 @@ def test_info(client):
     assert photos["modalities"] == ["image", "text"]
     assert info["limits"]["results"] == MOST_RESULTS
     assert "yolo" in info["formats"]["export"]
+
+
+def test_where_to_begin(client):
+    start = client.get("/api/v1/start").get_json()
+    assert set(start["texts"]) == {"a bus", "a truck", "a cat"}
+    assert len({item["id"] for item in start["items"]}) == 24
+    assert client.get(start["items"][0]["thumb"]).status_code in (200, 404)  # these have no files
+    assert texts_of(["a long sentence of which nobody would make a question", "!", ""]) == []
 
 
 @pytest.mark.parametrize("view", ["matched", "rejected", "below"])

@@ -1,0 +1,123 @@
+/** What the service answers. What it is asked is generated, see openapi.ts. */
+
+import type { Box } from "./boxes";
+import type { Example } from "./classes";
+
+export interface Collection {
+  id: string;
+  count: number;
+  dim: number;
+  model: string | null;
+  modalities: string[];
+  columns: string[];
+  duplicates: boolean;
+  read_only: boolean;
+  index_rev: string;
+}
+
+export interface Info {
+  version: string;
+  collections: Collection[];
+  limits: { results: number; reach: number; marks: number };
+  formats: { label: string[]; export: string[] };
+}
+
+export interface Start {
+  texts: string[];
+  items: { id: string; key: string; thumb: string }[];
+}
+
+export interface Weighed {
+  ex: Example;
+  score: number;
+}
+
+export interface Hit {
+  id: string;
+  key: string;
+  thumb: string;
+  w: number | null;
+  h: number | null;
+  score: number;
+  margin: number | null;
+  pos: Weighed;
+  neg: Weighed | null;
+  boxes?: Box[];
+}
+
+export interface Found {
+  index_rev: string;
+  claim: "exact" | "complete" | "partial";
+  recall: number | null;
+  timings_ms: Record<string, number>;
+  hits: Hit[];
+  next: string | null;
+}
+
+export interface Distribution {
+  counts: { matched: number; rejected: number; below: number };
+  hist: { lo: number; hi: number; bins: [won: number, rivalled: number][] };
+  estimated: boolean;
+}
+
+export interface Explained {
+  name: string;
+  accepted: boolean;
+  score: number;
+  margin: number | null;
+  positive: Weighed[];
+  negative: Weighed[];
+}
+
+export interface Item {
+  id: string;
+  key: string;
+  metadata: Record<string, unknown>;
+}
+
+export type Verdict = "right" | "wrong";
+
+export interface Mark {
+  item: string;
+  class: string;
+  verdict: Verdict;
+}
+
+export interface Suggested {
+  marks: { right: number; wrong: number };
+  review: Hit[];
+  left: number;
+  positive: Hit[];
+  negative: Hit[];
+}
+
+export interface Job {
+  id: string;
+  kind: "label" | "export";
+  collection: string;
+  format: string;
+  state: "waiting" | "running" | "done" | "failed" | "cancelled";
+  stage: string;
+  done: number;
+  total: number | null;
+  eta_s: number | null;
+  message: string | null;
+  made: number;
+  items: number | null;
+  bytes: number | null;
+  skipped: number;
+  result_url: string | null;
+  skipped_url: string | null;
+}
+
+/** Path -> what a POST to it answers, or a GET where there is no POST. */
+export interface Answers {
+  "/api/v1/info": Info;
+  "/api/v1/start": Start;
+  "/api/v1/search": Found;
+  "/api/v1/distribution": Distribution;
+  "/api/v1/explain": Explained;
+  "/api/v1/suggest": Suggested;
+  "/api/v1/fetch": { id: string };
+  "/api/v1/jobs": { id: string };
+}

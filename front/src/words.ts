@@ -1,0 +1,35 @@
+/** Numbers and examples in words. Pure. */
+
+import { type Example, isText } from "./classes";
+
+export const count = (n: number): string => Math.round(n).toLocaleString("en");
+
+export const score = (n: number): string => n.toFixed(2);
+
+export const signed = (n: number): string => (n < 0 ? "−" : "+") + Math.abs(n).toFixed(2);
+
+export const plural = (n: number, one: string, many = `${one}s`): string => `${count(n)} ${n === 1 ? one : many}`;
+
+export const quoted = (example: Example): string => (isText(example) ? `“${example}”` : "an example image");
+
+/** "none", "about 6", "about 1,200": numbers that nobody should take for exact. */
+export function roughly(n: number): string {
+  if (n < 0.5) return "hardly any";
+  const unit = 10 ** Math.max(0, Math.floor(Math.log10(n)) - 1);
+  return `about ${count(Math.round(n / unit) * unit)}`;
+}
+
+export function duration(seconds: number): string {
+  if (seconds < 60) return `${Math.max(1, Math.round(seconds))} s`;
+  if (seconds < 3600) return `${Math.round(seconds / 60)} min`;
+  return `${(seconds / 3600).toFixed(1)} h`;
+}
+
+export function bytes(n: number): string {
+  const units = ["B", "kB", "MB", "GB"];
+  const i = Math.min(units.length - 1, n < 1 ? 0 : Math.floor(Math.log10(n) / 3));
+  return `${(n / 1000 ** i).toFixed(i && n / 1000 ** i < 10 ? 1 : 0)} ${units[i]}`;
+}
+
+/** The name of an item: the last part of its key. */
+export const nameOf = (key: string): string => key.split("/").at(-1) || key;

@@ -1,0 +1,286 @@
+"""What the page shows when there is much, little, nothing or trouble; whether everybody can use it."""
+
+import pytest
+
+from tests.browser import tab_of
+from tests.front.steps import CELLS, NOT, add_example, counts, ids, search, settle, show, visit
+
+pytestmark = pytest.mark.slow
+
+SEARCH = "**/api/v1/search"
+SHIFTS = """() => {
+    window.shifted = 0;
+    new PerformanceObserver(list => {
+        for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifted += entry.value;
+    }).observe({type: 'layout-shift', buffered: true});
+}"""
+
+
+def test_many_pictures_are_scrolled_to_the_end(tab, many):
+    page = tab.page
+    page.add_init_script(f"({SHIFTS})()")
+    visit(tab, many, "?q=a+red+circle&t=0")
+    page.wait_for_selector(CELLS)
+    assert counts(tab) == [10_000, 0, 0]
+    tab.show("many")
+    most, seen = 0, {}
+    for _ in range(400):
+        found = page.locator(CELLS).evaluate_all("all => all.map(one => [Number(one.dataset.at), one.dataset.id])")
+        most = max(most, page.locator('#grid [role="gridcell"]').count())
+        seen.update(found)
+        if 9_999 in seen:
+            break
+        last = max(seen)
+        bottom = page.evaluate("() => { scrollBy(0, innerHeight * 3); return scrollY; }")
+        # Either further pictures came, or what is here is what was here before.
+        page.wait_for_function(
+            "([at, y]) => { const all = [...document.querySelectorAll('#grid [data-at]')].map(e => Number(e.dataset.at));"
+            " return all.length && (Math.max(...all) > at || y === 0); }",
+            arg=[last, bottom],
+        )
+    assert most <= 150
+    assert 9_999 in seen
+    page.keyboard.press("Home")
+    page.keyboard.press("End")
+    page.wait_for_function("() => document.activeElement.dataset.at === '9999'")
+    assert len(set(seen.values())) == len(seen)
+    assert page.evaluate("() => window.shifted") < 0.02
+
+
+def test_no_match_says_how_far_to_lower_the_line(tab, scenes):
+    visit(tab, scenes, "?q=a+red+circle&t=9")
+    tab.page.wait_for_selector(".none")
+    tab.show("empty")
+    assert "No match above 9.00. The best is" in tab.page.inner_text(".none")
+    tab.page.locator(".none button").click()
+    tab.page.wait_for_selector(CELLS)
+    settle(tab)
+    assert counts(tab)[0] >= 1
+
+
+def test_all_rejected_says_by_what(tab, scenes):
+    def lose(route):
+        answer = route.fetch()
+        found = answer.json()
+        found["hist"]["bins"] = [[0, won + lost] for won, lost in found["hist"]["bins"]]
+        route.fulfill(response=answer, json=found)
+
+    def nothing(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "hits": [], "next": None})
+
+    visit(tab, scenes)
+    search(tab, "a red circle")
+    tab.page.route("**/api/v1/distribution", lose)
+    tab.page.route(SEARCH, nothing)
+    add_example(tab, "negative", "a red thing")
+    tab.page.wait_for_selector(".none")
+    tab.show("all-rejected")
+    assert "all rejected by “a red thing”" in tab.page.inner_text(".none")
+    tab.page.unroute(SEARCH)
+    tab.page.locator(".none button").click()
+    tab.page.wait_for_function("() => document.querySelector('[role=tab][aria-selected=true]').textContent[0] === 'R'")
+
+
+def test_trouble_is_said_and_passes(tab, scenes):
+    page = tab.page
+    visit(tab, scenes)
+    search(tab, "a red circle")
+    before = ids(tab)
+    error = {"error": {"code": 500, "message": "The disk is full.", "request_id": "abc123"}}
+    page.route(SEARCH, lambda route: route.fulfill(status=500, json=error, headers={"X-Request-Id": "abc123"}))
+    page.keyboard.press("]")
+    page.wait_for_selector(".strip.error")
+    assert "The disk is full." in page.inner_text(".strip")
+    assert "abc123" in page.inner_text(".strip")
+    tab.show("error")
+    assert ids(tab) == before
+    page.unroute(SEARCH)
+    page.locator(".strip button", has_text="Retry").click()
+    page.wait_for_selector(".strip", state="detached")
+    settle(tab)
+    assert len(ids(tab)) > 0
+
+
+def test_offline_keeps_marks_and_tells_them_later(tab, scenes):
+    page = tab.page
+    visit(tab, scenes)
+    search(tab, "a red circle")
+    page.context.set_offline(True)
+    page.locator(CELLS).first.focus()
+    page.keyboard.press("y")
+    page.wait_for_selector(".strip.offline")
+    tab.show("offline")
+    assert page.locator(f"{CELLS}.right").count() == 1
+    assert scenes.ask("/api/v1/marks")[2]["marks"] == []
+    with page.expect_response(lambda answer: "/marks" in answer.url and answer.request.method == "POST"):
+        page.context.set_offline(False)
+    page.wait_for_selector(".strip", state="detached")
+    assert len(scenes.ask("/api/v1/marks")[2]["marks"]) == 1
+
+
+def test_an_answer_that_does_not_come_is_given_up(tab, scenes):
+    page = tab.page
+    visit(tab, scenes)
+    search(tab, "a red circle")
+    page.clock.install()
+    page.route(SEARCH, lambda route: None)
+    show_asked = page.locator("[role=tab]").nth(2)
+    show_asked.click()
+    page.clock.run_for(1000)
+    page.wait_for_selector("#grid.old")
+    assert page.get_attribute("#grid", "aria-busy") == "true"
+    tab.show("loading")
+    page.clock.run_for(61_000)
+    page.wait_for_selector(".strip.error")
+    assert "within 60 seconds" in page.inner_text(".strip")
+    assert len(ids(tab)) > 0
+
+
+def test_a_late_answer_never_takes_the_place_of_a_newer_one(tab, scenes):
+    page = tab.page
+    visit(tab, scenes)
+    held = []
+
+    def hold(route):
+        first = "a yellow star" in (route.request.post_data or "")
+        held.append(route) if first else route.continue_()
+
+    page.route(SEARCH, hold)
+    page.fill("#q", "a yellow star")
+    page.press("#q", "Enter")
+    page.wait_for_selector(".name h1 >> text='a yellow star'")
+    search(tab, "a red circle")
+    after = ids(tab)
+    assert len(held) == 1
+    held[0].fulfill(json={"index_rev": "1", "claim": "exact", "recall": None, "timings_ms": {}, "hits": [], "next": None})
+    settle(tab)
+    assert (ids(tab), page.inner_text(".name h1")) == (after, "a red circle")
+
+
+def test_a_picture_that_cannot_be_shown_keeps_its_place(tab, scenes):
+    tab.page.route("**/image?*", lambda route: route.fulfill(status=404, body=""))
+    visit(tab, scenes)
+    tab.page.fill("#q", "a red circle")
+    tab.page.press("#q", "Enter")
+    tab.page.wait_for_selector(f"{CELLS} .broken")
+    settle(tab)
+    tab.show("broken")
+    assert tab.page.locator(f"{CELLS} .broken").count() == len(ids(tab))
+    assert ".jpg" in tab.page.locator(".broken").first.inner_text()
+
+
+def test_a_changed_collection_is_said(tab, scenes):
+    visit(tab, scenes)
+    search(tab, "a red circle")
+    info = scenes.ask("/api/v1/info")[2]
+    info["collections"][0]["index_rev"] = "another"
+    tab.page.route("**/api/v1/info", lambda route: route.fulfill(json=info))
+    tab.page.evaluate("() => document.dispatchEvent(new Event('visibilitychange'))")
+    tab.page.wait_for_selector(".strip.stale")
+    tab.show("stale")
+    tab.page.unroute("**/api/v1/info")
+    tab.page.locator(".strip button", has_text="Refresh").click()
+    tab.page.wait_for_selector(".strip", state="detached")
+
+
+def test_an_image_from_outside_is_asked_for(tab, scenes):
+    visit(tab, scenes)
+    search(tab, "a red circle")
+    data = scenes.ask(f"/api/v1/items/{ids(tab)[0]}/image")[2]
+    file = {"name": "mine.jpg", "mimeType": "image/jpeg", "buffer": data}
+    first = ids(tab)[0]
+    tab.page.set_input_files("input[aria-label='Search by an image']", file)
+    tab.page.wait_for_selector(".chip.positive .thumb")
+    settle(tab)
+    assert ids(tab)[0] == first
+    assert "img=" in tab.page.url
+    tab.show("by-image")
+    visit(tab, scenes, "?img=" + "0" * 64)
+    tab.page.wait_for_selector(".strip")
+    tab.show("expired")
+
+
+def boxed(route):
+    answer = route.fetch()
+    found = answer.json()
+    for hit in found["hits"]:
+        hit["boxes"] = [[0.25, 0.5, 0.5, 0.25, 0.9, "x"]]
+    route.fulfill(response=answer, json=found)
+
+
+@pytest.mark.parametrize("size", [(1440, 900), (390, 844)])
+def test_boxes_lie_where_they_belong(browser, scenes, size):
+    with tab_of(browser, viewport={"width": size[0], "height": size[1]}) as tab:
+        tab.page.route(SEARCH, boxed)
+        visit(tab, scenes, "?q=a+red+circle")
+        tab.page.wait_for_selector(".box")
+        tab.show(f"boxes-{size[0]}")
+
+        def right(where):
+            picture = tab.page.locator(f"{where} img").first.bounding_box()
+            box = tab.page.locator(f"{where} .box").first.bounding_box()
+            side = min(picture["width"], picture["height"])
+            left = picture["x"] + (picture["width"] - side) / 2
+            top = picture["y"] + (picture["height"] - side) / 2
+            wanted = {"x": left + side / 4, "y": top + side / 2, "width": side / 2, "height": side / 4}
+            assert box == pytest.approx(wanted, abs=1)
+
+        right(CELLS)
+        tab.page.locator(CELLS).first.click()
+        tab.page.wait_for_selector("dialog .box")
+        settle(tab)
+        right("dialog figure")
+        assert tab.errors == []
+
+
+@pytest.mark.parametrize("width", [390, 1024, 1440])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_use_it(browser, scenes, axe, width, scheme):
+    with tab_of(browser, viewport={"width": width, "height": 844}, color_scheme=scheme, reduced_motion="reduce") as tab:
+        page = tab.page
+
+        def check(state):
+            tab.show(f"{state}-{width}-{scheme}")
+            page.evaluate(axe)
+            found = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
+            bad = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
+            assert [(one["id"], [node["html"] for node in one["nodes"][:3]]) for one in bad] == [], state
+            assert page.evaluate("() => document.documentElement.scrollWidth") <= width, state
+
+        visit(tab, scenes)
+        page.wait_for_selector(".wall img")
+        check("axe-first")
+        search(tab, "a red circle")
+        add_example(tab, "negative", NOT)
+        check("axe-found")
+        show(tab, "rejected")
+        check("axe-rejected")
+        page.locator(CELLS).first.click()
+        page.wait_for_selector(".bars")
+        settle(tab)
+        check("axe-item")
+        page.keyboard.press("Escape")
+        page.wait_for_selector("dialog[open]", state="detached")
+        page.keyboard.press("?")
+        page.wait_for_selector("dialog.help[open]")
+        check("axe-help")
+        page.keyboard.press("Escape")
+        page.locator(CELLS).first.focus()
+        page.keyboard.press("Space")
+        page.wait_for_selector("aside.chosen")
+        check("axe-chosen")
+        page.keyboard.press("Escape")
+        page.keyboard.press("r")
+        page.wait_for_selector(".reviewing")
+        settle(tab)
+        check("axe-review")
+        page.route(SEARCH, lambda route: route.fulfill(status=500, json={"error": {"message": "No."}}))
+        page.locator("[role=tab]").first.click()
+        page.wait_for_selector(".strip.error")
+        check("axe-error")
+        page.unroute(SEARCH)
+        visit(tab, scenes, "?q=a+red+circle&t=9")
+        page.wait_for_selector(".none")
+        check("axe-empty")
+        assert tab.errors == []
