@@ -244,6 +244,7 @@ def losses(
     picture = torch.arange(len(features)).repeat_interleave(features.shape[1])
     rows = torch.nonzero(middle)[:, 0]
     ground = torch.nonzero(owner < 0)[:, 0]
+    ground = ground[torch.randperm(len(ground))[: max(1, len(ground) // 4)]]  # enough of what is nothing
     object_id = picture[rows] * batch.boxes.shape[1] + owner[rows]
     counts = torch.bincount(object_id, minlength=batch.boxes.shape[0] * batch.boxes.shape[1])
     weight = counts[object_id].float().rsqrt()  # an object of many patches counts more, but not as many times more
@@ -254,7 +255,7 @@ def losses(
 
     said = logits[rows]
     focal = _focal(said, true.float()).sum(dim=1) @ weight
-    focal = focal + _focal(logits[ground], torch.zeros(())).sum() / len(rows)
+    focal = focal + 4 * _focal(logits[ground], torch.zeros(())).sum() / len(rows)
 
     drawn, photo = codes[:, 0] >= 0, codes[:, PHOTO] >= 0
     names = PAIRS + len(COLOURS) + len(SHAPES)
@@ -303,6 +304,9 @@ def _rate(step: int, steps: int, warmup: int, cooldown: float) -> float:
 def _forward(model: Any, pixels: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
     """Pixels (b, side, side, 3) -> features (b, n, width) and boxes (b, n, 4)."""
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+    side = model.config.vision_config.image_size
+    if images.shape[-1] != side:
+        images = F.interpolate(images, (side, side), mode="bicubic", antialias=True).clamp_(-1, 1)
     with torch.autocast("cpu", torch.bfloat16):
         features = model.image_embedder(images)[0]
         flat = features.flatten(1, 2)
@@ -311,11 +315,17 @@ def _forward(model: Any, pixels: NDArray[np.uint8]) -> tuple[torch.Tensor, torch
 
 
 def _embed(model: Any, tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
-    tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+    tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")["input_ids"]
+    lengths = tokens.argmax(dim=1) + 1
+    order = lengths.argsort()
+    pooled = []
     with torch.autocast("cpu", torch.bfloat16):
-        # the mask is causal, and what follows the end is not read: no padding mask is needed
-        pooled = model.owlvit.text_model(input_ids=tokens["input_ids"]).pooler_output
-        return F.normalize(model.owlvit.text_projection(pooled).float(), dim=-1)
+        for some in order.tensor_split(3):  # short texts apart from long ones
+            # the mask is causal, and what follows the end is not read: no padding mask is needed
+            short = tokens[some, : int(lengths[some].max())]
+            pooled.append(model.owlvit.text_model(input_ids=short).pooler_output)
+        text = model.owlvit.text_projection(torch.cat(pooled)).float()
+    return F.normalize(text, dim=-1)[order.argsort()]
 
 
 @torch.no_grad()
@@ -342,10 +352,10 @@ def read_pictures(args: argparse.Namespace) -> tuple[Pictures, Pictures]:
     """Scenes and mosaics to train on, drawn once and kept in `--out`."""
     kept = []
     for i, (name, count) in enumerate((("scenes", args.scenes), ("mosaics", args.mosaics))):
-        path = args.out / f"{name}-{count}-{args.side}.npz"
+        path = args.out / f"{name}-{count}-{args.drawn}.npz"
         if not path.exists():
             photos = read_cifar(args.cifar) if i else ()
-            drawn = draw_pictures(count, args.seed * 2 + i, args.side, *photos)
+            drawn = draw_pictures(count, args.seed * 2 + i, args.drawn, *photos)
             with path.open("wb") as file:
                 np.savez(file, pixels=drawn.pixels, boxes=drawn.boxes, codes=drawn.codes)
         with np.load(path) as arrays:
@@ -396,7 +406,7 @@ def train(args: argparse.Namespace) -> None:
     for step in range(start, args.steps):
         for optimiser, rate in zip(optimisers, rates, strict=True):
             for group in optimiser.param_groups:
-                group["lr"] = rate * _rate(step, args.steps, 100, args.cooldown)
+                group["lr"] = rate * _rate(step, args.steps, 60, args.cooldown)
         batch = _pick(scenes, mosaics, args.batch, rng)
         texts = draw_texts(rng, batch.codes[batch.boxes[:, :, 2] > 0])
         flat, boxes = _forward(model, batch.pixels)
@@ -414,7 +424,7 @@ def train(args: argparse.Namespace) -> None:
         if (step + 1) % args.log_every == 0 or step + 1 == args.steps:
             n = (step % args.log_every) + 1
             pace = args.batch * (step + 1 - start) / (time.monotonic() - began)
-            line = {"step": step + 1, "images_per_s": round(pace, 1)}
+            line = {"step": step + 1, "images_per_s": round(pace, 1), "cpu_s": round(time.process_time())}
             line |= {name: round(total / n, 3) for name, total in sums.items()}
             line |= {name: round(float(v), 3) for name, v in check(model, tokenizer, held_out).items()}
             log.write(json.dumps(line) + "\n")
@@ -438,6 +448,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=80_000, help="how many scenes to draw before training")
     parser.add_argument("--mosaics", type=int, default=60_000, help="how many mosaics to draw before training")
     parser.add_argument("--side", type=int, default=96, help="input pixels")
+    parser.add_argument("--drawn", type=int, default=96, help="pixels of the pictures as they are kept")
     parser.add_argument("--patch", type=int, default=8)
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--layers", type=int, default=6)
