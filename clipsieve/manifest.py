@@ -79,7 +79,7 @@ class Shard:
     number            names the files; given once, never again
     rows              items; 0 for a shard that only records skipped inputs
     first_id, last_id the least and greatest id, both included; -1 when there are no rows
-    files             by role: img_emb, text_emb, metadata, skipped, and whatever later work adds
+    files             by role: img_emb, text_emb, metadata, skipped, thumbs, region_emb, regions, crop_emb
     replaces          ids of items that items of this shard take the place of: they count as removed, from the same
                       commit on
     """
@@ -97,7 +97,7 @@ class Shard:
 class Index:
     """One built index.
 
-    name        which vectors: "image", "text" or "region"
+    name        which vectors: "image", "text", "region" or "crop"
     kind        how it was made, for instance "flat" or a faiss factory string
     parameters  search parameters and whatever else opening it takes; JSON values
     shards      numbers of the shards it covers
@@ -112,6 +112,22 @@ class Index:
     rows: int
     recall: float | None
     files: Mapping[str, File]
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """How regions are found in a collection's images.
+
+    model  the detector's
+    dim    dimensions of a region's vector
+    most   regions of an image at most
+    crops  whether each box is embedded by the collection's own model, too
+    """
+
+    model: ModelId
+    dim: int
+    most: int
+    crops: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,6 +184,7 @@ class Manifest:
     retired     sources of shards that were compacted away: what they read stays read
     removed     removed.jsonl as far as it counts: what follows was appended by a writer that died before committing;
                 None if nothing was ever removed
+    detection   what finds regions in its images; None if nothing does. Older shards may lack them all the same
     read_only   True for a folder that clipsieve did not write; such a manifest is never written to disk
     """
 
@@ -183,6 +200,7 @@ class Manifest:
     background: tuple[int, ...] = ()
     retired: tuple[Source, ...] = ()
     removed: File | None = None
+    detection: Detection | None = None
     read_only: bool = False
     format_version: int = field(default=FORMAT_VERSION, kw_only=True)
 
@@ -261,6 +279,7 @@ def _to_json(manifest: Manifest) -> dict[str, Any]:
     value["indices"] = [dataclasses.asdict(i) for i in manifest.indices]
     value["retired"] = [dataclasses.asdict(s) for s in manifest.retired]
     value["removed"] = None if manifest.removed is None else dataclasses.asdict(manifest.removed)
+    value["detection"] = None if manifest.detection is None else dataclasses.asdict(manifest.detection)
     if manifest.probe is not None:
         value["probe"] = {"images": _floats(manifest.probe.images), "texts": _floats(manifest.probe.texts)}
     return value
@@ -278,6 +297,8 @@ def _from_json(value: Mapping[str, Any]) -> Manifest:
     fields["background"] = tuple(fields["background"])
     if fields["removed"] is not None:
         fields["removed"] = File(**fields["removed"])
+    if fields.get("detection") is not None:
+        fields["detection"] = Detection(**{**fields["detection"], "model": ModelId(**fields["detection"]["model"])})
     if fields["probe"] is not None:
         fields["probe"] = Probe(_array(fields["probe"]["images"]), _array(fields["probe"]["texts"]))
     return Manifest(**fields)

@@ -6,7 +6,7 @@ Every implementation passes the conformance class of its protocol in `tests/cont
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from clipsieve.types import Float32, Int64, ModelId, Neighbors, Regions
+from clipsieve.types import Box, Float32, Int64, ModelId, Neighbors, Regions
 
 
 @runtime_checkable
@@ -70,6 +70,14 @@ class Detector(Protocol):
 
     def embed_texts(self, texts: Sequence[str]) -> Float32:
         """n texts -> float32 (n, d), C-contiguous, unit rows."""
+
+    def embed_example(self, image: bytes, box: Box | None = None) -> Float32:
+        """What a picture shows, as a vector to be asked with like a text's: float32 (d,), of length 1.
+
+        box  the part of it that is meant; None for what is likeliest an object in it
+
+        InputError if it cannot be decoded, for a box that is none, or if nothing is found there.
+        """
 
 
 @runtime_checkable

@@ -9,6 +9,8 @@ that knows the format:
     skipped/skipped_000000.parquet        key, reason, content_hash: inputs that could not be read
     removed.jsonl                         {"ids": [...], "since": "...", "gone": bool, "crc": "..."} per line
 
+Regions, where a detector found some, are what `stored_regions.py` knows.
+
 A reader takes no lock. It holds one Manifest, and all it opens belongs to that commit.
 """
 
@@ -37,6 +39,7 @@ ROLES = {
     "skipped": ".parquet",
     "region_emb": ".npy",
     "regions": ".parquet",
+    "crop_emb": ".npy",
     "thumbs": ".parquet",
 }
 """Role of a shard's file -> its suffix. The role is also the name of the folder it lies in."""
@@ -66,14 +69,14 @@ def open_array(folder: str | os.PathLike[str], shard: Shard, role: str = "img_em
     NotFound if the shard has no such file; CollectionDamaged if file and manifest disagree; CollectionChanged if a
     later commit is without the file. A shard of no rows has no vectors: pass over those with `rows` 0.
     """
-    path = _path(folder, shard, role)
+    path = path_of(folder, shard, role)
     try:
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r")
     except FileNotFoundError:
         raise why_absent(folder, shard.files[role]) from None
     except (ValueError, EOFError) as error:
         raise _damaged(path, f"cannot be mapped ({error})") from error
-    if array.ndim != 2 or (role != "region_emb" and len(array) != shard.rows):
+    if array.ndim != 2 or (role not in ("region_emb", "crop_emb") and len(array) != shard.rows):
         raise _damaged(path, f"has shape {array.shape} where the manifest counts {shard.rows} rows")
     return array
 
@@ -107,7 +110,7 @@ def read_skipped(folder: str | os.PathLike[str], shard: Shard) -> list[Skipped]:
     """The inputs that were passed over while this shard was made, in the order read."""
     if "skipped" not in shard.files:
         return []
-    rows = pq.read_table(_path(folder, shard, "skipped")).to_pylist()
+    rows = pq.read_table(path_of(folder, shard, "skipped")).to_pylist()
     return [Skipped(row["key"], row["reason"], row.get("content_hash")) for row in rows]
 
 
@@ -143,7 +146,7 @@ def _removals(folder: str | os.PathLike[str], manifest: Manifest) -> list[dict[s
 
 
 def _read_table(folder: str | os.PathLike[str], shard: Shard, role: str, columns: Sequence[str] | None) -> pa.Table:
-    path = _path(folder, shard, role)
+    path = path_of(folder, shard, role)
     try:
         if path.suffix in (".arrow", ".hdf5"):
             table = peer_tables.read_table(path)
@@ -162,7 +165,8 @@ def _read_table(folder: str | os.PathLike[str], shard: Shard, role: str, columns
     return table
 
 
-def _path(folder: str | os.PathLike[str], shard: Shard, role: str) -> Path:
+def path_of(folder: str | os.PathLike[str], shard: Shard, role: str) -> Path:
+    """Where the shard's file lies. NotFound if it has none of that role."""
     if role not in shard.files:
         raise NotFound(f"Shard {shard.number} of {folder} has no {role}; it has {', '.join(sorted(shard.files))}.")
     return Path(folder) / shard.files[role].path

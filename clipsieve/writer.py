@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,8 +20,9 @@ from clipsieve.durable import TEMPORARY, append_line, write_file
 from clipsieve.errors import CollectionMissing, CollectionReadOnly, InputError, NotFound
 from clipsieve.lock import writer_lock
 from clipsieve.manifest import File, Manifest, Shard, Source, commit, read_manifest
-from clipsieve.shards import OWN_COLUMNS, REMOVED, ROLES, read_removed
-from clipsieve.types import Embeddings, Skipped
+from clipsieve.shards import OWN_COLUMNS, REMOVED, ROLES, read_ids, read_removed
+from clipsieve.stored_regions import GROUP_ROWS, StoredRegions, region_table, require_stored
+from clipsieve.types import Embeddings, Int64, Skipped
 from clipsieve.whole import describe_file, require_whole
 
 THUMB_ROWS = 64
@@ -86,6 +87,7 @@ class Writer:
         image_paths: Sequence[str | None] | None = None,
         columns: Mapping[str, Sequence[object]] | None = None,
         thumbs: Sequence[bytes | None] | None = None,
+        regions: StoredRegions | None = None,
         skipped: Sequence[Skipped] = (),
         source: Source | None = None,
         replaces: Sequence[int] = (),
@@ -99,6 +101,7 @@ class Writer:
         image_paths  n paths for those who open the original; None where it is no file
         columns      further metadata, n values each; mixed types in one column are an InputError
         thumbs       n small encoded images; None where there is none
+        regions      of the n items, found by the detector that the manifest names
         skipped      inputs passed over on the way
         source       how far the input was read; its counts must be n and len(skipped)
         replaces     ids that count as removed from this commit on, since these items take their place
@@ -133,6 +136,8 @@ class Writer:
             if thumbs is not None:
                 rows = {"id": table["id"], "thumb": pa.array(thumbs, pa.binary())}
                 files["thumbs"] = self._write_table("thumbs", number, pa.table(rows), THUMB_ROWS)
+            if regions is not None:
+                files |= self._write_regions(number, table["id"].to_numpy(), regions)
         if skipped:
             files["skipped"] = self._write_skipped(number, skipped)
         first, last = (manifest.next_id, manifest.next_id + n - 1) if n else (-1, -1)
@@ -146,6 +151,14 @@ class Writer:
             )
         )
         return shard
+
+    def add_regions(self, number: int, regions: StoredRegions) -> None:
+        """Give a shard that is there what it lacks of the regions of its items, and commit."""
+        old = next(s for s in self.manifest.shards if s.number == number)
+        files = self._write_regions(number, read_ids(self.folder, old), regions, old.files)
+        new = dataclasses.replace(old, files={**old.files, **files})
+        kept = tuple(new if s is old else s for s in self.manifest.shards)
+        self.commit(dataclasses.replace(self.manifest, shards=kept))
 
     def commit(self, manifest: Manifest) -> None:
         """Make `manifest` the folder's. Ids and shard numbers must not run backwards."""
@@ -210,6 +223,19 @@ class Writer:
 
         return self._write(role, number, write)
 
+    def _write_regions(
+        self, number: int, ids: Int64, regions: StoredRegions, there: Container[str] = ()
+    ) -> dict[str, File]:
+        """`there`: roles that are left as they are; a file that the manifest names is never written again."""
+        require_stored(regions, len(ids), self.manifest.detection, self.manifest.dim)
+        files = {}
+        if "regions" not in there:
+            files["region_emb"] = self._write_array("region_emb", number, regions.vectors)
+            files["regions"] = self._write_table("regions", number, region_table(ids, regions), GROUP_ROWS)
+        if regions.crops is not None and "crop_emb" not in there:
+            files["crop_emb"] = self._write_array("crop_emb", number, regions.crops)
+        return files
+
     def _write_skipped(self, number: int, skipped: Sequence[Skipped]) -> File:
         names = ("key", "reason", "content_hash")
         rows = {name: [getattr(s, name) for s in skipped] for name in names}
@@ -235,12 +261,14 @@ class Draft(Writer):
         metadata: pa.Table,
         thumbs: pa.Table | None,
         skipped: Sequence[Skipped],
+        regions: StoredRegions | None = None,
     ) -> Shard:
         """Write a shard of n items that have their ids already, ascending; the manifest only learns of its number.
 
         arrays    role -> vectors (n, d)
         metadata  n rows with all columns
         thumbs    n rows of id and thumb
+        regions   of the n items
         """
         number, n = self.manifest.next_shard, len(metadata)
         files = {}
@@ -249,6 +277,8 @@ class Draft(Writer):
             files["metadata"] = self._write_table("metadata", number, metadata)
             if thumbs is not None:
                 files["thumbs"] = self._write_table("thumbs", number, thumbs, THUMB_ROWS)
+            if regions is not None:
+                files |= self._write_regions(number, metadata["id"].to_numpy(), regions)
         if skipped:
             files["skipped"] = self._write_skipped(number, skipped)
         self.commit(dataclasses.replace(self.manifest, next_shard=number + 1))

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipsieve.errors import InputError
+from clipsieve.inference.batches import embed_items
 from clipsieve.inference.decode import MAX_PIXELS
 from clipsieve.inference.embedder import StagedEmbedder
+from clipsieve.inference.finding import Finder, settle
 from clipsieve.inference.known import Known
 from clipsieve.inference.pending import TWICE, Embedded, Pending, read_of
 from clipsieve.inference.probe import probe
 from clipsieve.inference.reader import Source
-from clipsieve.inference.run import commit_batches, embed_items
+from clipsieve.inference.run import commit_batches
+from clipsieve.manifest import Detection
 from clipsieve.types import ImageItem, Skipped
 from clipsieve.writer import Writer, open_writer
 
@@ -53,12 +56,15 @@ def add_to_collection(
     thumbs: bool | None = None,
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[int, int | None, int], None] | None = None,
+    load_finder: Callable[[Detection, StagedEmbedder], Finder] | None = None,
 ) -> Added:
     """Embed what `source` holds and the collection does not; a changed image takes the place of the one before.
 
-    load      makes the embedder of the collection's model name; only called if there is something to embed
-    thumbs    store small images; by default if the collection has some
-    progress  called with (inputs read, their total or None, skipped) as they are passed over or embedded
+    load         makes the embedder of the collection's model name; only called if there is something to embed
+    thumbs       store small images; by default if the collection has some
+    progress     called with (inputs read, their total or None, skipped) as they are passed over or embedded
+    load_finder  makes the finder of a collection that has regions, given how it finds them and its embedder; without
+                 one, what is new has none
 
     The other arguments are those of `run.embed_collection`. A file is the same while its path, size and time of last
     change are, or else its content; what lies in a tar or a table is the same while its content is. Stopped, the next
@@ -83,9 +89,13 @@ def add_to_collection(
             if thumbs is None:
                 thumbs = any("thumbs" in shard.files for shard in writer.manifest.shards)
             before = read_of(source, writer.manifest)
+            detection = writer.manifest.detection
+            finder = None if detection is None or load_finder is None else load_finder(detection, embedder)
+            if finder is not None:
+                settle(writer, finder)
             pending = Pending(lambda: nullcontext(writer), source, embedder, None, before, replaces=news.replaces)
             batches = embed_items(
-                itertools.chain([first], items), embedder, text, batch_size, workers, thumbs, max_pixels
+                itertools.chain([first], items), embedder, text, batch_size, workers, thumbs, max_pixels, finder
             )
             commit_batches(batches, pending, shard_size, commit_seconds, news.take)
     news.count.seconds = time.monotonic() - began

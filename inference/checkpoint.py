@@ -1,12 +1,15 @@
 """What the embedder needs of a model, whichever library it came from."""
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 from PIL import Image
+
+from clipsieve.errors import ClipsieveError, ModelUnavailable
 
 if TYPE_CHECKING:
     import torch
@@ -55,3 +58,17 @@ def hash_weights(module: "torch.nn.Module") -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def fetching(name: str, advice: str) -> Iterator[None]:
+    """Around the loading of a model's files: what goes wrong is a ModelUnavailable, a sentence with advice."""
+    try:
+        yield
+    except (ClipsieveError, AttributeError, NameError):  # the latter two would be our own mistakes
+        raise
+    except Exception as error:  # each library and hub client has its own ways to say that a file is not there
+        what = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ModelUnavailable(
+            f"The weights of {name!r} could not be fetched or opened ({what}); check the connection, {advice}."
+        ) from error

@@ -1,19 +1,18 @@
 """Images and texts to unit vectors, by any CLIP-like model."""
 
-import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
 
-from clipsieve.errors import ClipsieveError, InputError, ModelUnavailable
-from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors, hash_weights
+from clipsieve.errors import InputError, ModelUnavailable
+from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors, fetching, hash_weights
 from clipsieve.inference.decode import MAX_PIXELS, decode
+from clipsieve.inference.lanes import Lanes, find_devices, find_dtype
 from clipsieve.inference.models import ModelName, parse_name
 from clipsieve.ordered import processors
 from clipsieve.protocols import ImageEmbedder, TextEmbedder
@@ -63,17 +62,12 @@ def load_embedder(name: str, *, device: str = "auto", precision: str = "auto") -
     ModelUnavailable: the weights cannot be fetched or opened. InputError: no such model, device or precision.
     """
     parsed = parse_name(name)
-    devices, dtype = _devices(device), _dtype(precision, device)
-    try:
+    devices, dtype = find_devices(device), find_dtype(precision, device)
+    with fetching(
+        name,
+        "give a folder with `--model local-dir:PATH`, or use the small model that comes along with `--model mini`",
+    ):
         checkpoint = _load(parsed)
-    except (ClipsieveError, AttributeError, NameError):  # the latter two would be our own mistakes
-        raise
-    except Exception as error:  # each library and hub client has its own ways to say that a file is not there
-        what = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise ModelUnavailable(
-            f"The weights of {name!r} could not be fetched or opened ({what}); check the connection, give a folder "
-            "with `--model local-dir:PATH`, or use the small model that comes along with `--model mini`."
-        ) from error
     kind = TorchImageEmbedder if checkpoint.tokenize is None else TorchEmbedder
     return kind(parsed.name, checkpoint, devices, dtype)
 
@@ -92,15 +86,10 @@ class TorchImageEmbedder:
         self, name: str, checkpoint: Checkpoint, devices: Sequence["torch.device"], dtype: "torch.dtype | None"
     ) -> None:
         self._checkpoint = checkpoint
-        self._dtype = dtype
         self.model = ModelId(name, hash_weights(checkpoint.module), checkpoint.preprocessing)
-        self.lanes = len(devices)
+        self._lanes = Lanes(checkpoint.module, devices, dtype)
+        self.lanes = self._lanes.count
         self._tokenizing = threading.Lock()  # fast tokenizers refuse a second caller: "Already borrowed"
-        # Whoever wants to run takes a copy out and puts it back: the devices share the work, none runs two batches.
-        self._idle: queue.SimpleQueue[tuple[Any, torch.device]] = queue.SimpleQueue()
-        for i, device in enumerate(devices):
-            module = checkpoint.module if i == len(devices) - 1 else deepcopy(checkpoint.module)
-            self._idle.put((module.requires_grad_(False).to(device), device))
         blank = Image.new("RGB", (checkpoint.side, checkpoint.side), "grey")
         self.dim: int = self.embed_tensors([self.preprocess_image(blank)]).shape[1]
 
@@ -150,44 +139,19 @@ class TorchImageEmbedder:
         return self._embed(encode, stacked, what)
 
     def _embed(self, encode: Callable[[Any, Batch], "torch.Tensor"], batch: Batch, what: str) -> Float32:
-        """Batch on the CPU -> float32 (n, d), unit rows; halved and tried again where the device's memory is short."""
-        import torch
+        """Batch on the CPU -> float32 (n, d), unit rows."""
 
-        n = len(next(iter(batch.values())))
-        module, device = self._idle.get()
-        try:
-            rows = self._forward(encode, module, device, batch)
-        except torch.OutOfMemoryError:
-            if n == 1:
-                raise
-            rows = None
-        finally:
-            self._idle.put((module, device))
-        if rows is None:  # out here, so that the failed pass has let go of its memory
-            halves = [{name: t[part] for name, t in batch.items()} for part in (slice(n // 2), slice(n // 2, n))]
-            return np.concatenate([self._embed(encode, half, what) for half in halves])
+        def unit(module: Any, moved: Batch) -> tuple["torch.Tensor"]:
+            features = encode(module, moved).float()
+            return (features / features.norm(dim=-1, keepdim=True),)
+
+        (rows,) = self._lanes.run(unit, batch)
         bad = ~np.isfinite(rows).all(axis=1)
         if bad.any():
             raise InputError(
                 f"The model {self.model.name!r} gives no finite vector for {what} {int(np.argmax(bad))} of the batch; "
                 "leave it out, or check the weights."
             )
-        return rows
-
-    def _forward(
-        self, encode: Callable[[Any, Batch], "torch.Tensor"], module: Any, device: "torch.device", batch: Batch
-    ) -> Float32:
-        import torch
-
-        cuda = device.type == "cuda"
-        moved = {name: (t.pin_memory() if cuda else t).to(device, non_blocking=cuda) for name, t in batch.items()}
-        with torch.inference_mode():
-            with torch.autocast(device.type, dtype=self._dtype, enabled=self._dtype is not None):
-                features = encode(module, moved).float()
-            if self._dtype is not None and not bool(torch.isfinite(features).all()):
-                features = encode(module, moved).float()  # half precision overflowed: some SigLIPs do
-            features = features / features.norm(dim=-1, keepdim=True)
-            rows: Float32 = np.ascontiguousarray(features.cpu().numpy())
         return rows
 
 
@@ -236,39 +200,3 @@ def _load(parsed: ModelName) -> Checkpoint:
     raise InputError(
         f"The folder {folder} holds no model: neither open_clip_config.json (open_clip) nor config.json (transformers)."
     )
-
-
-def _devices(device: str) -> list["torch.device"]:
-    import torch
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        asked = torch.device(device)
-    except RuntimeError:
-        asked = torch.device("meta")
-    if asked.type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"The device {device!r} is not known; choose auto, cpu, cuda, cuda:N or mps.")
-    if asked.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError("There is no Apple GPU here that torch can use; choose the device cpu.")
-    if asked.type != "cuda":
-        return [asked]
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if (asked.index or 0) >= count:
-        raise InputError(
-            f"The device {device!r} is not there: torch sees {count} CUDA devices; choose another, or cpu."
-        )
-    return [asked] if asked.index is not None else [torch.device("cuda", i) for i in range(count)]
-
-
-def _dtype(precision: str, device: str) -> "torch.dtype | None":
-    """The type to compute in; None for float32 throughout."""
-    import torch
-
-    known = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
-    if precision == "auto":
-        cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-        return torch.float16 if cuda else None
-    if precision not in known:
-        raise InputError(f"The precision {precision!r} is not known; choose auto, {', '.join(known)}.")
-    return known[precision]

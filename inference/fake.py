@@ -1,4 +1,4 @@
-"""An embedder without a model, for tests: yours as well as ours."""
+"""An embedder and a detector without a model, for tests: yours as well as ours."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,7 +9,9 @@ from PIL import Image
 from clipsieve.errors import InputError
 from clipsieve.inference.checkpoint import Tensors
 from clipsieve.inference.decode import decode
-from clipsieve.types import Float32, ModelId
+from clipsieve.types import Box, Float32, ModelId, Regions
+
+QUARTERS: tuple[Box, ...] = ((0, 0, 0.5, 0.5), (0.5, 0, 1, 0.5), (0, 0.5, 0.5, 1), (0.5, 0.5, 1, 1))
 
 
 class FakeEmbedder:
@@ -57,6 +59,66 @@ class FakeEmbedder:
     def embed_texts(self, texts: Sequence[str]) -> Float32:
         """See protocols.TextEmbedder."""
         return self.embed_tokens(self.tokenize(texts))
+
+
+class FakeDetector:
+    """A StagedDetector that finds one region in each quarter of an image, or as many of them as are asked for.
+
+    A region's vector is drawn from a hash of its pixels, or of the text: like pixels are found again in any image.
+    """
+
+    def __init__(self, dim: int = 32, regions: int = 4, name: str = "fake") -> None:
+        self.model = ModelId(name, hashlib.sha256(f"{name} detector {dim}".encode()).hexdigest(), "none")
+        self.dim = dim
+        self.regions = regions
+        self.lanes = 1
+
+    def preprocess_image(self, image: Image.Image) -> Tensors:
+        """See detector.StagedDetector."""
+        quarters = (image.crop(_pixels(image, box)) for box in QUARTERS)
+        return {"hash": np.stack([_hash(f"region {q.size} ".encode() + q.tobytes()) for q in quarters])}
+
+    def detect(self, images: Sequence[bytes]) -> Regions:
+        """See protocols.Detector."""
+        tensors = []
+        for position, data in enumerate(images):
+            try:
+                tensors.append(self.preprocess_image(decode(data)))
+            except InputError as error:
+                raise InputError(f"Image {position} cannot be searched for regions: {error}") from error
+        return self.detect_tensors(tensors)
+
+    def detect_tensors(self, batch: Sequence[Tensors]) -> Regions:
+        """See detector.StagedDetector."""
+        most = min(self.regions, len(QUARTERS))
+        rows = [_direction(seed, self.dim) for one in batch for seed in one["hash"][:most]]
+        n = len(batch)
+        return Regions(
+            np.stack(rows) if rows else np.zeros((0, self.dim), np.float32),
+            np.tile(np.array(QUARTERS[:most], np.float32), (n, 1)),
+            np.repeat(np.arange(n), most),
+            np.tile(-np.arange(most, dtype=np.float32), n),
+            np.full(n * most, -0.1, np.float32),
+            np.tile(np.linspace(5, 10, most, dtype=np.float32), n),
+            self.model,
+        )
+
+    def embed_texts(self, texts: Sequence[str]) -> Float32:
+        """See protocols.Detector."""
+        rows = [_direction(_hash(b"text " + text.encode("utf-8", "replace")), self.dim) for text in texts]
+        return np.stack(rows) if rows else np.zeros((0, self.dim), np.float32)
+
+    def embed_example(self, image: bytes, box: Box | None = None) -> Float32:
+        """See protocols.Detector; the vector of the quarter that the middle of the box lies in."""
+        if box is not None and not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
+            raise InputError(f"The box is {box}; it must be x0, y0, x1, y1 in 0..1 of the image.")
+        quarter = 0 if box is None else int(box[0] + box[2] >= 1) + 2 * int(box[1] + box[3] >= 1)
+        return _direction(self.preprocess_image(decode(image))["hash"][quarter], self.dim)
+
+
+def _pixels(image: Image.Image, box: Box) -> tuple[int, int, int, int]:
+    (w, h), (x0, y0, x1, y1) = image.size, box
+    return round(x0 * w), round(y0 * h), round(x1 * w), round(y1 * h)
 
 
 def _hash(data: bytes) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:

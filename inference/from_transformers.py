@@ -43,7 +43,7 @@ def load_transformers(source: str) -> Checkpoint:
             mean, std = (torch.tensor(v, dtype=torch.float32, device=pixels.device)[:, None, None] for v in (mean, std))
             inputs["pixel_values"] = (pixels - mean) / std
         if hasattr(module, "get_image_features"):
-            return _tensor(module.get_image_features(**inputs))
+            return read_vectors(module.get_image_features(**inputs))
         output = module(**inputs)
         pooled = None if untrained_pooler else getattr(output, "pooler_output", None)
         pooled = output.last_hidden_state[:, 0] if pooled is None else pooled
@@ -58,9 +58,9 @@ def load_transformers(source: str) -> Checkpoint:
         )
 
     def encode_texts(module: Any, batch: Batch) -> torch.Tensor:
-        return _tensor(module.get_text_features(**batch))
+        return read_vectors(module.get_text_features(**batch))
 
-    preprocessing = _describe(processor)
+    preprocessing = describe_processor(processor)
     if tokenizer is None:
         return Checkpoint(model, preprocessing, side, prepare, encode_images)
     text_config = getattr(model.config, "text_config", model.config)
@@ -92,8 +92,8 @@ def _load_model(source: str) -> tuple[Any, bool]:
     return model.eval(), untrained_pooler
 
 
-def _tensor(output: Any) -> "torch.Tensor":
-    """transformers 4 gives the vectors themselves, 5 an object around them."""
+def read_vectors(output: Any) -> "torch.Tensor":
+    """The vectors in what a tower returned: transformers 4 gives the vectors themselves, 5 an object around them."""
     return output if hasattr(output, "norm") else output.pooler_output  # type: ignore[no-any-return]
 
 
@@ -116,7 +116,8 @@ def _batch_scaling(processor: Any) -> tuple[float, Any, Any] | None:
     return (factor, mean, std) if np.allclose(scaled, whole["pixel_values"], atol=1e-5) else None
 
 
-def _describe(processor: Any) -> str:
+def describe_processor(processor: Any) -> str:
+    """What an image processor does, for ModelId."""
     names = ["do_resize", "size", "resample", "do_center_crop", "crop_size", "do_pad", "rescale_factor", "image_mean"]
     names += ["image_std", "max_num_patches", "patch_size"]
     values = processor.to_dict()

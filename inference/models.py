@@ -8,6 +8,7 @@ from typing import Literal
 from clipsieve.errors import InputError
 
 MINI = Path(__file__).parent / "mini" / "clip"
+MINI_DETECTOR = Path(__file__).parent / "mini" / "owlvit"
 
 _OPENAI = {
     "RN50": "RN50",
@@ -57,6 +58,27 @@ def parse_name(name: str) -> ModelName:
         raise _unknown(name)
     if prefix == "open_clip" and colon:
         return _open_clip(name, rest)
+    found = _hub_or_folder(name)
+    if found is not None:
+        return found
+    raise _unknown(name)
+
+
+def parse_detector(name: str) -> ModelName:
+    """What the name of a detector means: `mini`, `hf:ORG/NAME`, `local-dir:PATH` or a folder. InputError for others."""
+    if name == "mini":
+        return ModelName(name, "folder", str(MINI_DETECTOR))
+    found = _hub_or_folder(name)
+    if found is None:
+        raise InputError(
+            f"The detector {name!r} is not known; give mini, hf:ORG/NAME (hf:google/owlv2-base-patch16-ensemble, say) "
+            "or local-dir:PATH."
+        )
+    return found
+
+
+def _hub_or_folder(name: str) -> ModelName | None:
+    prefix, _, rest = name.partition(":")
     if prefix in ("hf", "hf_clip") and rest:
         if Path(rest).is_dir():
             return _folder(rest)
@@ -67,7 +89,7 @@ def parse_name(name: str) -> ModelName:
         return _folder(rest)
     if Path(name).is_dir() and ("/" in name or "\\" in name):
         return _folder(name)
-    raise _unknown(name)
+    return None
 
 
 def _folder(path: str) -> ModelName:

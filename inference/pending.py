@@ -14,8 +14,12 @@ from clipsieve.inference.turns import Turn
 from clipsieve.manifest import Manifest
 from clipsieve.manifest import Source as Progress
 from clipsieve.protocols import ImageEmbedder, TextEmbedder
+from clipsieve.stored_regions import StoredRegions, join
 from clipsieve.types import Embeddings, Float32, Skipped
 from clipsieve.writer import Writer
+
+REGION_BYTES = 512 * 2**20
+"""Regions that may wait for their commit: those of 15,000 images, of which a shard would else hold seven times more."""
 
 TWICE = "Its key was given to an earlier item; give each a key of its own."
 
@@ -36,12 +40,14 @@ class Embedded:
 
     vectors  float32 (n, d), unit rows
     texts    float32 (n, d), that of the empty text where there is no caption; None if no row has one
+    regions  of the n rows; None where nothing looks for any
     """
 
     rows: Sequence[Row]
     vectors: Float32
     texts: Float32 | None
     skipped: Sequence[Skipped]
+    regions: StoredRegions | None = None
 
     @property
     def read(self) -> int:
@@ -85,6 +91,11 @@ class Pending:
         """Inputs taken since the last commit."""
         return sum(batch.read for batch in self._batches)
 
+    @property
+    def heavy(self) -> bool:
+        """Whether the regions taken since the last commit fill the memory that is meant for them."""
+        return sum(b.regions.bytes for b in self._batches if b.regions is not None) >= REGION_BYTES
+
     def take(self, batch: Embedded) -> None:
         """Add a batch behind the others."""
         self._batches.append(batch)
@@ -115,6 +126,7 @@ class Pending:
         model = self._embedder.model
         texts = self._texts(batches)
         thumbs = [row.thumb for row in rows]
+        regions = [batch.regions for batch in batches if batch.regions is not None]
         writer.append(
             Embeddings(np.concatenate([batch.vectors for batch in batches]), keys, model),
             texts=None if texts is None else Embeddings(texts, keys, model),
@@ -122,6 +134,7 @@ class Pending:
             image_paths=[row.columns.get("image_path") for row in rows],
             columns=columns_of([row.columns for row in rows]),
             thumbs=thumbs if any(thumbs) else None,
+            regions=join(regions) if regions else None,
             skipped=skipped,
             source=Progress(
                 input=self._source.name,
@@ -164,7 +177,8 @@ def _without(batch: Embedded, taken: Container[str]) -> Embedded:
     twice = [Skipped(row.key, TWICE) for row in batch.rows if row.key in taken]
     rows = [batch.rows[i] for i in kept]
     texts = None if batch.texts is None else batch.texts[kept]
-    return Embedded(rows, batch.vectors[kept], texts, [*batch.skipped, *twice])
+    regions = None if batch.regions is None else batch.regions.take(np.array(kept, dtype=np.int64))
+    return Embedded(rows, batch.vectors[kept], texts, [*batch.skipped, *twice], regions)
 
 
 def _part(source: Source) -> str:

@@ -1,35 +1,24 @@
-"""A source, through an embedder, into a collection: decoding ahead in threads, committing shard by shard, resumable."""
+"""A source, through an embedder, into a collection: committing shard by shard, resumable."""
 
-import io
 import os
 import time
 from collections.abc import Callable, Container, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from PIL import Image
 
 from clipsieve.errors import ClipsieveError, InputError
-from clipsieve.inference.checkpoint import Tensors
-from clipsieve.inference.decode import MAX_PIXELS, decode
+from clipsieve.inference.batches import embed_items
+from clipsieve.inference.decode import MAX_PIXELS
 from clipsieve.inference.embedder import StagedEmbedder
-from clipsieve.inference.pending import TWICE, Embedded, Pending, Row, read_of
+from clipsieve.inference.finding import Finder, settle
+from clipsieve.inference.pending import TWICE, Embedded, Pending, read_of
 from clipsieve.inference.probe import probe
 from clipsieve.inference.reader import Source
 from clipsieve.inference.turns import Keys, turns
 from clipsieve.manifest import Manifest
-from clipsieve.ordered import ordered_map, processors
-from clipsieve.protocols import TextEmbedder
 from clipsieve.shards import read_metadata, read_skipped
-from clipsieve.types import Float32, ImageItem, Skipped, content_hash
-
-THUMB_SIDE = 256
-READ_AHEAD_BYTES = 512 * 2**20
-"""Encoded images that may wait for a decoder at a time; large photographs would fill the memory otherwise."""
+from clipsieve.types import ImageItem, Skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +53,7 @@ def embed_collection(
     licence: str | None = None,
     progress: Callable[[int, int | None, int], None] | None = None,
     waiting: Callable[[str], object] | None = None,
+    finder: Finder | None = None,
 ) -> RunSummary:
     """Embed what `source` yields into the folder `out`, or go on where a run that was stopped had got to.
 
@@ -77,6 +67,7 @@ def embed_collection(
     progress        called with (inputs read in all, their total or None, skipped in all) after each batch
     waiting         share the folder with others who embed other parts: its lock is held for each commit only. Called
                     with a sentence when that takes longer than a moment to get
+    finder          store the regions of each image, too: the collection's are found by it from then on
 
     Every input ends as a row or in skipped/ with a sentence on why, and so does a second item of one key. ModelMismatch
     if `out` was made with another model. InputError if it holds another input, or if this one changed meanwhile.
@@ -94,6 +85,8 @@ def embed_collection(
             manifest = writer.manifest
             if manifest.probe is not None:
                 manifest.probe.require(seen)
+            if finder is not None:
+                settle(writer, finder)
         items, cursor = _resume(folder, manifest, source)
         skipped_before = manifest.progress(source.name, source.partition, source.partitions).skipped
         total = source.total  # asked once: a table's footer is read for it
@@ -101,7 +94,7 @@ def embed_collection(
         began = time.monotonic()
         read = skipped = 0
         fresh = _once(items, keys.taken)
-        batches = embed_items(fresh, embedder, text, batch_size, workers, thumbs, max_pixels)
+        batches = embed_items(fresh, embedder, text, batch_size, workers, thumbs, max_pixels, finder)
 
         def told(batch: Embedded) -> None:
             nonlocal read, skipped
@@ -183,7 +176,7 @@ def commit_batches(
     try:
         for batch in batches:
             pending.take(batch)
-            if pending.read >= shard_size or time.monotonic() - committed >= commit_seconds:
+            if pending.read >= shard_size or pending.heavy or time.monotonic() - committed >= commit_seconds:
                 pending.commit()
                 committed = time.monotonic()
             told(batch)
@@ -193,109 +186,3 @@ def commit_batches(
     finally:
         batches.close()
     pending.commit()
-
-
-def embed_items(
-    items: Iterable[ImageItem | Skipped],
-    embedder: StagedEmbedder,
-    text: bool,
-    batch_size: int,
-    workers: int | None,
-    thumbs: bool,
-    max_pixels: int,
-) -> Generator[Embedded, None, None]:
-    """The items in batches, in order: decoded ahead in threads, embedded in the embedder's lanes."""
-    texts = embedder if text and isinstance(embedder, TextEmbedder) else None
-
-    def prepare(item: ImageItem | Skipped) -> tuple[Row, Tensors] | Skipped:
-        return item if isinstance(item, Skipped) else _prepare(item, embedder, thumbs, max_pixels)
-
-    def embed(inputs: list[tuple[Row, Tensors] | Skipped]) -> Embedded:
-        return _embed_batch(inputs, embedder, texts)
-
-    def weigh(item: ImageItem | Skipped) -> int:
-        return len(item.data) if isinstance(item, ImageItem) else 0
-
-    count = workers or processors()
-    with (
-        ThreadPoolExecutor(count, "clipsieve-decode") as decoders,
-        ThreadPoolExecutor(embedder.lanes, "clipsieve-embed") as lanes,
-    ):
-        ahead = 2 * batch_size + count
-        prepared = ordered_map(decoders, prepare, items, ahead, weigh=weigh, limit=READ_AHEAD_BYTES)
-        try:
-            yield from ordered_map(lanes, embed, _batches(prepared, batch_size), embedder.lanes + 1)
-        finally:
-            prepared.close()  # cancels what is queued, or leaving would wait for it
-
-
-def _prepare(item: ImageItem, embedder: StagedEmbedder, thumbs: bool, max_pixels: int) -> tuple[Row, Tensors] | Skipped:
-    try:
-        image = decode(item.data, max_pixels=max_pixels)
-        tensors = embedder.preprocess_image(image)
-    except InputError as error:
-        return Skipped(item.key, str(error), content_hash(item.data))
-    except Exception as error:  # one odd image must not end a run over millions
-        what = str(error).strip() or type(error).__name__
-        reason = f"The image cannot be brought into the model's shape ({what}); leave it out."
-        return Skipped(item.key, reason, content_hash(item.data))
-    columns: dict[str, Any] = {"width": image.width, "height": image.height, "size": len(item.data)}
-    columns["content_hash"] = content_hash(item.data)
-    return Row(item.key, item.caption, {**columns, **item.meta}, _thumb(image) if thumbs else None), tensors
-
-
-def _thumb(image: Image.Image) -> bytes:
-    small = image.copy()
-    small.thumbnail((THUMB_SIDE, THUMB_SIDE), reducing_gap=2.0)
-    file = io.BytesIO()
-    small.save(file, "WEBP", quality=75, method=2)
-    return file.getvalue()
-
-
-def _batches(
-    prepared: Iterable[tuple[Row, Tensors] | Skipped], size: int
-) -> Iterator[list[tuple[Row, Tensors] | Skipped]]:
-    """Lists with `size` images each, and whatever was skipped between them; at most twice as many inputs in all."""
-    batch: list[tuple[Row, Tensors] | Skipped] = []
-    images = 0
-    for one in prepared:
-        batch.append(one)
-        images += not isinstance(one, Skipped)
-        if images == size or len(batch) == 2 * size:
-            yield batch
-            batch, images = [], 0
-    if batch:
-        yield batch
-
-
-def _embed_batch(
-    inputs: list[tuple[Row, Tensors] | Skipped], embedder: StagedEmbedder, texts: TextEmbedder | None
-) -> Embedded:
-    try:
-        vectors = embedder.embed_tensors([one[1] for one in inputs if not isinstance(one, Skipped)])
-    except InputError:  # one of them has no vector; the others must not suffer for it
-        inputs, vectors = _embed_singly(inputs, embedder)
-    rows = [one[0] for one in inputs if not isinstance(one, Skipped)]
-    captions = [row.caption or "" for row in rows]
-    return Embedded(
-        rows,
-        vectors,
-        texts.embed_texts(captions) if texts is not None and any(captions) else None,
-        [one for one in inputs if isinstance(one, Skipped)],
-    )
-
-
-def _embed_singly(
-    inputs: list[tuple[Row, Tensors] | Skipped], embedder: StagedEmbedder
-) -> tuple[list[tuple[Row, Tensors] | Skipped], Float32]:
-    outcomes: list[tuple[Row, Tensors] | Skipped] = []
-    vectors = [np.zeros((0, embedder.dim), np.float32)]
-    for one in inputs:
-        outcome = one
-        if not isinstance(one, Skipped):
-            try:
-                vectors.append(embedder.embed_tensors([one[1]]))
-            except InputError as error:
-                outcome = Skipped(one[0].key, str(error), one[0].columns["content_hash"])
-        outcomes.append(outcome)
-    return outcomes, np.concatenate(vectors)

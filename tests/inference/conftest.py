@@ -53,10 +53,10 @@ def _vision(**more):
     return {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2} | more
 
 
-def _spread(tower):
+def _spread(tower, std=0.5):
     """Untrained, these towers hardly tell one text from another."""
     for parameter in tower.parameters():
-        parameter.requires_grad_(False).normal_(std=0.5)
+        parameter.requires_grad_(False).normal_(std=std)
 
 
 def _save(folder, model, processor, tokenizer=None):
@@ -132,3 +132,37 @@ def photos(tmp_path):
         if i % 2 == 0:
             (folder / f"{i:02}.txt").write_text(f"photo {i}\n")
     return folder
+
+
+def _owl(folder, config, model, processor, seed):
+    """A detector whose boxes lie about where its patches do; its tokenizer spells."""
+    import torch
+    from transformers import CLIPTokenizer
+
+    text = _vision(vocab_size=600, max_position_embeddings=16)
+    letters = ["!", *ascii_lowercase]
+    vocab = {letter: i for i, letter in enumerate([*letters, *(f"{letter}</w>" for letter in letters)])}
+    vocab |= {"<|startoftext|>": 598, "<|endoftext|>": 599}
+    torch.manual_seed(seed)
+    made = model(config(text_config=text, vision_config=_vision(image_size=48, patch_size=8), projection_dim=16))
+    _spread(getattr(made, made.base_model_prefix).text_model)
+    _spread(made.class_head)
+    for head in (made.box_head, getattr(made, "objectness_head", made.box_head)):
+        _spread(head, std=0.2)
+    return _save(folder, made, processor, CLIPTokenizer(vocab=vocab, merges=[], pad_token="!", model_max_length=16))
+
+
+@pytest.fixture(scope="session")
+def owlvit_folder(tmp_path_factory):
+    from transformers import OwlViTConfig, OwlViTForObjectDetection, OwlViTImageProcessor
+
+    processor = OwlViTImageProcessor(size={"height": 48, "width": 48})
+    return _owl(tmp_path_factory.mktemp("owlvit"), OwlViTConfig, OwlViTForObjectDetection, processor, 5)
+
+
+@pytest.fixture(scope="session")
+def owlv2_folder(tmp_path_factory):
+    from transformers import Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor
+
+    processor = Owlv2ImageProcessor(size={"height": 48, "width": 48})
+    return _owl(tmp_path_factory.mktemp("owlv2"), Owlv2Config, Owlv2ForObjectDetection, processor, 6)

@@ -204,9 +204,9 @@ def test_strips_are_refused_with_a_sentence(open_clip_folder):
 
 def test_a_row_that_is_not_finite_is_an_error(open_clip_folder):
     embedder = load_embedder(f"local-dir:{open_clip_folder}", device="cpu")
-    module, device = embedder._idle.get()
+    module, device = embedder._lanes._idle.get()
     module.visual.conv1.weight.fill_(float("nan"))
-    embedder._idle.put((module, device))
+    embedder._lanes._idle.put((module, device))
     with pytest.raises(InputError, match="no finite vector for image 0"):
         embedder.embed_images([jpeg(0)])
 
@@ -215,7 +215,7 @@ def test_short_memory_halves_the_batch(open_clip_folder, monkeypatch):
     embedder = load_embedder(f"local-dir:{open_clip_folder}", device="cpu")
     images = [jpeg(i) for i in range(7)]
     expected = embedder.embed_images(images)
-    forward, sizes = embedder._forward, []
+    forward, sizes = embedder._lanes._forward, []
 
     def short(encode, module, device, batch):
         n = len(next(iter(batch.values())))
@@ -224,7 +224,7 @@ def test_short_memory_halves_the_batch(open_clip_folder, monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(encode, module, device, batch)
 
-    monkeypatch.setattr(embedder, "_forward", short)
+    monkeypatch.setattr(embedder._lanes, "_forward", short)
     np.testing.assert_allclose(embedder.embed_images(images), expected, atol=1e-6)
     assert sizes == [7, 3, 1, 2, 4, 2, 2]
 

@@ -32,9 +32,9 @@ def test_an_embedder_agrees_with_itself(open_clip_folder, dino_folder):
 def test_another_model_does_not(open_clip_folder):
     embedder = load_embedder(f"local-dir:{open_clip_folder}", device="cpu")
     seen = probe(embedder)
-    module, device = embedder._idle.get()
+    module, device = embedder._lanes._idle.get()
     module.visual.proj.copy_(module.visual.proj.flip(0))
-    embedder._idle.put((module, device))
+    embedder._lanes._idle.put((module, device))
     with pytest.raises(ModelMismatch, match="probe images"):
         seen.require(probe(embedder))
 

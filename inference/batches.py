@@ -1,0 +1,152 @@
+"""Items of a source to batches with their vectors: decoded ahead in threads, embedded in the model's lanes."""
+
+import contextlib
+import io
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from clipsieve.errors import InputError
+from clipsieve.inference.checkpoint import Tensors
+from clipsieve.inference.decode import decode
+from clipsieve.inference.embedder import StagedEmbedder
+from clipsieve.inference.finding import BATCH, Finder, Looked
+from clipsieve.inference.pending import Embedded, Row
+from clipsieve.ordered import ordered_map, processors
+from clipsieve.protocols import TextEmbedder
+from clipsieve.types import Float32, ImageItem, Skipped, content_hash
+
+THUMB_SIDE = 256
+READ_AHEAD_BYTES = 512 * 2**20
+"""Encoded images that may wait for a decoder at a time; large photographs would fill the memory otherwise."""
+
+
+def embed_items(
+    items: Iterable[ImageItem | Skipped],
+    embedder: StagedEmbedder,
+    text: bool,
+    batch_size: int,
+    workers: int | None,
+    thumbs: bool,
+    max_pixels: int,
+    finder: Finder | None = None,
+) -> Generator[Embedded, None, None]:
+    """The items in batches, in order: decoded ahead in threads, embedded in the embedder's lanes."""
+    texts = embedder if text and isinstance(embedder, TextEmbedder) else None
+    if finder is not None:
+        batch_size = min(batch_size, BATCH)
+
+    def prepare(item: ImageItem | Skipped) -> Prepared | Skipped:
+        return item if isinstance(item, Skipped) else _prepare(item, embedder, thumbs, max_pixels, finder)
+
+    def embed(inputs: list[Prepared | Skipped]) -> Embedded:
+        return _embed_batch(inputs, embedder, texts, finder)
+
+    def weigh(item: ImageItem | Skipped) -> int:
+        return len(item.data) if isinstance(item, ImageItem) else 0
+
+    count = workers or processors()
+    with (
+        ThreadPoolExecutor(count, "clipsieve-decode") as decoders,
+        ThreadPoolExecutor(embedder.lanes, "clipsieve-embed") as lanes,
+    ):
+        ahead = 2 * batch_size + count
+        prepared = ordered_map(decoders, prepare, items, ahead, weigh=weigh, limit=READ_AHEAD_BYTES)
+        try:
+            yield from ordered_map(lanes, embed, _batches(prepared, batch_size), embedder.lanes + 1)
+        finally:
+            prepared.close()  # cancels what is queued, or leaving would wait for it
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An image that was decoded: what is stored of it, and what the embedder and the detector take of it.
+
+    looked  None where there is no detector, or it cannot take the image
+    """
+
+    row: Row
+    tensors: Tensors
+    looked: Looked | None = None
+
+
+def _prepare(
+    item: ImageItem, embedder: StagedEmbedder, thumbs: bool, max_pixels: int, finder: Finder | None
+) -> Prepared | Skipped:
+    try:
+        image = decode(item.data, max_pixels=max_pixels)
+        tensors = embedder.preprocess_image(image)
+    except InputError as error:
+        return Skipped(item.key, str(error), content_hash(item.data))
+    except Exception as error:  # one odd image must not end a run over millions
+        what = str(error).strip() or type(error).__name__
+        reason = f"The image cannot be brought into the model's shape ({what}); leave it out."
+        return Skipped(item.key, reason, content_hash(item.data))
+    looked = None
+    if finder is not None:
+        with contextlib.suppress(Exception):  # it counts as unseen: its own vector is there all the same
+            looked = finder.look(image, item.data)
+    columns: dict[str, Any] = {"width": image.width, "height": image.height, "size": len(item.data)}
+    columns["content_hash"] = content_hash(item.data)
+    row = Row(item.key, item.caption, {**columns, **item.meta}, _thumb(image) if thumbs else None)
+    return Prepared(row, tensors, looked)
+
+
+def _thumb(image: Image.Image) -> bytes:
+    small = image.copy()
+    small.thumbnail((THUMB_SIDE, THUMB_SIDE), reducing_gap=2.0)
+    file = io.BytesIO()
+    small.save(file, "WEBP", quality=75, method=2)
+    return file.getvalue()
+
+
+def _batches(prepared: Iterable[Prepared | Skipped], size: int) -> Iterator[list[Prepared | Skipped]]:
+    """Lists with `size` images each, and whatever was skipped between them; at most twice as many inputs in all."""
+    batch: list[Prepared | Skipped] = []
+    images = 0
+    for one in prepared:
+        batch.append(one)
+        images += not isinstance(one, Skipped)
+        if images == size or len(batch) == 2 * size:
+            yield batch
+            batch, images = [], 0
+    if batch:
+        yield batch
+
+
+def _embed_batch(
+    inputs: list[Prepared | Skipped], embedder: StagedEmbedder, texts: TextEmbedder | None, finder: Finder | None
+) -> Embedded:
+    try:
+        vectors = embedder.embed_tensors([one.tensors for one in inputs if not isinstance(one, Skipped)])
+    except InputError:  # one of them has no vector; the others must not suffer for it
+        inputs, vectors = _embed_singly(inputs, embedder)
+    images = [one for one in inputs if not isinstance(one, Skipped)]
+    captions = [one.row.caption or "" for one in images]
+    return Embedded(
+        [one.row for one in images],
+        vectors,
+        texts.embed_texts(captions) if texts is not None and any(captions) else None,
+        [one for one in inputs if isinstance(one, Skipped)],
+        None if finder is None else finder.find([one.looked for one in images]),
+    )
+
+
+def _embed_singly(
+    inputs: list[Prepared | Skipped], embedder: StagedEmbedder
+) -> tuple[list[Prepared | Skipped], Float32]:
+    outcomes: list[Prepared | Skipped] = []
+    vectors = [np.zeros((0, embedder.dim), np.float32)]
+    for one in inputs:
+        outcome = one
+        if not isinstance(one, Skipped):
+            try:
+                vectors.append(embedder.embed_tensors([one.tensors]))
+            except InputError as error:
+                outcome = Skipped(one.row.key, str(error), one.row.columns["content_hash"])
+        outcomes.append(outcome)
+    return outcomes, np.concatenate(vectors)
