@@ -14,10 +14,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException
 
 import clipsieve
-from clipsieve.back import api, classify, job_routes, knn, logs, marks, sets
+from clipsieve.back import api, classify, detect, job_routes, knn, logs, marks, sets
 from clipsieve.back.classifier import Classifier
 from clipsieve.back.describe import describe
 from clipsieve.back.figures import Figures, ModelFigures, no_models
+from clipsieve.back.finder import Finder
 from clipsieve.back.guard import for_all
 from clipsieve.back.jobs import Jobs
 from clipsieve.back.meters import Meters
@@ -35,6 +36,7 @@ from clipsieve.errors import (
     Overloaded,
     TimedOut,
 )
+from clipsieve.protocols import Detector
 
 log = logging.getLogger("clipsieve.back")
 
@@ -48,6 +50,7 @@ def create_app(
     meters: Meters | None = None,
     limits: knn.Limits | None = None,
     embedder: Callable[[], Any] | None = None,
+    detector: Callable[[], Detector] | None = None,
     store: Store | None = None,
     protection: Protection | None = None,
     models: ModelFigures = no_models,
@@ -58,7 +61,8 @@ def create_app(
 
     fetch       gets an image by URL for those who ask with one
     embedder    gives the model that images are classified with, when it is first needed; None for no such routes
-    store       where deployed classifiers are kept; by default they are forgotten with the service
+    detector    gives the one that finds boxes, likewise; None for a service that keeps detectors but has none
+    store       where deployed classifiers and detectors are kept; by default they are forgotten with the service
     protection  who may ask and how much; by default what protects a service on one's own machine
     models      what the models did, for /metrics
     page        what / shows; by default that there is no page
@@ -74,7 +78,9 @@ def create_app(
     if jobs is not None:
         blueprints.append(job_routes.blueprint(shelf, jobs, sets.stored))
     if embedder is not None:
-        blueprints.append(classify.blueprint(Classifier(embedder), store or MemoryStore(), meters))
+        store = store or MemoryStore()
+        blueprints.append(classify.blueprint(Classifier(embedder), store, meters))
+        blueprints.append(detect.blueprint(None if detector is None else Finder(detector), store))
     protection = protection or Protection()
     meters.registry.register(Figures(shelf, protection, models))
     return assemble(blueprints, page or Page(), meters, protection)
@@ -95,7 +101,11 @@ def assemble(blueprints: Sequence[APIBlueprint], page: Page, meters: Meters, pro
         app.register_api(blueprint)
     _add_operations(app, meters, protection.state)
     add_page(app, page)
-    shapes: Mapping[str, ErrorAnswer] = {"knn": knn.error_answer, "directai": classify.error_answer}
+    shapes: Mapping[str, ErrorAnswer] = {
+        "knn": knn.error_answer,
+        "directai": classify.error_answer,
+        "directai_detect": classify.error_answer,
+    }
     protocols = {rule.rule: rule.endpoint.split(".")[0] for rule in app.url_map.iter_rules()}
 
     def shape() -> ErrorAnswer:

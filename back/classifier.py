@@ -1,6 +1,5 @@
 """Images scored by deployed classifiers. Nothing of HTTP."""
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from clipsieve.back.deployed import Deployed
+from clipsieve.back.kept import Kept
 from clipsieve.back.pictures import refuse_bombs
 from clipsieve.errors import InputError, ModelUnavailable
 from clipsieve.index.directai import raw_scores, softmax
@@ -41,12 +41,9 @@ class Classifier:
     """
 
     def __init__(self, embedder: Callable[[], Any], most_bytes: int = MOST_BYTES) -> None:
-        self._embedder, self._most = embedder, most_bytes
+        self._embedder = embedder
         self._texts, self._images = Remembered(), Remembered()
-        self._compiled: dict[object, Compiled] = {}  # the least recently used first
-        self._bytes = 0
-        self._lock = threading.Lock()  # guards the two before
-        self._compiling = threading.Lock()  # many may ask for a new classifier at once: one embeds its texts
+        self._compiled: Kept[Compiled] = Kept(most_bytes, lambda compiled: compiled.units.nbytes)
 
     def embed_image(self, data: bytes) -> Float32:
         """The vector of an encoded image, float32 (d,), unit length. InputError if it cannot be opened."""
@@ -72,28 +69,7 @@ class Classifier:
 
     def _compile(self, deployed: Deployed) -> Compiled:
         """The classes as vectors. The key is all that decides them: what is deployed anew under an id is made anew."""
-        key = (deployed.classes, deployed.templates)
-        known = self._known(key)
-        if known is not None:
-            return known
-        with self._compiling:
-            known = self._known(key)
-            if known is not None:
-                return known
-            made = self._embed(deployed)
-        with self._lock:
-            self._compiled[key] = made
-            self._bytes += made.units.nbytes
-            while self._bytes > self._most and len(self._compiled) > 1:
-                self._bytes -= self._compiled.pop(next(iter(self._compiled))).units.nbytes
-        return made
-
-    def _known(self, key: object) -> Compiled | None:
-        with self._lock:
-            found = self._compiled.pop(key, None)
-            if found is not None:
-                self._compiled[key] = found
-            return found
+        return self._compiled.get((deployed.classes, deployed.templates), lambda: self._embed(deployed))
 
     def _embed(self, deployed: Deployed) -> Compiled:
         embedder = self._model()

@@ -7,13 +7,14 @@ take. An image is looked at before the id, as there. What is answered with a bar
 import json
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 from flask import Response, request
 from flask_openapi import APIBlueprint, Tag
 
+from clipsieve.back import directai_shapes as shapes
 from clipsieve.back.classifier import Classifier
 from clipsieve.back.deployed import Deployed, from_stored, read_classifier, to_stored
 from clipsieve.back.guard import reads
@@ -36,24 +37,17 @@ def blueprint(classifier: Classifier, store: Store, meters: Meters) -> APIBluepr
     @routes.post(
         "/deploy_classifier",
         summary="Keep a classifier, or change one",
-        request_body=_body("application/json", DEPLOY),
-        responses={"200": _OBJECT},
+        request_body=shapes.body("application/json", shapes.DEPLOY),
+        responses={"200": shapes.result("The id to ask with.", shapes.DEPLOYED)},
     )
     def deploy_classifier() -> Response:
-        try:
-            value = parse(request.get_data(cache=False), request.mimetype)
-        except InputError:
-            raise
-        except (ValueError, RecursionError):
-            return _answer({"detail": "There was an error parsing the body"}, 400)
-        deployed, asked = read_classifier(value)
-        return _answer(deploy(store, deployed, asked))
+        return deploy_body(store, read_classifier)
 
     @routes.post(
         "/classify",
         summary="Scores of an image: classify?deployed_id=ID",
-        request_body=_body("multipart/form-data", IMAGE),
-        responses={"200": _OBJECT},
+        request_body=shapes.body("multipart/form-data", shapes.IMAGE),
+        responses={"200": shapes.result("The classes' scores.", shapes.SCORED)},
     )
     @reads
     def classify() -> Response:
@@ -67,14 +61,25 @@ def blueprint(classifier: Classifier, store: Store, meters: Meters) -> APIBluepr
         if deployed.detector is not None:
             raise InputError(f"{id} is a detector; classify with the id of a classifier.")
         scored = classifier.score(deployed, image)
-        return _answer({"scores": scored.scores, "pred": scored.pred, "raw_scores": scored.raw})
+        return answer({"scores": scored.scores, "pred": scored.pred, "raw_scores": scored.raw})
 
-    @routes.get("/model_config", summary="What was deployed: model_config?deployed_id=ID", responses={"200": _OBJECT})
+    @routes.get(
+        "/model_config",
+        summary="What was deployed: model_config?deployed_id=ID",
+        responses={"200": shapes.result("The deployed body, with its id.", shapes.CONFIG)},
+    )
     def model_config() -> Response:
         id = _deployed_id()
         if id is None:
             raise invalid([missing("query", "deployed_id")])
-        return _answer(find(store, id).to_json(id))
+        return answer(find(store, id).to_json(id))
+
+    add_errors(routes)
+    return routes
+
+
+def add_errors(routes: APIBlueprint) -> None:
+    """Errors in the protocol's shape and with its statuses."""
 
     @routes.errorhandler(InputError)
     def refused(error: InputError) -> Response:
@@ -89,7 +94,20 @@ def blueprint(classifier: Classifier, store: Store, meters: Meters) -> APIBluepr
         log.error("%s %s: %s", request.method, request.path, error)
         return error_answer(StoreUnavailable(NO_STORE), 502)
 
-    return routes
+
+def deploy_body(store: Store, read: Callable[[Any], tuple[Deployed, str | None]]) -> Response:
+    """Keep what the request's body holds.
+
+    read  a parsed body -> the configuration, and the id that it asks for
+    """
+    try:
+        value = parse(request.get_data(cache=False), request.mimetype)
+    except InputError:
+        raise
+    except (ValueError, RecursionError):
+        return answer({"detail": "There was an error parsing the body"}, 400)
+    deployed, asked = read(value)
+    return answer(deploy(store, deployed, asked))
 
 
 def deploy(store: Store, deployed: Deployed, asked: str | None) -> dict[str, str]:
@@ -128,8 +146,8 @@ def read_question() -> tuple[str, bytes]:
 def error_answer(error: ClipsieveError, status: int) -> Response:
     """An error in the protocol's shape."""
     if status in (404, 405):
-        return _answer({"detail": HTTPStatus(status).phrase}, status)
-    return _answer({"status_code": status, "message": one_line(str(error)), "data": None}, status)
+        return answer({"detail": HTTPStatus(status).phrase}, status)
+    return answer({"status_code": status, "message": one_line(str(error)), "data": None}, status)
 
 
 def _deployed_id() -> str | None:
@@ -137,36 +155,7 @@ def _deployed_id() -> str | None:
     return given[-1] if given else None
 
 
-def _answer(value: Mapping[str, Any], status: int = 200) -> Response:
+def answer(value: Any, status: int = 200) -> Response:
+    """A value as JSON."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return Response(text, status, mimetype="application/json")
-
-
-_TEXT = {"type": "string"}
-_TEXTS = {"type": "array", "items": _TEXT}
-DEPLOY: Mapping[str, Any] = {
-    "type": "object",
-    "required": ["classifier_configs"],
-    "properties": {
-        "classifier_configs": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["name", "examples_to_include"],
-                "properties": {"name": _TEXT, "examples_to_include": _TEXTS, "examples_to_exclude": _TEXTS},
-            },
-        },
-        "deployed_id": {**_TEXT, "description": "The id of a classifier to change."},
-        "augment_examples": {"type": "boolean", "description": "Wrap each text in 80 templates; true by default."},
-    },
-}
-IMAGE: Mapping[str, Any] = {
-    "type": "object",
-    "required": ["data"],
-    "properties": {"data": {"type": "string", "format": "binary", "description": "An encoded image."}},
-}
-_OBJECT: dict[str, Any] = {"description": "An object.", "content": {"application/json": {"schema": {"type": "object"}}}}
-
-
-def _body(kind: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"required": True, "content": {kind: {"schema": dict(schema)}}}

@@ -9,24 +9,33 @@ and for a detector "nms_threshold", "class_agnostic_nms" and "label_conf_thres",
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from clipsieve.back.pydantic_v1 import Fault, invalid, read_body
 from clipsieve.errors import CollectionDamaged, InputError
-from clipsieve.types import MetaClass, TemplateSet
+from clipsieve.types import MetaClass, Mode, TemplateSet
 
-THRESHOLD = 0.1
-"""Of a detector's class that does not say its own."""
+THRESHOLD, NMS = 0.1, 0.4
+"""Of a detector's class, and of a detector, that does not say its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suppression:
-    """How a detector's boxes are thinned out."""
+    """How a detector's boxes are thinned out.
+
+    agnostic  whether across classes; None is DirectAI's other way to say no
+    """
 
     nms: float
     agnostic: bool | None
+
+    @property
+    def mode(self) -> Mode:
+        """The same in our words."""
+        return "agnostic" if self.agnostic else "class-wise"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,25 +90,60 @@ def read_classifier(value: Any) -> tuple[Deployed, str | None]:
         raise invalid(faults)
     if not read:
         raise InputError("Class list is empty.")
-    for name, include, _ in read:
+    return Deployed(_classes(read), augment), id
+
+
+def read_detector(value: Any) -> tuple[Deployed, str | None]:
+    """The same of a detector, which may have no classes. InputError for a number that is infinite, or none, as well."""
+    faults: list[Fault] = []
+    body = read_body(value, faults)
+    read = [
+        (
+            one.text("name"),
+            one.texts("examples_to_include"),
+            one.texts_or_none("examples_to_exclude"),
+            one.number("detection_threshold", THRESHOLD),
+        )
+        for one in body.objects("detector_configs")
+    ]
+    nms, agnostic = body.number("nms_threshold", NMS), body.switch("class_agnostic_nms", True)
+    id, augment = body.text_or_none("deployed_id"), body.switch("augment_examples", True)
+    if faults:
+        raise invalid(faults)
+    for what, number in [
+        ("nms_threshold", nms),
+        *((f"detection_threshold of {name}", least) for name, *_, least in read),
+    ]:
+        if not math.isfinite(number):
+            raise InputError(f"{what} is {number}; give a finite number.")
+    return Deployed(_classes(read), augment, Suppression(nms, agnostic)), id
+
+
+def _classes(read: Sequence[tuple[Any, ...]]) -> tuple[MetaClass, ...]:
+    """The arguments of MetaClass as classes. InputError where one includes nothing, or two have one name."""
+    for name, include, *_ in read:
         if not include:
             raise InputError(f"Model lacks example_to_include for {name} class.")
-    names = [name for name, _, _ in read]
+    names = [name for name, *_ in read]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"Two classes are named {twice!r}; give each a name of its own.")
-    return Deployed(tuple(MetaClass(*one) for one in read), augment), id
+    return tuple(MetaClass(*one) for one in read)
 
 
 def to_stored(deployed: Deployed, id: str) -> bytes:
-    """A classifier's configuration as it is stored."""
-    value = {
+    """A configuration as it is stored."""
+    value: dict[str, Any] = {
         "labels": [c.name for c in deployed.classes],
         "inc_sub_labels_dict": {c.name: [e.text for e in c.positive] for c in deployed.classes},
         "exc_sub_labels_dict": {c.name: [e.text for e in c.negative] for c in deployed.classes},
         "augment_examples": deployed.augment,
         "deployed_id": id,
     }
+    if deployed.detector is not None:
+        value["nms_threshold"] = deployed.detector.nms
+        value["class_agnostic_nms"] = deployed.detector.agnostic
+        value["label_conf_thres"] = {c.name: c.threshold for c in deployed.classes}
     return json.dumps(value).encode()
 
 

@@ -4,7 +4,7 @@ import base64
 import io
 import threading
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from clipsieve.errors import InputError, NotFound
 from clipsieve.index.collection import Collection
@@ -15,6 +15,9 @@ SIDE = 512
 MOST_BYTES = 64 * 2**20
 MOST_PIXELS = 89_478_485
 """Of an image that is decoded here, where Pillow begins to warn: 270 MB of RGB, and each thread may have one."""
+
+_LYING = frozenset({5, 6, 7, 8})
+"""EXIF's orientations that swap width and height."""
 
 _PROGRAMS = frozenset({"EPS", "WMF"})
 """Formats that Pillow has another program draw."""
@@ -66,6 +69,27 @@ def refuse_bombs(data: bytes) -> None:
         raise InputError(f"Images in {format} are not read; send a JPEG or PNG.")
     if pixels > MOST_PIXELS:
         raise InputError(f"The image has {size} pixels, and at most {MOST_PIXELS:,} are decoded; send a smaller one.")
+
+
+def upright_size(data: bytes) -> tuple[int, int]:
+    """Width and height of an encoded image, turned upright by its EXIF. InputError if it cannot be decoded."""
+    refuse_bombs(data)
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            opened.load()
+            width, height = opened.size
+            turned = _orientation(opened) in _LYING
+    except Exception as error:  # Pillow's readers raise nearly anything
+        raise InputError(f"The image cannot be decoded ({error}); send another one.") from error
+    return (height, width) if turned else (width, height)
+
+
+def _orientation(image: Image.Image) -> int | None:
+    try:
+        found: int | None = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged EXIF must not cost the picture; it stays as it was stored
+        return None
+    return found
 
 
 def small_jpeg(data: bytes) -> str | None:

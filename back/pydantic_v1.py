@@ -6,6 +6,7 @@ A number where a text is wanted becomes one, "yes" is true, fields that are not 
 that is wrong is told at once.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -112,6 +113,15 @@ class Reader:
         if spelt not in _TRUE | _FALSE:
             self._fault((*self._place, name), value, "value could not be parsed to a boolean", "type_error.bool")
         return spelt in _TRUE
+
+    def number(self, name: str, default: float) -> float:
+        """A number, or a text or a switch that stands for one; pydantic takes infinity and NaN too."""
+        value = self._body.get(name, default)
+        if isinstance(value, int | float | str):
+            with contextlib.suppress(ValueError, OverflowError):
+                return float(value)
+        self._fault((*self._place, name), value, "value is not a valid float", "type_error.float")
+        return default
 
     def objects(self, name: str) -> list["Reader"]:
         """A list of objects that must be there, each as a reader of its own."""

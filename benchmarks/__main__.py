@@ -26,6 +26,7 @@ ALL = (
     "growing",
     "batcher",
     "serving",
+    "suppress",
 )
 
 

@@ -202,6 +202,21 @@ def serving(record: Record) -> Iterator[Figure]:
     yield Figure("metadata in pages: over clip-retrieval's", middle(c["ours"] / c["theirs"] for c in record["paged"]))
 
 
+def suppress(record: Record) -> Iterator[Figure]:
+    for size in record["cases"]:
+        seconds, images = medians(size["seconds"]), size["images"]
+        large = size["boxes"] >= 300
+        for case, kept in size["kept"].items():
+            what = f"{size['boxes']} boxes, {case}"
+            yield Figure(f"{what}: boxes kept of an image", kept / images)
+            rival, ours = seconds[f"{case}, loop"], seconds[f"{case}, all at once"]
+            yield Figure(f"{what}: the loop over ours", rival / ours, least=3 if large else None)
+            yield Figure(f"{what}: image by image over all at once", seconds[f"{case}, image by image"] / ours)
+            yield Figure(f"{what}: ours over the matrix product", ours / seconds["product"])
+            rate = images / seconds[f"{case}, stored"]
+            yield Figure(f"{what}: images a second, from float16", rate, least=50 if large else 300)
+
+
 FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "labelling": labelling,
     "exact_scan": exact_scan,
@@ -213,6 +228,7 @@ FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "growing": growing,
     "batcher": batcher,
     "serving": serving,
+    "suppress": suppress,
 }
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from clipsieve.back.deployed import read_classifier
+from clipsieve.back.deployed import read_classifier, read_detector
 from clipsieve.back.pydantic_v1 import parse
 from clipsieve.errors import InputError
 
@@ -12,6 +12,7 @@ NULL = "none is not an allowed value (type=type_error.none.not_allowed)"
 NO_LIST = "value is not a valid list (type=type_error.list)"
 NO_DICT = "value is not a valid dict (type=type_error.dict)"
 NO_TEXT = "str type expected (type=type_error.str)"
+NO_NUMBER = "value is not a valid float (type=type_error.float)"
 NO_SWITCH = "value could not be parsed to a boolean (type=type_error.bool)"
 
 
@@ -90,6 +91,29 @@ def test_what_is_no_text_becomes_one_and_unknown_fields_are_passed_over():
     assert (deployed.classes[0].name, id, deployed.augment) == ("True", "5", True)
     assert [example.text for example in deployed.classes[0].positive] == ["1", "2.5", "x"]
     assert deployed.classes[0].negative == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "read"), [(1, 1.0), (True, 1.0), ("0.5", 0.5), (" 1e-1 ", 0.1), (-3, -3.0), (7.0, 7.0)]
+)
+def test_every_spelling_of_a_number(given, read):
+    one = {"name": "a", "examples_to_include": ["a"], "detection_threshold": given}
+    deployed, _ = read_detector({"detector_configs": [one], "nms_threshold": given})
+    assert (deployed.classes[0].threshold, deployed.detector.nms) == (read, read)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [(None, NULL), ("x", NO_NUMBER), ("", NO_NUMBER), ([], NO_NUMBER), ({}, NO_NUMBER), (10**400, NO_NUMBER)],
+)
+def test_what_is_no_number(given, words):
+    one = {"name": "a", "examples_to_include": ["a"], "detection_threshold": given}
+    with pytest.raises(InputError) as error:
+        read_detector({"detector_configs": [one], "nms_threshold": given, "class_agnostic_nms": 2})
+    assert str(error.value) == (
+        f"3 validation errors for Request body -> detector_configs -> 0 -> detection_threshold {words} "
+        f"body -> nms_threshold {words} body -> class_agnostic_nms {NO_SWITCH}"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,46 @@
+"""What is made once and kept: the least recently used is forgotten first."""
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Kept(Generic[T]):
+    """Things under keys. One is made at a time, so that many who ask for the same get it made once; safe in threads.
+
+    most_bytes  of all of them; what was made last is kept in any case
+    size        bytes of one
+    """
+
+    def __init__(self, most_bytes: int, size: Callable[[T], int]) -> None:
+        self._most, self._size = most_bytes, size
+        self._things: dict[object, T] = {}  # the least recently used first
+        self._bytes = 0
+        self._lock = threading.Lock()  # guards the two before
+        self._making = threading.Lock()
+
+    def get(self, key: object, make: Callable[[], T]) -> T:
+        """What is kept under the key; made, and kept, if there is nothing."""
+        found = self._find(key)
+        if found is not None:
+            return found
+        with self._making:
+            found = self._find(key)
+            if found is not None:
+                return found
+            made = make()
+            with self._lock:
+                self._things[key] = made
+                self._bytes += self._size(made)
+                while self._bytes > self._most and len(self._things) > 1:
+                    self._bytes -= self._size(self._things.pop(next(iter(self._things))))
+        return made
+
+    def _find(self, key: object) -> T | None:
+        with self._lock:
+            found = self._things.pop(key, None)
+            if found is not None:
+                self._things[key] = found
+            return found
