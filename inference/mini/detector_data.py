@@ -69,8 +69,9 @@ class Picture:
     codes: list[tuple[int, ...]]
 
 
-def draw_scene(rng: np.random.Generator, side: int) -> Picture:
-    scene = sample_scene(rng)
+def draw_scene(rng: np.random.Generator, side: int, count: int | None = None) -> Picture:
+    """A scene of `count` objects, of one to four without it."""
+    scene = sample_scene(rng, count=count)
     return Picture(render(scene, side), tight_boxes(scene, side), _codes(scene))
 
 
@@ -88,7 +89,9 @@ def draw_mosaic(
     if across:
         edges = np.linspace(0, 1, across + 1)
         gap = 0.0 if rng.random() < 0.5 else float(rng.uniform(0.01, 0.08)) / across
-        places = [(x + gap, y + gap, x + 1 / across - gap, y + 1 / across - gap) for y in edges[:-1] for x in edges[:-1]]
+        places = [
+            (x + gap, y + gap, x + 1 / across - gap, y + 1 / across - gap) for y in edges[:-1] for x in edges[:-1]
+        ]
         drawn = replace(scene, objects=())
     else:
         is_photo = rng.random(len(scene.objects)) < 0.8
@@ -122,9 +125,10 @@ def _draw(job: tuple[int, int, int, int, NDArray[np.uint8] | None, Sequence[int]
     for i in range(n):
         rng = np.random.default_rng((seed, start + i))
         # drawn at several sizes and brought to `side` as the preprocessing would, so that no one filter is learnt
-        size = int(rng.choice([side, 128, 192], p=[0.3, 0.3, 0.4]))
+        size = int(rng.choice([side, 128, 192], p=[0.3, 0.4, 0.3]))
         if photos is None:
-            picture = draw_scene(rng, size)
+            # half of them crowded: one to four objects leave most of the patches nothing to learn
+            picture = draw_scene(rng, size, int(rng.integers(5, 9)) if rng.random() < 0.5 else None)
         else:
             which = range(i * MOST, (i + 1) * MOST)
             picture = draw_mosaic(rng, [vary(rng, photos[j]) for j in which], [labels[j] for j in which], size)
@@ -183,7 +187,7 @@ def _fits(want: Part | frozenset[str], codes: NDArray[np.int8]) -> NDArray[np.bo
 
 
 def draw_texts(rng: np.random.Generator, codes: NDArray[np.int8], detailed: int = 32) -> Texts:
-    """Texts about objects with these codes (o, 5): the fixed ones of `Texts`, `detailed` pairs of a plain and a detailed
+    """Texts about objects with these codes (o, 5): the fixed ones of `Texts`, `detailed` pairs of a plain and a fuller
     one (or its look-alike), classes in other words, and unknown words, true of nothing."""
     wants: list[Part | frozenset[str]] = [Part(colour, shape) for colour in COLOURS for shape in SHAPES]
     wants += [Part(colour=colour) for colour in COLOURS]

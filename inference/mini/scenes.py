@@ -230,8 +230,8 @@ def render(scene: Scene, side: int) -> Image.Image:
 def tight_boxes(scene: Scene, side: int) -> list[tuple[float, float, float, float]]:
     """(left, top, right, bottom) of each object's own pixels in `render(scene, side)`, in 0..1 of the picture.
 
-    `SceneObject.box` is the square an object is drawn in; a diamond or a turned bolt does not fill it. What of an object
-    another one hides is counted.
+    `SceneObject.box` is the square an object is drawn in; a diamond or a turned bolt does not fill it. What another
+    object hides is counted.
     """
     boxes = []
     for thing in scene.objects:

@@ -69,9 +69,11 @@ def build_tokenizer() -> CLIPTokenizer:
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges)]
     tokens = [*dict.fromkeys(tokens), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(
+    make: Any = CLIPTokenizer
+    tokenizer: CLIPTokenizer = make(
         vocab={token: i for i, token in enumerate(tokens)}, merges=merges, pad_token="!", model_max_length=TOKENS
     )
+    return tokenizer
 
 
 def build_model(args: argparse.Namespace, tokenizer: CLIPTokenizer) -> Any:
@@ -114,7 +116,11 @@ def _waves(places: torch.Tensor, dims: int) -> torch.Tensor:
 def _begin(model: Any) -> None:
     vision = model.owlvit.vision_model
     config = model.config.vision_config
-    grid, width, dims = config.image_size // config.patch_size, config.hidden_size, config.hidden_size // config.num_attention_heads
+    grid, width, dims = (
+        config.image_size // config.patch_size,
+        config.hidden_size,
+        config.hidden_size // config.num_attention_heads,
+    )
     steps = torch.arange(grid, dtype=torch.float32)
     places = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).reshape(-1, 2)
     embeddings = vision.embeddings
@@ -158,7 +164,7 @@ def save_folder(model: Any, tokenizer: CLIPTokenizer, folder: Path) -> None:
     size = {"height": side, "width": side}
     processor = OwlViTImageProcessor(size=size, crop_size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     processor.save_pretrained(folder)
-    OwlViTProcessor(processor, tokenizer).save_pretrained(folder)
+    OwlViTProcessor(processor, tokenizer).save_pretrained(folder)  # type: ignore[no-untyped-call]
     halves = {name: t.detach().half() for name, t in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=halves)
 
@@ -193,7 +199,12 @@ def assign(boxes: torch.Tensor, grid: int) -> Answers:
 
 def _giou(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """IoU and generalised IoU of boxes (n, 4), center and size, pair by pair."""
-    low_a, high_a, low_b, high_b = a[:, :2] - a[:, 2:] / 2, a[:, :2] + a[:, 2:] / 2, b[:, :2] - b[:, 2:] / 2, b[:, :2] + b[:, 2:] / 2
+    low_a, high_a, low_b, high_b = (
+        a[:, :2] - a[:, 2:] / 2,
+        a[:, :2] + a[:, 2:] / 2,
+        b[:, :2] - b[:, 2:] / 2,
+        b[:, :2] + b[:, 2:] / 2,
+    )
     shared = (torch.minimum(high_a, high_b) - torch.maximum(low_a, low_b)).clamp_min(0).prod(dim=1)
     union = a[:, 2:].prod(dim=1) + b[:, 2:].prod(dim=1) - shared
     hull = (torch.maximum(high_a, high_b) - torch.minimum(low_a, low_b)).prod(dim=1)
@@ -213,15 +224,16 @@ class Inner(torch.nn.Module):
             out = len(self.heads)
             layers[i].register_forward_hook(lambda _m, _i, output, out=out: self.seen.__setitem__(out, output))
             heads = {name: torch.nn.Linear(width, size) for name, _, size in HEADS}
-            self.heads.append(torch.nn.Sequential(torch.nn.LayerNorm(width), torch.nn.ModuleDict(heads)))
+            self.heads.append(torch.nn.ModuleDict({"norm": torch.nn.LayerNorm(width), **heads}))
 
     def loss(self, rows: torch.Tensor, codes: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """Of patches `rows` (indices into b * n) with codes (r, 5)."""
         total = torch.zeros(())
-        for i, (norm, heads) in enumerate(self.heads):
+        for i, heads in enumerate(self.heads):
+            assert isinstance(heads, torch.nn.ModuleDict)
             output = self.seen[i]
             output = output[0] if isinstance(output, tuple) else output
-            inner = norm(output[:, 1:].flatten(0, 1)[rows].float())
+            inner = heads["norm"](output[:, 1:].flatten(0, 1)[rows].float())
             for name, column, _ in HEADS:
                 known = codes[:, column] >= 0
                 said = F.cross_entropy(heads[name](inner[known]), codes[known, column], reduction="none")
@@ -230,7 +242,13 @@ class Inner(torch.nn.Module):
 
 
 def losses(
-    model: Any, inner: Inner, features: torch.Tensor, text: torch.Tensor, texts: Texts, batch: Pictures, boxes: torch.Tensor
+    model: Any,
+    inner: Inner,
+    features: torch.Tensor,
+    text: torch.Tensor,
+    texts: Texts,
+    batch: Pictures,
+    boxes: torch.Tensor,
 ) -> dict[str, torch.Tensor]:
     """Of image features (b, n, width), texts' embeddings (t, d) and predicted boxes (b, n, 4)."""
     truth_boxes = torch.from_numpy(batch.boxes)
@@ -261,11 +279,15 @@ def losses(
     names = PAIRS + len(COLOURS) + len(SHAPES)
     pair = codes[drawn, 0] * len(SHAPES) + codes[drawn, 1]
     choice = F.cross_entropy(said[drawn, :PAIRS], pair, reduction="none") @ weight[drawn]
-    choice = choice + F.cross_entropy(
-        said[photo, names : names + 10], codes[photo, PHOTO], reduction="none", label_smoothing=0.05
-    ) @ weight[photo]
+    choice = (
+        choice
+        + F.cross_entropy(said[photo, names : names + 10], codes[photo, PHOTO], reduction="none", label_smoothing=0.05)
+        @ weight[photo]
+    )
 
-    plain = torch.stack([said[drawn, PAIRS + codes[drawn, 0]], said[drawn, PAIRS + len(COLOURS) + codes[drawn, 1]]], dim=1)
+    plain = torch.stack(
+        [said[drawn, PAIRS + codes[drawn, 0]], said[drawn, PAIRS + len(COLOURS) + codes[drawn, 1]]], dim=1
+    )
     detail = F.softplus(1.0 + plain - said[drawn].gather(1, pair[:, None])).mean(dim=1) @ weight[drawn]
     if texts.details:
         less, more = (torch.tensor(side) for side in zip(*texts.details, strict=True))
@@ -282,7 +304,11 @@ def losses(
     away = (boxes.flatten(0, 1)[mine] - goal).abs().sum(dim=1) / goal[:, 2:].mean(dim=1)
     box = (1 - generalised + 0.5 * away).mean()
     return {
-        "focal": focal, "choice": choice, "detail": detail, "there": there, "box": box,
+        "focal": focal,
+        "choice": choice,
+        "detail": detail,
+        "there": there,
+        "box": box,
         "inner": inner.loss(rows, codes, weight),
     }
 
@@ -332,7 +358,9 @@ def _embed(model: Any, tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tens
 def check(model: Any, tokenizer: CLIPTokenizer, pictures: Pictures) -> dict[str, float]:
     """On pictures not trained on: share of objects whose middle patch names their pair or class; mean IoU there."""
     flat, boxes = _forward(model, pictures.pixels)
-    texts = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES] + [f"a photo of a {name}" for name in CLASSES]
+    texts = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES] + [
+        f"a photo of a {name}" for name in CLASSES
+    ]
     said = F.normalize(model.class_head.dense0(flat).float(), dim=-1) @ _embed(model, tokenizer, texts).T
     picture, thing = np.nonzero(pictures.boxes[:, :, 2] > 0)
     goal = torch.from_numpy(pictures.boxes[picture, thing])
@@ -345,7 +373,12 @@ def check(model: Any, tokenizer: CLIPTokenizer, pictures: Pictures) -> dict[str,
     pair = said[:, :PAIRS].argmax(dim=1).numpy()[~photo] == (codes[:, 0] * len(SHAPES) + codes[:, 1])[~photo]
     name = said[:, PAIRS:].argmax(dim=1).numpy()[photo] == codes[photo, PHOTO]
     overlap = _giou(boxes[picture, patch], goal)[0].numpy()
-    return {"pairs": pair.mean(), "classes": name.mean(), "iou": overlap[~photo].mean(), "iou_photo": overlap[photo].mean()}
+    return {
+        "pairs": pair.mean(),
+        "classes": name.mean(),
+        "iou": overlap[~photo].mean(),
+        "iou_photo": overlap[photo].mean(),
+    }
 
 
 def read_pictures(args: argparse.Namespace) -> tuple[Pictures, Pictures]:
@@ -365,7 +398,7 @@ def read_pictures(args: argparse.Namespace) -> tuple[Pictures, Pictures]:
 
 def _pick(scenes: Pictures, mosaics: Pictures, size: int, rng: np.random.Generator) -> Pictures:
     """A batch: scenes and mosaics, `size` in all; mosaics mirrored half the time."""
-    some = rng.integers(len(scenes.codes), size=size * 9 // 16)
+    some = rng.integers(len(scenes.codes), size=size * 5 // 8)
     others = rng.integers(len(mosaics.codes), size=size - len(some))
     first, second = (Pictures(p.pixels[i], p.boxes[i], p.codes[i]) for p, i in ((scenes, some), (mosaics, others)))
     mirrored = rng.random(len(others)) < 0.5
@@ -402,7 +435,8 @@ def train(args: argparse.Namespace) -> None:
         start = state["step"]
     rng = np.random.default_rng((args.seed, start))
     log = (args.out / "log.jsonl").open("a")
-    began, sums = time.monotonic(), {}
+    began = time.monotonic()
+    sums: dict[str, float] = {}
     for step in range(start, args.steps):
         for optimiser, rate in zip(optimisers, rates, strict=True):
             for group in optimiser.param_groups:
@@ -415,7 +449,7 @@ def train(args: argparse.Namespace) -> None:
         loss = loss + 2.0 * parts["box"] + 0.5 * parts["inner"]
         for optimiser in optimisers:
             optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(others, 5.0)
         for optimiser in optimisers:
             optimiser.step()
