@@ -27,8 +27,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -217,12 +221,12 @@ class Inner(torch.nn.Module):
     def __init__(self, vision: Any) -> None:
         super().__init__()
         layers = vision.encoder.layers
-        self.seen: dict[int, torch.Tensor] = {}
+        self.seen = threading.local()  # pictures are worked on in several threads
         width = vision.config.hidden_size
         self.heads = torch.nn.ModuleList()
         for i in (len(layers) // 2 - 1, len(layers) - 1):
             out = len(self.heads)
-            layers[i].register_forward_hook(lambda _m, _i, output, out=out: self.seen.__setitem__(out, output))
+            layers[i].register_forward_hook(lambda _m, _i, output, out=out: setattr(self.seen, f"at{out}", output))
             heads = {name: torch.nn.Linear(width, size) for name, _, size in HEADS}
             self.heads.append(torch.nn.ModuleDict({"norm": torch.nn.LayerNorm(width), **heads}))
 
@@ -231,7 +235,7 @@ class Inner(torch.nn.Module):
         total = torch.zeros(())
         for i, heads in enumerate(self.heads):
             assert isinstance(heads, torch.nn.ModuleDict)
-            output = self.seen[i]
+            output = getattr(self.seen, f"at{i}")
             output = output[0] if isinstance(output, tuple) else output
             inner = heads["norm"](output[:, 1:].flatten(0, 1)[rows].float())
             for name, column, _ in HEADS:
@@ -396,15 +400,34 @@ def read_pictures(args: argparse.Namespace) -> tuple[Pictures, Pictures]:
     return kept[0], kept[1]
 
 
-def _pick(scenes: Pictures, mosaics: Pictures, size: int, rng: np.random.Generator) -> Pictures:
-    """A batch: scenes and mosaics, `size` in all; mosaics mirrored half the time."""
-    some = rng.integers(len(scenes.codes), size=size * 5 // 8)
+def _pick(scenes: Pictures, mosaics: Pictures, size: int, share: float, rng: np.random.Generator) -> Pictures:
+    """A batch: a `share` of scenes and the rest mosaics, `size` in all; mosaics mirrored half the time."""
+    some = rng.integers(len(scenes.codes), size=round(size * share))
     others = rng.integers(len(mosaics.codes), size=size - len(some))
     first, second = (Pictures(p.pixels[i], p.boxes[i], p.codes[i]) for p, i in ((scenes, some), (mosaics, others)))
     mirrored = rng.random(len(others)) < 0.5
     second.pixels[mirrored] = second.pixels[mirrored, :, ::-1]
     second.boxes[mirrored, :, 0] = np.where(second.boxes[mirrored, :, 2] > 0, 1 - second.boxes[mirrored, :, 0], 0)
     return Pictures.join([first, second])
+
+
+WEIGHTS = {"focal": 1.0, "choice": 1.0, "detail": 0.5, "there": 0.5, "box": 2.0, "inner": 0.5}
+
+
+def _share(batch: Pictures, which: int, of: int) -> Pictures:
+    """Every `of`-th picture."""
+    return Pictures(batch.pixels[which::of], batch.boxes[which::of], batch.codes[which::of])
+
+
+def _gradients(
+    model: Any, inner: Inner, text: torch.Tensor, texts: Texts, wanted: list[torch.Tensor], batch: Pictures
+) -> tuple[tuple[torch.Tensor, ...], dict[str, float]]:
+    """The gradients by the `wanted` tensors and by `text`, and the parts of the loss."""
+    leaf = text.detach().requires_grad_()
+    flat, boxes = _forward(model, batch.pixels)
+    parts = losses(model, inner, flat, leaf, texts, batch, boxes)
+    loss = torch.stack([WEIGHTS[name] * value for name, value in parts.items()]).sum()
+    return torch.autograd.grad(loss, [*wanted, leaf]), {name: value.item() for name, value in parts.items()}
 
 
 def train(args: argparse.Namespace) -> None:
@@ -425,6 +448,12 @@ def train(args: argparse.Namespace) -> None:
         torch.optim.AdamW(others, lr=args.lr / 2, betas=(0.9, 0.98), weight_decay=0.0),
     ]
     rates = [args.lr, args.lr / 2]
+    texts_own = {id(p) for p in [*model.owlvit.text_model.parameters(), *model.owlvit.text_projection.parameters()]}
+    reading = [p for p in [*matrices, *others] if id(p) in texts_own]
+    seeing = [p for p in [*matrices, *others] if id(p) not in texts_own]
+    # A thread for a share of the pictures: threads that share each operation wait for each other thousands of times.
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(args.threads)
     checkpoint, start = args.out / "checkpoint.pt", 0
     if checkpoint.exists():
         state = torch.load(checkpoint)
@@ -441,20 +470,21 @@ def train(args: argparse.Namespace) -> None:
         for optimiser, rate in zip(optimisers, rates, strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = rate * _rate(step, args.steps, 60, args.cooldown)
-        batch = _pick(scenes, mosaics, args.batch, rng)
+        batch = _pick(scenes, mosaics, args.batch, args.scene_share, rng)
         texts = draw_texts(rng, batch.codes[batch.boxes[:, :, 2] > 0])
-        flat, boxes = _forward(model, batch.pixels)
-        parts = losses(model, inner, flat, _embed(model, tokenizer, texts.texts), texts, batch, boxes)
-        loss = parts["focal"] + parts["choice"] + 0.5 * parts["detail"] + 0.5 * parts["there"]
-        loss = loss + 2.0 * parts["box"] + 0.5 * parts["inner"]
-        for optimiser in optimisers:
-            optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        text = _embed(model, tokenizer, texts.texts)
+        shares = [_share(batch, i, args.threads) for i in range(args.threads)]
+        results = list(pool.map(partial(_gradients, model, inner, text, texts, seeing), shares))
+        *seen, said = (torch.stack(grads).mean(dim=0) for grads in zip(*(grads for grads, _ in results), strict=True))
+        told = torch.autograd.grad(text, reading, said)
+        for param, grad in zip([*seeing, *reading], [*seen, *told], strict=True):
+            param.grad = grad
+        parts = {name: sum(values[name] for _, values in results) / args.threads for name in results[0][1]}
         torch.nn.utils.clip_grad_norm_(others, 5.0)
         for optimiser in optimisers:
             optimiser.step()
         for name, value in parts.items():
-            sums[name] = sums.get(name, 0.0) + value.item()
+            sums[name] = sums.get(name, 0.0) + value
         if (step + 1) % args.log_every == 0 or step + 1 == args.steps:
             n = (step % args.log_every) + 1
             pace = args.batch * (step + 1 - start) / (time.monotonic() - began)
@@ -477,11 +507,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the demo detector (see the module's docstring).")
     parser.add_argument("--cifar", type=Path, required=True, help="parquet with columns image (JPEG bytes) and label")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run: log, checkpoint, owlvit/")
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch", type=int, default=64, help="pictures a step, scenes and mosaics")
-    parser.add_argument("--scenes", type=int, default=80_000, help="how many scenes to draw before training")
+    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--batch", type=int, default=48, help="pictures a step, scenes and mosaics")
+    parser.add_argument("--scene-share", type=float, default=0.5, help="of a batch, the rest are mosaics")
+    parser.add_argument("--scenes", type=int, default=70_000, help="how many scenes to draw before training")
     parser.add_argument("--mosaics", type=int, default=60_000, help="how many mosaics to draw before training")
-    parser.add_argument("--side", type=int, default=96, help="input pixels")
+    parser.add_argument("--side", type=int, default=80, help="input pixels")
     parser.add_argument("--drawn", type=int, default=96, help="pixels of the pictures as they are kept")
     parser.add_argument("--patch", type=int, default=8)
     parser.add_argument("--width", type=int, default=192)
@@ -490,6 +521,7 @@ def main() -> None:
     parser.add_argument("--text-width", type=int, default=128)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--cooldown", type=float, default=0.4, help="last part of the steps, learning rate falling")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log-every", type=int, default=50)
     parser.add_argument("--save-every", type=int, default=250)
