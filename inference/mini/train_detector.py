@@ -18,8 +18,9 @@ A vision transformer learns slowly to look at its neighbours. Here it begins the
 that patches leave free, and each head's queries are those waves turned by one patch or two, so that at first a head
 looks at one neighbour, as a convolution does. All of it is trained on.
 
-Runs in bfloat16, on a GPU where there is one. It writes `log.jsonl` and a checkpoint it resumes from; the learning rate
-falls in the last `--cooldown` part, so that `--steps` may be changed on the way.
+Runs on the CPU in bfloat16, twice as fast or more where the C library keeps its memory (glibc: MALLOC_MMAP_MAX_=0,
+MALLOC_TRIM_THRESHOLD_=20000000000, GLIBC_TUNABLES=glibc.malloc.hugetlb=1). It writes `log.jsonl` and a checkpoint it
+resumes from; the learning rate falls in the last `--cooldown` part, so that `--steps` may be changed on the way.
 """
 
 from __future__ import annotations
