@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import report
+from benchmarks import demo_detector, report
 from benchmarks.__main__ import ALL
 from benchmarks.measuring import alternate, unit_rows
 from benchmarks.report import Figure, section
@@ -128,3 +128,27 @@ def test_the_older_formulation_finds_the_same_maxima():
         scatter_maxima(scores, sides_of(compiled), 7), maxima(compiled, products(compiled, vectors)), strict=True
     ):
         np.testing.assert_allclose(2 * found.numpy().T - 1, expected, atol=1e-6)
+
+
+def _found(*boxes: tuple[int, tuple[float, float, float, float], float]) -> demo_detector.Found:
+    items, corners, scores = zip(*boxes, strict=True)
+    return demo_detector.Found(np.array(items), np.array(corners, np.float32), np.array(scores))
+
+
+def test_a_boxs_average_precision_is_cocos():
+    square, shifted, away = (0.1, 0.1, 0.5, 0.5), (0.2, 0.1, 0.6, 0.5), (0.6, 0.6, 0.9, 0.9)
+    truth = {0: np.array([square], np.float32), 3: np.array([square, away], np.float32)}
+    every = [(0, square, 0.9), (3, shifted, 0.8), (3, away, 0.7)]  # shifted: intersection over union 0.6
+    assert demo_detector.box_average_precision(_found(*every), truth) == pytest.approx(1)
+    twice = _found((0, square, 0.9), (0, shifted, 0.8), (3, away, 0.7), (1, square, 0.6))
+    # right, wrong (taken already), right, wrong: precision 1 up to recall 1/3, 2/3 up to 2/3, one object is missed
+    assert demo_detector.box_average_precision(twice, truth) == pytest.approx((34 * 1 + 33 * 2 / 3) / 101)
+
+
+def test_two_answers_are_compared_where_they_find_as_much():
+    square, away = (0.1, 0.1, 0.5, 0.5), (0.6, 0.6, 0.9, 0.9)
+    truth = {0: np.array([square, away], np.float32)}
+    plain = _found((0, square, 0.9), (2, square, 0.8), (4, square, 0.7), (0, away, 0.6))
+    ruled = _found((0, square, 0.9), (0, away, 0.6))
+    assert demo_detector.at_equal_recall(plain, ruled, truth) == (0.5, 1.0, 1.0)
+    assert demo_detector.at_equal_recall(plain, _found((0, square, 0.9)), truth) == (1.0, 1.0, 0.5)

@@ -227,6 +227,22 @@ def render(scene: Scene, side: int) -> Image.Image:
     return canvas.reduce(2)
 
 
+def tight_boxes(scene: Scene, side: int) -> list[tuple[float, float, float, float]]:
+    """(left, top, right, bottom) of each object's own pixels in `render(scene, side)`, in 0..1 of the picture.
+
+    `SceneObject.box` is the square an object is drawn in; a diamond or a turned bolt does not fill it. What another
+    object hides is counted.
+    """
+    boxes = []
+    for thing in scene.objects:
+        across, x, y = _drawn_at(thing, 2 * side)
+        drawn = _shape_mask(thing.shape, across, thing.turn).getbbox()
+        assert drawn is not None
+        left, top, right, bottom = drawn
+        boxes.append(((x + left) / 2 / side, (y + top) / 2 / side, (x + right) / 2 / side, (y + bottom) / 2 / side))
+    return boxes
+
+
 def _shade(rgb: tuple[int, int, int], by: float) -> tuple[int, int, int]:
     """`rgb` moved towards black (by < 0) or white (by > 0)."""
     goal = 255 if by > 0 else 0
@@ -272,16 +288,21 @@ def _draw_background(scene: Scene, side: int) -> Image.Image:
     return canvas
 
 
-def _draw_object(canvas: Image.Image, thing: SceneObject) -> None:
-    side = canvas.width
+def _drawn_at(thing: SceneObject, side: int) -> tuple[int, int, int]:
+    """(width, left, top) in pixels of the square that `thing` is drawn in, on a canvas of `side`."""
     across = max(4, round(thing.extent * side))
+    return across, round(thing.x * side - across / 2), round(thing.y * side - across / 2)
+
+
+def _draw_object(canvas: Image.Image, thing: SceneObject) -> None:
+    across, x, y = _drawn_at(thing, canvas.width)
     mask = _shape_mask(thing.shape, across, thing.turn)
     fill = Image.new("RGB", mask.size, thing.rgb)
     if thing.texture != "plain":
         by = 0.38 if sum(thing.rgb) < 120 else -0.34
         pattern = _PATTERNS[thing.texture](across)
         fill.paste(_shade(thing.rgb, by), mask=pattern)
-    canvas.paste(fill, (round(thing.x * side - across / 2), round(thing.y * side - across / 2)), mask)
+    canvas.paste(fill, (x, y), mask)
 
 
 def _shape_mask(shape: str, across: int, turn: float) -> Image.Image:
