@@ -22,6 +22,14 @@ ERRORS: Mapping[str, Json] = {
 """Tag of a protocol -> the shape of its errors; OWN for all others."""
 
 
+ASKED = (
+    ("/classify", "post", "deployed_id"),
+    ("/detect", "post", "deployed_id"),
+    ("/model_config", "get", "deployed_id"),
+)
+"""Parameters of addresses that routes read by themselves, to refuse in their protocol's words."""
+
+
 def describe(document: Json) -> Json:
     """An OpenAPI document with the errors of every route in their protocol's shape."""
     whole = copy.deepcopy(document)
@@ -29,12 +37,18 @@ def describe(document: Json) -> Json:
         for operation in operations.values():
             answers = operation["responses"]
             answers.pop("422", None)  # what the library has instead
-            answers.setdefault("200", {"description": "It is done."})
+            if not any(status.startswith("2") for status in answers):
+                answers["200"] = {"description": "It is done."}
             shape = next((ERRORS[tag] for tag in operation.get("tags", ()) if tag in ERRORS), OWN)
             answers["default"] = {
                 "description": "What is wrong, in a sentence.",
                 "content": {"application/json": {"schema": shape}},
             }
-    schemas = whole.get("components", {}).get("schemas", {})
-    schemas.pop("ValidationErrorModel", None)
+    for path, method, name in ASKED:
+        parameter = {"name": name, "in": "query", "required": True, "schema": _TEXT}
+        whole["paths"].get(path, {}).get(method, {})["parameters"] = [parameter]
+    parts = whole.setdefault("components", {})
+    parts.setdefault("schemas", {}).pop("ValidationErrorModel", None)
+    parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    whole["security"] = [{}, {"token": []}]  # a service may ask for none
     return whole
