@@ -2,22 +2,16 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any
 
-Json = dict[str, Any]
-
-
-def _object(**properties: Json) -> Json:
-    return {"type": "object", "required": list(properties), "properties": properties}
-
+from clipsieve.back.shapes import Json, obj
 
 _TEXT: Json = {"type": "string"}
 _NUMBER: Json = {"type": "integer"}
 
-OWN: Json = _object(error=_object(code=_NUMBER, message=_TEXT, request_id=_TEXT))
+OWN: Json = obj(error=obj(code=_NUMBER, message=_TEXT, request_id=_TEXT))
 ERRORS: Mapping[str, Json] = {
-    "clip-retrieval": _object(message=_TEXT),
-    "DirectAI": {"anyOf": [_object(status_code=_NUMBER, message=_TEXT, data={"type": "null"}), _object(detail=_TEXT)]},
+    "clip-retrieval": obj(message=_TEXT),
+    "DirectAI": {"anyOf": [obj(status_code=_NUMBER, message=_TEXT, data={"type": "null"}), obj(detail=_TEXT)]},
 }
 """Tag of a protocol -> the shape of its errors; OWN for all others."""
 

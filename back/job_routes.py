@@ -12,6 +12,7 @@ from clipsieve.back import schema
 from clipsieve.back.api import Stored
 from clipsieve.back.job import SKIPPED, Job
 from clipsieve.back.jobs import Jobs
+from clipsieve.back.shapes import file
 from clipsieve.back.shelf import Served, Shelf
 from clipsieve.back.work import Task, title_of
 from clipsieve.errors import NotFound
@@ -54,9 +55,7 @@ def blueprint(shelf: Shelf, jobs: Jobs, stored: Callable[[Served], Stored]) -> A
         job = jobs.cancel(path.id)
         return {"id": path.id, "state": "removed" if job is None else "cancelled"}
 
-    @routes.get(
-        "/jobs/<id>/result", summary="What came of a job, as a file", responses=shapes.file(*MIMETYPES.values())
-    )
+    @routes.get("/jobs/<id>/result", summary="What came of a job, as a file", responses=file(*MIMETYPES.values()))
     def result(path: schema.JobPath) -> Response:
         job = jobs[path.id]
         if job.result is None:
@@ -67,7 +66,7 @@ def blueprint(shelf: Shelf, jobs: Jobs, stored: Callable[[Served], Stored]) -> A
     @routes.get(
         "/jobs/<id>/skipped",
         summary="The items that a result is without, and why, as CSV",
-        responses=shapes.file("text/csv"),
+        responses=file("text/csv"),
     )
     def skipped(path: schema.JobPath) -> Response:
         job = jobs[path.id]
