@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 import clipsieve
 from clipsieve import classset
+from clipsieve.back import api_shapes as shapes
 from clipsieve.back import schema
 from clipsieve.back.guard import reads
 from clipsieve.back.knn import to_json_value
@@ -57,7 +58,7 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored]) ->
     routes = APIBlueprint("api", __name__, url_prefix="/api/v1", abp_tags=[TAG])
     answers = Answers()
 
-    @routes.get("/info", summary="What is served")
+    @routes.get("/info", summary="What is served", responses=shapes.INFO)
     def info() -> Any:
         collections = [_info(shelf[name]) for name in shelf.names]
         limits = {
@@ -74,7 +75,7 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored]) ->
             "formats": schema.FORMATS,
         }
 
-    @routes.post("/search", summary="The items of a class, a page at a time")
+    @routes.post("/search", summary="The items of a class, a page at a time", responses=shapes.PAGE)
     @reads
     def search(body: schema.Search) -> Any:
         served = shelf[body.collection]
@@ -94,7 +95,7 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored]) ->
             "next": f"{served.collection.revision}.{start + body.limit}" if more else None,
         }
 
-    @routes.post("/distribution", summary="How all items fall under a class")
+    @routes.post("/distribution", summary="How all items fall under a class", responses=shapes.DISTRIBUTION)
     @reads
     def distribution(body: schema.Histogram) -> Any:
         served = shelf[body.collection]
@@ -102,7 +103,7 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored]) ->
         found = _distribution(served, body, classes, name)
         return schema.distribution_to_json(found)
 
-    @routes.post("/explain", summary="Why an item stands where it does")
+    @routes.post("/explain", summary="Why an item stands where it does", responses=shapes.EXPLAINED)
     @reads
     def explain(body: schema.Explain) -> Any:
         served = shelf[body.collection]
@@ -110,13 +111,13 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored]) ->
         explained = served.collection.explain(classes, int(body.id), name=name, modality=body.modality)
         return schema.explained_to_json(*explained)
 
-    @routes.get("/items/<id>", summary="What is known of an item")
+    @routes.get("/items/<id>", summary="What is known of an item", responses=shapes.ITEM)
     def item(path: schema.ItemPath, query: schema.ItemQuery) -> Any:
         row = shelf[query.collection].collection.items([_id(path.id)])[0]
         metadata = {name: to_json_value(value) for name, value in row.items() if name != "id"}
         return {"id": str(row["id"]), "key": row["key"], "metadata": metadata}
 
-    @routes.get("/items/<id>/image", summary="An item's image: ?size=256 for a small one")
+    @routes.get("/items/<id>/image", summary="An item's image: ?size=256 for a small one", responses=shapes.IMAGE)
     def image(path: schema.ItemPath, query: schema.ImageQuery) -> Response:
         served, number = shelf[query.collection], _id(path.id)
         tag = _tag(served, number, query.size)
@@ -128,7 +129,7 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored]) ->
             data = _small(served.collection.thumbnail(number), query.size)
         return _cached(_image(data, served), tag)
 
-    @routes.post("/uploads", summary="An image to be an example; a form with the file as `data`, and `collection`")
+    @routes.post("/uploads", summary="An image to be an example", request_body=shapes.FORM, responses=shapes.UPLOADED)
     @reads
     def uploads() -> Any:
         file = request.files.get("data")
@@ -136,7 +137,7 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored]) ->
             raise InputError("The form has no file; send the image as `data`.")
         return _example(shelf[request.form.get("collection")], file.read())
 
-    @routes.post("/fetch", summary="An image by URL to be an example")
+    @routes.post("/fetch", summary="An image by URL to be an example", responses=shapes.UPLOADED)
     @reads
     def fetched(body: schema.Url) -> Any:
         return _example(shelf[body.collection], fetch(body.url))

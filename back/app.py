@@ -43,6 +43,9 @@ from clipsieve.protocols import Detector
 
 log = logging.getLogger("clipsieve.back")
 
+METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+"""Methods that requests are counted by."""
+
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """What is taken as a request's id from whoever sends one: proxies send hex digits or a uuid."""
 
@@ -187,7 +190,8 @@ def assemble(blueprints: Sequence[APIBlueprint], page: Page | None, meters: Mete
     def finish(answer: Response) -> Response:
         answer.headers["X-Request-Id"] = g.request_id
         route = request.url_rule.rule if request.url_rule is not None else "none"
-        meters.requests.labels(route, request.method, str(answer.status_code)).inc()
+        method = request.method if request.method in METHODS else "other"  # anybody may make up more of them
+        meters.requests.labels(route, method, str(answer.status_code)).inc()
         seconds = time.perf_counter() - g.began
         meters.seconds.labels(route).observe(seconds)
         quiet = route in ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/metrics")

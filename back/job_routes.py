@@ -7,10 +7,12 @@ from typing import Any
 from flask import Response, send_file
 from flask_openapi import APIBlueprint, Tag
 
+from clipsieve.back import api_shapes as shapes
 from clipsieve.back import schema
 from clipsieve.back.api import Stored
 from clipsieve.back.job import SKIPPED, Job
 from clipsieve.back.jobs import Jobs
+from clipsieve.back.shapes import file
 from clipsieve.back.shelf import Served, Shelf
 from clipsieve.back.work import Task, title_of
 from clipsieve.errors import NotFound
@@ -31,27 +33,29 @@ def blueprint(shelf: Shelf, jobs: Jobs, stored: Callable[[Served], Stored]) -> A
     """The routes. `stored` gets a collection's class sets by name."""
     routes = APIBlueprint("jobs", __name__, url_prefix="/api/v1", abp_tags=[TAG])
 
-    @routes.post("/jobs", summary="Begin a job", responses={"202": schema.Begun})
+    @routes.post("/jobs", summary="Begin a job", responses=shapes.BEGUN)
     def begin(body: schema.NewJob) -> Any:
         served = shelf[body.collection]
         task = Task.of(served.collection, body, stored(served))
         job = jobs.add(body.kind, served.name, body.format, title_of(body, served.name, task), task.write)
         return {"id": job.id}, 202, {"Location": f"/api/v1/jobs/{job.id}"}
 
-    @routes.get("/jobs", summary="All jobs, the newest first")
+    @routes.get("/jobs", summary="All jobs, the newest first", responses=shapes.JOBS)
     def every() -> Any:
         return {"jobs": [to_json(job) for job in jobs.all()]}
 
-    @routes.get("/jobs/<id>", summary="How far a job is")
+    @routes.get("/jobs/<id>", summary="How far a job is", responses=shapes.ONE_JOB)
     def one(path: schema.JobPath) -> Any:
         return to_json(jobs[path.id])
 
-    @routes.delete("/jobs/<id>", summary="Cancel a job, or remove a finished one with its result")
+    @routes.delete(
+        "/jobs/<id>", summary="Cancel a job, or remove a finished one with its result", responses=shapes.CANCELLED
+    )
     def cancel(path: schema.JobPath) -> Any:
         job = jobs.cancel(path.id)
         return {"id": path.id, "state": "removed" if job is None else "cancelled"}
 
-    @routes.get("/jobs/<id>/result", summary="What came of a job, as a file")
+    @routes.get("/jobs/<id>/result", summary="What came of a job, as a file", responses=file(*MIMETYPES.values()))
     def result(path: schema.JobPath) -> Response:
         job = jobs[path.id]
         if job.result is None:
@@ -59,7 +63,11 @@ def blueprint(shelf: Shelf, jobs: Jobs, stored: Callable[[Served], Stored]) -> A
         suffix = job.result.rpartition(".")[2]
         return _download(jobs.path(job.id, job.result), MIMETYPES[suffix], f"{job.title}.{suffix}")
 
-    @routes.get("/jobs/<id>/skipped", summary="The items that a result is without, and why, as CSV")
+    @routes.get(
+        "/jobs/<id>/skipped",
+        summary="The items that a result is without, and why, as CSV",
+        responses=file("text/csv"),
+    )
     def skipped(path: schema.JobPath) -> Response:
         job = jobs[path.id]
         if not job.skipped:

@@ -17,6 +17,7 @@ import orjson
 from flask import Response, request
 from flask_openapi import APIBlueprint, Tag
 
+from clipsieve.back import knn_shapes as shapes
 from clipsieve.back.gate import Shares, client_of
 from clipsieve.back.guard import reads
 from clipsieve.back.limits import PICTURE, Limits, check_text, holding
@@ -54,7 +55,7 @@ def blueprint(shelf: Shelf, meters: Meters, fetch: Fetch, limits: Limits | None 
     rows = Shares(most.rows)
     routes = APIBlueprint("knn", __name__, abp_tags=[TAG])
 
-    @routes.post("/knn-service", summary="Nearest items", request_body=_body(KNN_FIELDS), responses={"200": _LIST})
+    @routes.post("/knn-service", summary="Nearest items", request_body=shapes.QUESTION, responses=shapes.HITS)
     @reads
     def knn_service() -> Response:
         with meters.time("full_knn_request_time"):
@@ -64,9 +65,7 @@ def blueprint(shelf: Shelf, meters: Meters, fetch: Fetch, limits: Limits | None 
             with holding(rows, _client(), weight(served, query.found, query.shown, most)):
                 return _answer(_found(served, query, vector, meters, most))
 
-    @routes.post(
-        "/metadata", summary="Metadata of items", request_body=_body(METADATA_FIELDS), responses={"200": _LIST}
-    )
+    @routes.post("/metadata", summary="Metadata of items", request_body=shapes.IDS, responses=shapes.ROWS)
     @reads
     def metadata() -> Response:
         body = _json_body()
@@ -79,7 +78,7 @@ def blueprint(shelf: Shelf, meters: Meters, fetch: Fetch, limits: Limits | None 
                 shown = show(served, ids, most)
             return _answer([{"id": i, "metadata": row} for i, row in zip(ids, shown, strict=True)])
 
-    @routes.get("/indices-list", summary="Names of the collections", responses={"200": _LIST})
+    @routes.get("/indices-list", summary="Names of the collections", responses=shapes.NAMES)
     def indices_list() -> Response:
         return _answer(shelf.names)
 
@@ -317,48 +316,3 @@ def error_answer(error: ClipsieveError, status: int) -> Response:
     answer = _answer({"message": str(error)})
     answer.status_code = status
     return answer
-
-
-def _field(kind: str | list[str], description: str, **more: Any) -> dict[str, Any]:
-    if isinstance(kind, str):
-        return {"type": kind, "description": description, **more}
-    either = [{"type": one, **(more if one == "array" else {})} for one in kind]
-    return {"anyOf": either, "description": description}
-
-
-_TEXT = ["string", "null"]
-KNN_FIELDS: Mapping[str, Any] = {
-    "type": "object",
-    "required": ["modality", "num_images", "indice_name"],
-    "properties": {
-        "modality": _field("string", "What to compare with.", enum=["image", "text"]),
-        "num_images": _field(["integer", "string"], "Items with metadata."),
-        "indice_name": _field(_TEXT, "Which collection; null for the first."),
-        "num_result_ids": _field(
-            ["integer", "string", "null"], "Items in all; those beyond num_images have no metadata."
-        ),
-        "text": _field(_TEXT, "Goes before the other kinds of question."),
-        "image": _field(_TEXT, "An encoded image in base64; goes before image_url."),
-        "image_url": _field(_TEXT, "Fetched here, from public addresses only; goes before embedding_input."),
-        "embedding_input": _field(["array", "null"], "A vector.", items={"type": "number"}),
-        "use_mclip": _field("boolean", "Embed the text with the multilingual model."),
-        "deduplicate": _field("boolean", "Leave near-duplicates out, and fill up."),
-        "use_safety_model": _field("boolean", "Leave out what is flagged as unsafe, and fill up."),
-        "use_violence_detector": _field("boolean", "Leave out what is flagged as violent, and fill up."),
-        "aesthetic_score": _field(["integer", "string", "null"], "0 to 9: moves the question towards that rating."),
-        "aesthetic_weight": _field(["number", "string", "null"], "How far."),
-    },
-}
-METADATA_FIELDS: Mapping[str, Any] = {
-    "type": "object",
-    "required": ["ids", "indice_name"],
-    "properties": {
-        "ids": _field("array", "Item ids.", items={"anyOf": [{"type": "integer"}, {"type": "string"}]}),
-        "indice_name": _field(_TEXT, "Which collection; null for the first."),
-    },
-}
-_LIST: dict[str, Any] = {"description": "A list.", "content": {"application/json": {"schema": {"type": "array"}}}}
-
-
-def _body(schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"required": True, "content": {"application/json": {"schema": dict(schema)}}}

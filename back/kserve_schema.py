@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from clipsieve.back.describe import Json, object_of
+from clipsieve.back.shapes import Json, obj
 
 _Name = Annotated[str, Field(description="siglip_text, siglip_vision, embed_text or embed_image.")]
 
@@ -42,17 +42,17 @@ def _answered(schema: Json, *binary: str) -> Any:
     return {"200": {"description": "An answer.", "content": kinds}}
 
 
-_SHAPED = object_of(name=_TEXT, datatype=_TEXT, shape=_list(_NUMBER))
-_FIGURE = object_of(count=_NUMBER, ns=_NUMBER)
+_SHAPED = obj(name=_TEXT, datatype=_TEXT, shape=_list(_NUMBER))
+_FIGURE = obj(count=_NUMBER, ns=_NUMBER)
 _STAGES = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit", "cache_miss")
-_BATCH = object_of(batch_size=_NUMBER, compute_input=_FIGURE, compute_infer=_FIGURE, compute_output=_FIGURE)
-_MODEL_STATS = object_of(
+_BATCH = obj(batch_size=_NUMBER, compute_input=_FIGURE, compute_infer=_FIGURE, compute_output=_FIGURE)
+_MODEL_STATS = obj(
     name=_TEXT,
     version=_TEXT,
     last_inference=_NUMBER,
     inference_count=_NUMBER,
     execution_count=_NUMBER,
-    inference_stats=object_of(**dict.fromkeys(_STAGES, _FIGURE)),
+    inference_stats=obj(**dict.fromkeys(_STAGES, _FIGURE)),
     response_stats=_ANY,
     batch_stats=_list(_BATCH),
     memory_usage=_list(_ANY),
@@ -96,12 +96,12 @@ REQUEST: Json = {
 }
 
 EMPTY: Any = {"200": {"description": "Yes; the body is empty.", "content": {"text/plain": {"schema": _TEXT}}}}
-SERVER = _answered(object_of(name=_TEXT, version=_TEXT, extensions=_list(_TEXT)))
+SERVER = _answered(obj(name=_TEXT, version=_TEXT, extensions=_list(_TEXT)))
 METADATA = _answered(
-    object_of(name=_TEXT, versions=_list(_TEXT), platform=_TEXT, inputs=_list(_SHAPED), outputs=_list(_SHAPED))
+    obj(name=_TEXT, versions=_list(_TEXT), platform=_TEXT, inputs=_list(_SHAPED), outputs=_list(_SHAPED))
 )
-CONFIG = _answered(object_of(name=_TEXT, max_batch_size=_NUMBER, input=_list(_ANY), output=_list(_ANY)))
-STATISTICS = _answered(object_of(model_stats=_list(_MODEL_STATS)))
-INDEX = _answered(_list(object_of(name=_TEXT, version=_TEXT, state=_TEXT)))
+CONFIG = _answered(obj(name=_TEXT, max_batch_size=_NUMBER, input=_list(_ANY), output=_list(_ANY)))
+STATISTICS = _answered(obj(model_stats=_list(_MODEL_STATS)))
+INDEX = _answered(_list(obj(name=_TEXT, version=_TEXT, state=_TEXT)))
 REFUSED = _answered(_ANY)
-ANSWER = _answered(object_of(model_name=_TEXT, model_version=_TEXT, outputs=_list(_SHAPED)), "application/octet-stream")
+ANSWER = _answered(obj(model_name=_TEXT, model_version=_TEXT, outputs=_list(_SHAPED)), "application/octet-stream")

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from flask_openapi import APIBlueprint
 
+from clipsieve.back import api_shapes as shapes
 from clipsieve.back import schema
 from clipsieve.back.api import TAG, Stored, add_sizes
 from clipsieve.back.guard import reads
@@ -18,12 +19,12 @@ def blueprint(shelf: Shelf, stored: Callable[[Served], Stored]) -> APIBlueprint:
     """The routes. `stored` gives a collection's class sets by name."""
     routes = APIBlueprint("marks", __name__, url_prefix="/api/v1", abp_tags=[TAG])
 
-    @routes.get("/marks", summary="What is said of items: ?class=bus for one class")
+    @routes.get("/marks", summary="What is said of items: ?class=bus for one class", responses=shapes.MARKS)
     def get(query: schema.MarksQuery) -> Any:
         standing = shelf[query.collection].marks.standing(query.class_)
         return {"marks": [schema.mark_to_json(mark) for mark in standing]}
 
-    @routes.post("/marks", summary="Say of items that they are of a class, or are not")
+    @routes.post("/marks", summary="Say of items that they are of a class, or are not", responses=shapes.CHANGED)
     def add(query: schema.ItemQuery, body: schema.MarksBody) -> Any:
         served = shelf[query.collection]
         marks = [said.to_mark() for said in body.root]
@@ -31,13 +32,17 @@ def blueprint(shelf: Shelf, stored: Callable[[Served], Stored]) -> APIBlueprint:
         with served.keeping():
             return {"changed": served.marks.add(marks)}
 
-    @routes.delete("/marks", summary="Take back what was said")
+    @routes.delete("/marks", summary="Take back what was said", responses=shapes.CHANGED)
     def take_back(query: schema.ItemQuery, body: schema.TakenBackBody) -> Any:
         served = shelf[query.collection]
         with served.keeping():
             return {"changed": served.marks.take_back([said.to_mark() for said in body.root])}
 
-    @routes.post("/suggest", summary="Which items to mark next, and which marked ones to make examples of")
+    @routes.post(
+        "/suggest",
+        summary="Which items to mark next, and which marked ones to make examples of",
+        responses=shapes.SUGGESTED,
+    )
     @reads
     def suggest(body: schema.Suggest) -> Any:
         served = shelf[body.collection]

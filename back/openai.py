@@ -14,9 +14,9 @@ from flask import Response, request
 from flask_openapi import APIBlueprint, Tag
 from pydantic import BaseModel
 
-from clipsieve.back.describe import Json, object_of
 from clipsieve.back.guard import reads
 from clipsieve.back.pictures import refuse_bombs
+from clipsieve.back.shapes import Json, obj
 from clipsieve.errors import ClipsieveError, InputError, NotFound
 from clipsieve.types import Float32
 
@@ -140,7 +140,7 @@ def _answer(value: Any, status: int = 200) -> Response:
 
 _TEXT: Json = {"type": "string"}
 _NUMBER: Json = {"type": "integer"}
-_ITEM = object_of(id=_TEXT, object=_TEXT, created=_NUMBER, owned_by=_TEXT)
+_ITEM = obj(id=_TEXT, object=_TEXT, created=_NUMBER, owned_by=_TEXT)
 
 
 def _answered(schema: Json) -> Any:
@@ -169,12 +169,12 @@ _REQUEST: Json = {
 }
 _VECTOR: Json = {"anyOf": [{"type": "array", "items": {"type": "number"}}, _TEXT]}
 _EMBEDDINGS = _answered(
-    object_of(
+    obj(
         object=_TEXT,
-        data={"type": "array", "items": object_of(object=_TEXT, index=_NUMBER, embedding=_VECTOR)},
+        data={"type": "array", "items": obj(object=_TEXT, index=_NUMBER, embedding=_VECTOR)},
         model=_TEXT,
-        usage=object_of(prompt_tokens=_NUMBER, total_tokens=_NUMBER),
+        usage=obj(prompt_tokens=_NUMBER, total_tokens=_NUMBER),
     )
 )
-_MODELS = _answered(object_of(object=_TEXT, data={"type": "array", "items": _ITEM}))
+_MODELS = _answered(obj(object=_TEXT, data={"type": "array", "items": _ITEM}))
 _MODEL = _answered(_ITEM)

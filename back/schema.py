@@ -108,12 +108,6 @@ class NewJob(Question):
     images: Annotated[bool, Field(description="yolo: the images beside their labels.")] = False
 
 
-class Begun(Model):
-    """The job that was made."""
-
-    id: str
-
-
 class JobPath(Model):
     """Which job."""
 

@@ -18,6 +18,7 @@ from flask_openapi import APIBlueprint
 from werkzeug.exceptions import PreconditionFailed, PreconditionRequired
 
 from clipsieve import classset
+from clipsieve.back import api_shapes as shapes
 from clipsieve.back import schema
 from clipsieve.back.api import TAG
 from clipsieve.back.limits import check_set
@@ -36,20 +37,22 @@ def blueprint(shelf: Shelf) -> APIBlueprint:
     """The routes."""
     routes = APIBlueprint("sets", __name__, url_prefix="/api/v1", abp_tags=[TAG])
 
-    @routes.get("/sets", summary="The stored class sets by name, with their revisions")
+    @routes.get("/sets", summary="The stored class sets by name, with their revisions", responses=shapes.SETS)
     def listed(query: schema.ItemQuery) -> Any:
         files = SetFiles(shelf[query.collection].kept_in)
         found = [(name, files.read(name)) for name in files.names()]
         return {"sets": [{"name": name, "revision": revision_of(data)} for name, data in found if data is not None]}
 
-    @routes.get("/sets/<id>", summary="A stored class set; its revision is the ETag")
+    @routes.get("/sets/<id>", summary="A stored class set; its revision is the ETag", responses=shapes.SET)
     def get(path: schema.SetPath, query: schema.ItemQuery) -> Any:
         value, data = SetFiles(shelf[query.collection].kept_in).value(path.id)
         answer = jsonify(value)
         answer.set_etag(revision_of(data))
         return answer.make_conditional(request)
 
-    @routes.put("/sets/<id>", summary="Store a new class set, or replace the revision in If-Match")
+    @routes.put(
+        "/sets/<id>", summary="Store a new class set, or replace the revision in If-Match", responses=shapes.STORED
+    )
     def put(path: schema.SetPath, query: schema.ItemQuery, body: schema.SetBody) -> Response:
         if not is_name(path.id):
             raise InputError(
@@ -73,7 +76,9 @@ def blueprint(shelf: Shelf) -> APIBlueprint:
         answer.set_etag(revision_of(data))
         return answer
 
-    @routes.delete("/sets/<id>", summary="Delete the revision in If-Match of a stored class set")
+    @routes.delete(
+        "/sets/<id>", summary="Delete the revision in If-Match of a stored class set", responses=shapes.DELETED
+    )
     def delete(path: schema.SetPath, query: schema.ItemQuery) -> Response:
         with shelf[query.collection].keeping() as folder:
             files = SetFiles(folder)

@@ -233,3 +233,9 @@ def test_every_route_is_described(client):
     described = {path.replace("{", "<").replace("}", ">") for path in spec["paths"]}
     assert rules == described
     json.dumps(spec, allow_nan=False)
+    ours = [(way, said) for path, ways in spec["paths"].items() if "/api/" in path for way, said in ways.items()]
+    for way, operation in ours:
+        done = {status: answer for status, answer in operation["responses"].items() if status.startswith("2")}
+        assert done
+        assert all(("content" in answer) == (status != "204") for status, answer in done.items()), (way, operation)
+    assert spec["components"]["securitySchemes"]["token"]["scheme"] == "bearer"

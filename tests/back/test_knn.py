@@ -298,6 +298,8 @@ def test_figures(client):
         assert f"{name}_count 1.0" in text
         assert f"{name}_created" in text
     assert 'clipsieve_requests_total{method="POST",route="/knn-service",status="200"} 1.0' in text
+    assert client.open("/knn-service", method="MADEUP").status_code == 405
+    assert 'method="other",route="none",status="405"' in client.get("/metrics").get_data(as_text=True)
     packed = client.get("/metrics", headers={"Accept-Encoding": "deflate, gzip;q=0.5"})
     assert (packed.content_encoding, b"knn_index_time_count 1.0" in gzip.decompress(packed.get_data())) == (
         "gzip",

@@ -16,7 +16,8 @@ from tests.inference.pictures import jpeg, write_tree
 NEVER = "positive_data_acceptance"
 # The result of a job is not there before it is done, and one that was cancelled can still be looked at.
 OWN = f"{NEVER},ensure_resource_availability,use_after_free"
-# clip-retrieval's and DirectAI's clients send what their services take, whatever their schemas say.
+# clip-retrieval's and DirectAI's clients send what their services take, whatever their schemas say; in a form nobody
+# can tell a list from its entries.
 LENIENT = f"{NEVER},negative_data_rejection"
 
 
@@ -30,8 +31,11 @@ def service(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("paths", "excluded"), [("^/api/v1", OWN), ("^/(?!api/v1)", LENIENT)])
+@pytest.mark.parametrize(
+    ("paths", "excluded"), [("^/api/v1/(?!uploads)", OWN), ("^/(api/v1/uploads|(?!api/v1|detect))", LENIENT)]
+)
 def test_every_route_answers_as_it_is_described(service, tmp_path, paths, excluded):
+    # /detect is left out: it has no detector here, which it says with a 503.
     program = Path(sys.executable).with_name("schemathesis")
     words = [program, "run", f"{service.url}/openapi", "--include-path-regex", paths, "--exclude-checks", excluded]
     options = ["--max-examples", "40", "--seed", "1", "--no-color"]
