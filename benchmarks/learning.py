@@ -262,7 +262,9 @@ def main() -> None:
         users = 1 if args.quick else 2
         collections["scenes"] = measure(Path(scratch) / "scenes", embedder, jpegs(scenes), cases, users)
         if args.cifar is not None:
-            table = pq.read_table(args.cifar, columns=["image", "label"]).slice(0, 1000 if args.quick else 3000)
+            table = pq.read_table(args.cifar, columns=["image", "label"])
+            drawn = np.random.default_rng(SEED).permutation(len(table))[: 1000 if args.quick else 3000]
+            table = table.take(drawn)  # files are often sorted by class
             cases = list(cifar_cases(table["label"].to_pylist()))
             files = table["image"].to_pylist()
             collections["CIFAR-10"] = measure(Path(scratch) / "cifar", embedder, files, cases, users)

@@ -251,7 +251,7 @@ def learning(record: Record) -> Iterator[Figure]:
             yield Figure(f"{title}: {way}, mAP after {steps} marks", " ".join(f"{value:.3f}" for value in said))
         yield Figure(f"{title}: ceiling", statistics.mean(case["ceiling"] for case in weak))
         for way in ways:
-            least = 0.1 if name == "all" and way == "learned, spread" else None
+            least = 0.1 if way == "learned, spread" else None
             yield Figure(f"{title}: {way}, gain of {steps[2]} marks over the text", over(weak, way, 2), least=least)
         for kind in dict.fromkeys(case["kind"] for case in weak) if name != "all" else ():
             some = [case for case in weak if case["kind"] == kind]
