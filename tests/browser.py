@@ -75,9 +75,9 @@ def tab_of(browser, **context):
     page.on("console", tab.note)
     page.on("requestfailed", lambda request: tab.failed.append(request.url))
     page.on("response", tab.look)
-    page.on("request", tab.asking.add)
-    page.on("requestfinished", tab.asking.discard)
-    page.on("requestfailed", tab.asking.discard)
+    page.on("request", lambda request: tab.asking.add(request))
+    page.on("requestfinished", lambda request: tab.asking.discard(request))
+    page.on("requestfailed", lambda request: tab.asking.discard(request))
     try:
         yield tab
     finally:

@@ -17,6 +17,8 @@ const SLOW_MS = 150;
 let asked = 0;
 let running: AbortController | null = null;
 let fetching: Promise<void> | null = null;
+/** Hits that are to be here; it may rise while some are fetched. */
+let wanted = 0;
 let histogramOf = "";
 
 /** What is asked now, without what is a matter of showing it. */
@@ -76,14 +78,15 @@ export function cancel(): void {
 
 /** Get hits until there are so many, or no more. */
 export function more(upTo: number): Promise<void> {
-  fetching ??= fetchMore(upTo).finally(() => (fetching = null));
+  wanted = upTo;
+  fetching ??= fetchMore().finally(() => (fetching = null));
   return fetching;
 }
 
-async function fetchMore(upTo: number): Promise<void> {
+async function fetchMore(): Promise<void> {
   const mine = asked;
   const one = store.current.peek();
-  while (one && mine === asked && store.next.peek() !== null && store.hits.peek().length < upTo) {
+  while (one && mine === asked && store.next.peek() !== null && store.hits.peek().length < wanted) {
     try {
       const page = { ...question(store.set.peek(), one), ...shape(), limit: MORE, cursor: store.next.peek() };
       const found = await api.post("/api/v1/search", page, running?.signal);
@@ -96,7 +99,7 @@ async function fetchMore(upTo: number): Promise<void> {
       if (error instanceof api.ApiError && error.kind === "refused") {
         store.next.value = null;
         store.stale.value = true; // a cursor is of one commit
-      } else trouble(error, () => void more(upTo));
+      } else trouble(error, () => void more(wanted));
       return;
     }
   }

@@ -30,7 +30,6 @@ export function Cell({ hit, at, column, near, onPick }: Props): JSX.Element {
   const classes = ["cell", verdict ?? "", chosen ? "chosen" : "", near ? "near" : ""].join(" ");
   return (
     <div class={classes} role="gridcell" aria-colindex={column + 1} aria-selected={chosen} tabindex={here ? 0 : -1} data-at={at} data-id={hit.id}
-      aria-label={`${name}, ${score(hit.score)}${verdict ? `, ${verdict}` : ""}`}
       onClick={(event) => onPick(at, event)} onFocus={() => (store.cursor.value = at)}>
       <div class="frame" draggable onDragStart={(event) => event.dataTransfer?.setData("application/x-clipsieve-item", hit.id)}>
         {broken.value ? (
