@@ -85,6 +85,13 @@ Where = Annotated[
     str | None,
     typer.Option("--where", metavar="EXPR", help='Only images whose metadata fits, for instance "width > 800".'),
 ]
+AtLeast = Annotated[
+    list[str] | None,
+    typer.Option("--at-least", metavar='"N TEXT"', help="Only images that show N such objects or more."),
+]
+BoxThreshold = Annotated[
+    float, typer.Option("--box-threshold", metavar="T", help="Least score, in 0..1, of a box that --at-least counts.")
+]
 Dedup = Annotated[bool, typer.Option("--dedup/--no-dedup", help="Show one of each group of near-duplicates.")]
 Modality = Annotated[
     str, typer.Option("--modality", metavar="image|text", help="Compare with the images or with their captions.")
