@@ -11,6 +11,7 @@ import typer
 
 from clipsieve import options
 from clipsieve.command import say
+from clipsieve.commands_boxes import counted, load_detector
 from clipsieve.errors import InputError
 from clipsieve.parts import Parts, print_json, progress
 
@@ -34,8 +35,14 @@ def search(
     threshold: options.Threshold = None,
     calibration: options.CalibrationName = None,
     where: options.Where = None,
+    at_least: options.AtLeast = None,
+    box_threshold: options.BoxThreshold = 0.1,
     dedup: options.Dedup = False,
     modality: options.Modality = "image",
+    regions: Annotated[bool, typer.Option("--regions", help="Find boxes instead of whole images.")] = False,
+    every_box: Annotated[
+        bool, typer.Option("--every-box", help="With --regions: all boxes of an image, not its best one alone.")
+    ] = False,
     budget_ms: Annotated[
         float | None, typer.Option("--budget-ms", help="Stop after so many milliseconds, and say so.")
     ] = None,
@@ -56,27 +63,45 @@ def search(
     Example: clipsieve search photos.clip "red bus" --not "red truck"
 
     Example: clipsieve search photos.clip --image bus.jpg --not-image truck.jpg --where "width > 800" --out sheet.html
+
+    Example: clipsieve search photos.clip --regions "red circle" --not "orange circle" --at-least "3 red circle"
     """
     from clipsieve.output import choose_format
 
     chosen = choose_format(format, out)
+    if every_box and not regions:
+        raise InputError("--every-box is about boxes; give --regions with it.")
+    if regions and (image or not_image or calibration or dedup or modality != "image" or budget_ms is not None):
+        raise InputError(
+            "--regions finds boxes by texts alone; leave out --image, --not-image, --calibration, --dedup, --modality "
+            "and --budget-ms."
+        )
     asked = _asked(text, not_, image, not_image, set_, class_, threshold, calibration)
     with open_folder(ctx, folder, model, device, state) as collection:
-        _upload(collection, asked)
-        result = collection.search(
-            asked.classes,
-            k,
-            where=where,
-            dedup=dedup,
-            modality=cast(Any, _modality(modality)),
-            budget_ms=budget_ms,
-        )
+        detector = load_detector(ctx.obj, collection, device) if regions or at_least else None
+        within = counted(collection, detector, at_least, box_threshold, where)
+        if regions:
+            assert detector is not None
+            result = collection.search_regions(
+                asked.classes, detector, k, where=where, within=within, every_box=every_box
+            )
+        else:
+            _upload(collection, asked)
+            result = collection.search(
+                asked.classes,
+                k,
+                where=where,
+                within=within,
+                dedup=dedup,
+                modality=cast(Any, _modality(modality)),
+                budget_ms=budget_ms,
+            )
         if json and out is None:
             from clipsieve.output import to_json
 
             print_json(to_json(result, asked.names, _known(collection, result)))
             return
-        _deliver(collection, asked, result, chosen, out)
+        _deliver(collection, asked, result, chosen, out, regions)
     if json:
         print_json({"out": str(out), "hits": len(result.hits), "claim": result.claim, "recall": result.recall})
     elif out is not None:
@@ -103,6 +128,8 @@ def filter_(
     threshold: options.Threshold = None,
     calibration: options.CalibrationName = None,
     where: options.Where = None,
+    at_least: options.AtLeast = None,
+    box_threshold: options.BoxThreshold = 0.1,
     dedup: options.Dedup = False,
     modality: options.Modality = "image",
     model: options.QuestionModel = None,
@@ -117,7 +144,7 @@ def filter_(
     Example: clipsieve filter photos.clip "red bus" --not "red truck" --threshold 0.24 --out buses
     """
     asked = _asked(text, not_, image, not_image, set_, class_, threshold, calibration)
-    if k is None and asked.question.threshold is None and not asked.question.negative:
+    if k is None and asked.question.threshold is None and not asked.question.negative and not at_least:
         raise InputError(
             "Every image would match: there is neither a --threshold nor a --not nor -k; give one (`clipsieve search` "
             "shows which scores to expect)."
@@ -128,7 +155,9 @@ def filter_(
 
     with open_folder(ctx, folder, model, device, state) as collection:
         _upload(collection, asked)
-        wanted: dict[str, Any] = {"where": where, "dedup": dedup, "modality": _modality(modality)}
+        detector = load_detector(ctx.obj, collection, device) if at_least else None
+        within = counted(collection, detector, at_least, box_threshold, where)
+        wanted: dict[str, Any] = {"where": where, "within": within, "dedup": dedup, "modality": _modality(modality)}
         hits: Iterator[Hit] = (
             collection.filter(asked.classes, **wanted)
             if k is None
@@ -214,7 +243,9 @@ def _note(asked: "Asked") -> str:
     return json_.dumps(to_json(asked.classes), ensure_ascii=False)
 
 
-def _deliver(collection: "Collection", asked: "Asked", result: "QueryResult", format: str, out: Path | None) -> None:
+def _deliver(
+    collection: "Collection", asked: "Asked", result: "QueryResult", format: str, out: Path | None, regions: bool
+) -> None:
     """Print the answer, or write it to the file."""
     from clipsieve import output
     from clipsieve.durable import naming
@@ -236,7 +267,7 @@ def _deliver(collection: "Collection", asked: "Asked", result: "QueryResult", fo
         case "csv":
             text = output.to_csv(result, asked.names, _known(collection, result))
         case "html":
-            text = _sheet(collection, asked, result)
+            text = _sheet(collection, asked, result, regions)
         case _:
             text = output.to_text(result, asked.names)
     if out is None:
@@ -251,7 +282,7 @@ def _known(collection: "Collection", result: "QueryResult") -> "Known":
     return collection.items([hit.id for hit in result.hits]) if "url" in collection.columns else ()
 
 
-def _sheet(collection: "Collection", asked: "Asked", result: "QueryResult") -> str:
+def _sheet(collection: "Collection", asked: "Asked", result: "QueryResult", regions: bool) -> str:
     from clipsieve.contact_sheet import contact_sheet
     from clipsieve.pictures import sheet_answer
 
@@ -259,7 +290,7 @@ def _sheet(collection: "Collection", asked: "Asked", result: "QueryResult") -> s
         collection.folder.name,
         [sheet_answer(collection, asked, result)],
         about(collection.count, None if collection.model is None else collection.model.name),
-        asked.classes.calibration,
+        "regions" if regions else asked.classes.calibration,
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from clipsieve.types import Example, Hit, MetaClass, QueryResult
+from clipsieve.types import Box, Example, Hit, MetaClass, QueryResult
 
 _MEDIA_TYPE = re.compile(r"image/[a-z0-9.+-]+")
 
@@ -49,7 +49,7 @@ def contact_sheet(title: str, answers: Sequence[Answer], about: str = "", calibr
 
     title        its heading: which collection
     about        a line under it: how many images, which model
-    calibration  of the questions; says what a score is
+    calibration  of the questions, or "regions" for boxes; says what a score is
     """
     sections = "\n".join(_section(number, answer) for number, answer in enumerate(answers, start=1))
     return _PAGE.format(
@@ -133,14 +133,26 @@ def _image(hit: Hit, answer: Answer) -> str:
     assert _MEDIA_TYPE.fullmatch(picture.media_type), picture.media_type
     data = base64.b64encode(picture.data).decode()
     alt = escape(answer.captions.get(hit.id) or hit.key)
-    return (
+    shown = (
         f'<img src="data:{picture.media_type};base64,{data}" alt="{alt}" '
         f'width="{picture.width}" height="{picture.height}" loading="lazy" decoding="async">'
     )
+    return shown if hit.box is None else f"<div class=framed>{shown}{_frame(hit.box, picture)}</div>"
+
+
+def _frame(box: Box, picture: Picture) -> str:
+    """The box over its picture, which stands in the middle of a square."""
+    side = max(picture.width, picture.height)
+    x0, y0, x1, y1 = (min(max(end, 0.0), 1.0) for end in box)
+    left, width = ((side - picture.width) / 2 + x0 * picture.width) / side, (x1 - x0) * picture.width / side
+    top, height = ((side - picture.height) / 2 + y0 * picture.height) / side, (y1 - y0) * picture.height / side
+    style = f"left:{left:.2%};top:{top:.2%};width:{width:.2%};height:{height:.2%}"
+    return f'<span class=box style="{style}"></span>'
 
 
 _LEGENDS = {
     "none": "Score: cosine similarity to the closest positive example. ",
+    "regions": "Score: how sure the detector is that the box shows the closest positive example, 0 to 1. ",
     "background": "Score: how unusual the likeness to the closest positive example is in this collection; 3 means that "
     "one unrelated image in a thousand looks as much like it. ",
 }
@@ -180,6 +192,8 @@ figure { background: var(--card); border: 1px solid var(--line); border-radius: 
 img, .missing { display: block; width: 100%; height: auto; aspect-ratio: 1; object-fit: contain;
   background: var(--page); border-bottom: 1px solid var(--line); }
 .missing { display: grid; place-items: center; color: var(--soft); font-size: .875rem; }
+.framed { position: relative; }
+.box { position: absolute; border: 2px solid #fff; outline: 2px solid #d0342c; outline-offset: 0; }
 figcaption { padding: 10px 12px 12px; font-size: .875rem; }
 .scores { display: flex; align-items: baseline; gap: 8px; font-variant-numeric: tabular-nums; }
 .rank { color: var(--soft); min-width: 1.4em; }

@@ -3,7 +3,7 @@
 The columns are the same everywhere: rank, id, key, score, margin, positive, negative. For programs, hits of a
 collection that knows URLs have url and caption besides: such a list is what img2dataset reads. A margin without
 negatives is infinite inside and absent here, because JSON knows no infinity. In JSON an id is a string: JavaScript
-rounds above 2**53.
+rounds above 2**53. Hits that are boxes have x0, y0, x1 and y1 besides, in 0..1 of the image from its top left corner.
 """
 
 import csv
@@ -26,6 +26,7 @@ Format = Literal["table", "jsonl", "csv", "parquet", "html"]
 
 COLUMNS = ("rank", "id", "key", "score", "margin", "positive", "negative")
 WEB_COLUMNS = ("url", "caption")
+BOX_COLUMNS = ("x0", "y0", "x1", "y1")
 
 Known = Sequence[Mapping[str, object]]
 """The metadata row of each hit, where the collection knows URLs; else nothing."""
@@ -54,7 +55,9 @@ def choose_format(given: str | None, out: Path | None) -> Format:
 
 
 def rows(result: QueryResult, names: Mapping[int | str, str], known: Known = ()) -> list[dict[str, Any]]:
-    """One dict of COLUMNS per hit, and of WEB_COLUMNS with `known`, best first; ids as int, what is absent as None.
+    """One dict of COLUMNS per hit, of BOX_COLUMNS for a box, and of WEB_COLUMNS with `known`, best first.
+
+    Ids as int, what is absent as None.
 
     names  image example -> what to call it
     """
@@ -67,6 +70,7 @@ def rows(result: QueryResult, names: Mapping[int | str, str], known: Known = ())
             "margin": None if hit.margin == math.inf else hit.margin,
             "positive": example_name(hit.positive, names),
             "negative": None if hit.negative is None else example_name(hit.negative, names),
+            **({} if hit.box is None else dict(zip(BOX_COLUMNS, hit.box, strict=True))),
         }
         for rank, hit in enumerate(result.hits, start=1)
     ]
@@ -94,7 +98,8 @@ def to_jsonl(result: QueryResult, names: Mapping[int | str, str], known: Known =
 def to_csv(result: QueryResult, names: Mapping[int | str, str], known: Known = ()) -> str:
     """A header and one line per hit, quoted where a value needs it."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, (*COLUMNS, *WEB_COLUMNS) if known else COLUMNS, lineterminator="\n")
+    columns = (*COLUMNS, *(BOX_COLUMNS if _boxed(result) else ()), *(WEB_COLUMNS if known else ()))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows(result, names, known))
     return text.getvalue()
@@ -107,6 +112,8 @@ def write_parquet(path: Path, result: QueryResult, names: Mapping[int | str, str
 
     text, number = pa.string(), pa.float32()
     types = dict(zip(COLUMNS, (pa.int64(), pa.int64(), text, number, number, text, text), strict=True))
+    if _boxed(result):
+        types |= dict.fromkeys(BOX_COLUMNS, number)
     if known:
         types |= dict.fromkeys(WEB_COLUMNS, text)
     schema = pa.schema(types, metadata={"claim": result.claim})
@@ -127,20 +134,29 @@ def print_table(console: Console, result: QueryResult, names: Mapping[int | str,
     table.add_column("score", justify="right")
     table.add_column("margin", justify="right")
     table.add_column("why", overflow="fold")
+    if _boxed(result):
+        table.add_column("box", justify="right", overflow="fold")
     table.add_column("image", overflow="fold")
     for row in rows(result, names):
         why = f"looks like: {row['positive']}"
         if row["negative"] is not None:
             why += f"; nearest not: {row['negative']}"
         margin = "" if row["margin"] is None else f"{row['margin']:+.3f}"
+        box = [" ".join(f"{row[name]:.2f}" for name in BOX_COLUMNS)] if "x0" in row else []
         # Text, not markup: a key may hold [brackets].
-        table.add_row(*(Text(cell) for cell in (str(row["rank"]), f"{row['score']:.3f}", margin, why, row["key"])))
+        table.add_row(
+            *(Text(cell) for cell in (str(row["rank"]), f"{row['score']:.3f}", margin, why, *box, row["key"]))
+        )
     if result.hits:
         console.print(table)
     else:
         console.print("Nothing in the collection matches.")
     summary = [f"{len(result.hits):,} {'hit' if len(result.hits) == 1 else 'hits'}", describe_claim(result)]
     console.print(Text("; ".join(filter(None, [*summary, describe_timings(result)]))), style="dim")
+
+
+def _boxed(result: QueryResult) -> bool:
+    return any(hit.box is not None for hit in result.hits)
 
 
 def _list(names: Mapping[str, object]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import numpy as np
 
 from clipsieve.errors import CollectionReadOnly, InputError, NotFound
-from clipsieve.index import labels_out, query
+from clipsieve.index import boxes, labels_out, query
 from clipsieve.index.duplicates import first_of_near
 from clipsieve.index.examples import Embedded, Embedding, Templates, unit_rows
 from clipsieve.index.label import PART_ROWS, Labelling
@@ -26,6 +26,7 @@ from clipsieve.index.rule import Question, Ranked, View, first_of_group, settle
 from clipsieve.index.scan import scan_threshold
 from clipsieve.index.stored import Modality
 from clipsieve.manifest import Manifest, Probe
+from clipsieve.protocols import Detector
 from clipsieve.types import (
     Calibration,
     Claim,
@@ -151,6 +152,7 @@ class Collection:
         name: str | None = None,
         threshold: float | None = None,
         where: str | None = None,
+        within: Int64 | None = None,
         dedup: bool = False,
         modality: Modality = "image",
         budget_ms: float | None = None,
@@ -164,6 +166,7 @@ class Collection:
         question     a class, or one of a set, by `name`; a set of one class needs none
         threshold    least score, in place of the class's own
         where        a filter over the metadata: an SQL expression, see `columns`
+        within       ids that alone may be found, such as `with_at_least` gives
         dedup        one item per group of duplicates
         modality     "text" compares with the items' captions instead of their images
         budget_ms    when to stop and say so
@@ -178,6 +181,7 @@ class Collection:
             name=name,
             threshold=threshold,
             where=where,
+            within=within,
             dedup=dedup,
             modality=modality,
             budget_ms=budget_ms,
@@ -197,6 +201,7 @@ class Collection:
         name: str | None = None,
         threshold: float | None = None,
         where: str | None = None,
+        within: Int64 | None = None,
         dedup: bool = False,
         modality: Modality = "image",
         budget_ms: float | None = None,
@@ -207,7 +212,7 @@ class Collection:
     ) -> "RankedAnswer":
         """As `search`, without looking up whose keys they are: for answers of which only a part is shown at a time."""
         classes, meta = _chosen(question, name, templates, calibration)
-        asked = dataclasses.replace(self._ask(classes, meta, k, threshold, where, modality), view=view)
+        asked = dataclasses.replace(self._ask(classes, meta, k, threshold, where, modality, within), view=view)
         opened = self._opened
         if dedup:
             asked = dataclasses.replace(asked, groups=opened.groups)
@@ -300,6 +305,7 @@ class Collection:
         *,
         name: str | None = None,
         where: str | None = None,
+        within: Int64 | None = None,
         dedup: bool = False,
         modality: Modality = "image",
         templates: Templates | Own = "own",
@@ -310,7 +316,7 @@ class Collection:
         The arguments are those of `search`. What is wrong with them is raised here, not at the first item.
         """
         classes, meta = _chosen(question, name, templates, calibration)
-        asked = self._ask(classes, meta, 1, threshold, where, modality)
+        asked = self._ask(classes, meta, 1, threshold, where, modality, within)
         return self._filtered(self._opened, asked, meta, modality, dedup)
 
     def _filtered(
@@ -475,6 +481,68 @@ class Collection:
         """So many random ids, always the same of one commit, or all where there are fewer: int64 (r,), ascending."""
         return self._opened.rows("image").sample(count)
 
+    def search_regions(
+        self,
+        question: MetaClass | ClassSet,
+        detector: Detector,
+        k: int = 40,
+        *,
+        name: str | None = None,
+        threshold: float | None = None,
+        where: str | None = None,
+        within: Int64 | None = None,
+        every_box: bool = False,
+        templates: Templates | Own = "own",
+    ) -> QueryResult:
+        """The best k boxes of a class of texts; a hit is an image with its box. See `boxes.search`.
+
+        detector   the one that found the regions, `regions.model`; ModelMismatch for another
+        threshold  least score, in 0..1, in place of the class's own
+        every_box  an image comes with each of its boxes; by default once, with its best one
+
+        The others are those of `search`. NotFound where no detector looked.
+        """
+        classes, meta = _chosen(question, name, templates, None)
+        opened = self._opened
+        vectors = boxes.embed_question(meta, detector, classes.templates)
+        only = self._only(where, within)
+        return boxes.search(
+            opened.regions,
+            vectors,
+            meta,
+            k,
+            opened.keys,
+            threshold=meta.threshold if threshold is None else threshold,
+            only=only,
+            every_box=every_box,
+        )
+
+    def with_at_least(
+        self,
+        count: int,
+        question: MetaClass | ClassSet,
+        detector: Detector,
+        *,
+        threshold: float,
+        nms: float = boxes.NMS,
+        where: str | None = None,
+        within: Int64 | None = None,
+    ) -> Int64:
+        """The ids of images that show so many objects of a class of texts or more: int64 (r,), ascending.
+
+        threshold  least score of a box that counts, in 0..1
+        nms        overlap from which two boxes are one object
+
+        Images that nobody looked for regions in are not among them; `regions.lacking` says how many there are.
+        """
+        classes, meta = _chosen(question, None, "own", None)
+        opened = self._opened
+        only = self._only(where, within)
+        ids = opened.metadata.select("1") if only is None else only
+        live = ids[~np.isin(ids, opened.removed)]
+        vectors = boxes.embed_question(meta, detector, classes.templates)
+        return boxes.with_at_least(opened.regions, vectors, count, live, threshold, nms)
+
     def items(self, ids: Sequence[int] | Int64, columns: Sequence[str] | None = None) -> list[Mapping[str, object]]:
         """The metadata rows of these items, in order. NotFound names an id that was never given, or was removed.
 
@@ -586,6 +654,7 @@ class Collection:
         threshold: float | None,
         where: str | None,
         modality: Modality,
+        within: Int64 | None = None,
     ) -> Question:
         (vectors,) = self.embed(classes)
         scales = self._scales(classes, (vectors,), modality)
@@ -593,9 +662,15 @@ class Collection:
             vectors,
             k,
             threshold=meta.threshold if threshold is None else threshold,
-            only=None if where is None else self._opened.metadata.select(where),
+            only=self._only(where, within),
             scale=None if scales is None else scales[0],
         )
+
+    def _only(self, where: str | None, within: Int64 | None) -> Int64 | None:
+        if where is None:
+            return within
+        found = self._opened.metadata.select(where)
+        return found if within is None else np.intersect1d(found, within)
 
     def _scales(self, classes: ClassSet, vectors: Sequence[ClassVectors], modality: Modality) -> Any:
         if classes.calibration == "none":

@@ -90,6 +90,17 @@ class CollectionRegions:
             ids = shards.read_ids(self.folder, shard)
             yield ids[~(np.isin(ids, self._removed) | np.isin(ids, unseen))]
 
+    @property
+    def approximate(self) -> bool:
+        """Whether the search of regions goes by an index that may miss some."""
+        index, _ = self._index("region")
+        return index is not None and not (index.exhaustive and index.score_error == 0)
+
+    def live(self, only: Int64 | None = None) -> Int64:
+        """The numbers of all regions of live items, or of these items alone: int64 (r,), ascending."""
+        numbers = self.numbers_of(only) if only is not None else np.arange(self._end)
+        return numbers[~np.isin(numbers, self._gone)]
+
     def of(self, ids: Sequence[int] | Int64) -> Regions:
         """All regions of these items, `item` being the id, by ascending id and falling objectness.
 
@@ -185,6 +196,10 @@ class CollectionRegions:
         return self._once("spans", lambda: spans(self.folder, self.manifest))
 
     @property
+    def _end(self) -> int:
+        return self._spans[-1][1].stop if self._spans else 0
+
+    @property
     def _gone(self) -> Int64:
         """The numbers of removed items' regions."""
         return self._once("gone", lambda: self.numbers_of(self._removed))
@@ -244,7 +259,7 @@ class CollectionRegions:
     def _located(self, numbers: Int64) -> list[tuple[Int64, Int64, "_Part"]]:
         """Which of the numbers lie in each shard, and at which rows there."""
         starts = np.array([n.start for _, n in self._spans], np.int64)
-        end = self._spans[-1][1].stop if self._spans else 0
+        end = self._end
         wrong = (numbers < 0) | (numbers >= end)
         if wrong.any():
             raise NotFound(f"{self.folder} has no region {numbers[wrong][0]}; there are {end:,}.")

@@ -4,12 +4,14 @@ import json
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from clipsieve import cli
 from clipsieve.inference.fake import FakeDetector, FakeEmbedder
 from clipsieve.manifest import read_manifest
+from clipsieve.opening import open_collection
 from clipsieve.parts import Parts
 from clipsieve.stored_regions import read_regions
 from clipsieve.whole import verify
@@ -155,3 +157,79 @@ def test_info_says_what_there_is_and_index_indexes_it(run, photos, tmp_path):
     known = json.loads(run("info", out, "--json").stdout)
     assert known["regions"]["count"] == 24
     assert known["bytes"]["regions"] > 24 * 2 * 32 * 2
+
+
+@pytest.fixture
+def looked(run, tmp_path):
+    """Pictures in whose quarters the detector finds a region each; the detector, to say what a text scores there."""
+    pictures = {f"{i:02}.jpg": jpeg(i, (80, 60)) for i in range(6)}
+    run("inference", write_tree(tmp_path / "in", pictures), tmp_path / "out", "--model", "fake", "--regions", "seer")
+    with open_collection(tmp_path / "out") as photos:
+        regions = photos.regions.of(range(6))
+    return tmp_path / "out", regions, FakeDetector(name="seer")
+
+
+def scores(regions, detector, text):
+    logit = (regions.vectors.astype(np.float64) @ detector.embed_texts([text])[0] + regions.shift) * regions.scale
+    return 1 / (1 + np.exp(-logit))
+
+
+def test_boxes_are_found_and_shown(run, looked, tmp_path):
+    folder, regions, detector = looked
+    ran = run("search", folder, "--regions", "cat", "--not", "dog", "-k", 50, "--every-box", "--json")
+    assert ran.loaded == [("seer", None)]
+    found = json.loads(ran.stdout)
+    cat, dog = (scores(regions, detector, text) for text in ("cat", "dog"))
+    wanted = [i for i in np.argsort(-cat, kind="stable") if cat[i] > dog[i]]
+    assert [int(hit["id"]) for hit in found["hits"]] == regions.item[wanted].tolist()
+    boxes = [[hit[name] for name in ("x0", "y0", "x1", "y1")] for hit in found["hits"]]
+    assert boxes == regions.boxes[wanted].tolist()
+    assert [hit["score"] for hit in found["hits"]] == pytest.approx(cat[wanted], abs=1e-5)
+    once = json.loads(run("search", folder, "--regions", "cat", "--not", "dog", "--json").stdout)["hits"]
+    assert [hit["id"] for hit in once] == list(dict.fromkeys(hit["id"] for hit in found["hits"]))
+    x0, y0, *_ = boxes[0]
+    sheet = tmp_path / "sheet.html"
+    run("search", folder, "--regions", "cat", "--not", "dog", "-k", 1, "--out", sheet)
+    # The picture is 80 x 60 in a square of 80.
+    assert f"left:{x0:.2%};top:{(10 + y0 * 60) / 80:.2%};width:50.00%;height:37.50%" in sheet.read_text()
+    assert "how sure the detector is" in sheet.read_text()
+    assert f"{x0:.2f} {y0:.2f}" in run("search", folder, "--regions", "cat", "-k", 1, "--not", "dog").stdout
+    for kind in ("csv", "parquet"):
+        run("search", folder, "--regions", "cat", "--not", "dog", "--out", tmp_path / f"t.{kind}")
+    assert (tmp_path / "t.csv").read_text().splitlines()[0].endswith("negative,x0,y0,x1,y1")
+    assert pq.read_table(tmp_path / "t.parquet")["x0"].to_pylist() == [hit["x0"] for hit in once]
+
+
+def test_images_are_narrowed_to_those_that_show_enough(run, looked, tmp_path):
+    folder, regions, detector = looked
+    score = scores(regions, detector, "cat")
+    threshold = float(np.median(score))
+    counts = np.bincount(regions.item[score >= threshold], minlength=6)  # quarters do not overlap
+    for n in range(1, 5):
+        asked = ("--at-least", f"{n} cat", "--box-threshold", threshold)
+        wanted = set(np.flatnonzero(counts >= n).tolist())
+        found = json.loads(run("search", folder, "bus", *asked, "--json").stdout)["hits"]
+        assert {int(hit["id"]) for hit in found} == wanted
+        boxes = json.loads(run("search", folder, "--regions", "cat", *asked, "--where", "id > 1", "--json").stdout)
+        assert {int(hit["id"]) for hit in boxes["hits"]} == {id for id in wanted if id > 1}
+    out = tmp_path / "list.txt"
+    run("filter", folder, "bus", "--at-least", "2 cat", "--box-threshold", threshold, "--out", out, "--as", "list")
+    assert len(out.read_text().splitlines()) == np.count_nonzero(counts >= 2)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--regions", "cat", "--dedup"], "by texts alone"),
+        (["cat", "--every-box"], "give --regions"),
+        (["cat", "--at-least", "cat"], "how many of what"),
+        (["cat", "--at-least", "0 cat"], "how many of what"),
+    ],
+)
+def test_mistakes_about_boxes_get_a_sentence(run, looked, argv, words):
+    assert words in run("search", looked[0], *argv, code=2).stderr
+
+
+def test_without_regions_boxes_are_asked_in_vain(run, photos, tmp_path):
+    run("inference", photos, tmp_path / "out", "--model", "fake")
+    assert "holds no regions" in run("search", tmp_path / "out", "--regions", "cat", code=1).stderr

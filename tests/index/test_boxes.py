@@ -1,0 +1,122 @@
+"""Boxes found across a collection, and counted."""
+
+import math
+
+import numpy as np
+import pytest
+
+from clipsieve.errors import InputError, ModelMismatch
+from clipsieve.index import boxes
+from clipsieve.index.build import build_indices
+from clipsieve.index.regions import CollectionRegions
+from clipsieve.inference.fake import FakeDetector, FakeEmbedder
+from clipsieve.manifest import Detection, Manifest
+from clipsieve.opening import open_collection
+from clipsieve.stored_regions import store
+from clipsieve.types import Embeddings, Example, MetaClass, Regions
+from clipsieve.writer import open_writer
+
+D = 8
+DETECTOR, EMBEDDER = FakeDetector(D), FakeEmbedder(D)
+TEXTS = ("red circle", "orange circle", "square")
+COUNTS = [[5, 0, 3, 1, 40], [2, 7, 30]]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Regions around the vectors of texts, of item 0 on; shifts and scales differ."""
+    rng = np.random.default_rng(0)
+    with open_writer(tmp_path, Manifest(EMBEDDER.model, D, detection=Detection(DETECTOR.model, D, 40, False))) as w:
+        for counts in COUNTS:
+            item = np.repeat(np.arange(len(counts)), counts)
+            m = len(item)
+            near = DETECTOR.embed_texts(TEXTS)[rng.integers(0, 3, m)] + 0.15 * rng.standard_normal((m, D))
+            near /= np.linalg.norm(near, axis=1, keepdims=True)
+            corner = rng.random((m, 2)) / 2
+            box = np.concatenate([corner, corner + 0.2], axis=1).astype(np.float32)
+            objectness, shift, scale = np.sort(rng.random(m))[::-1], rng.normal(-0.6, 0.1, m), rng.uniform(3, 20, m)
+            found = Regions(
+                near.astype(np.float32),
+                box,
+                item,
+                objectness.astype(np.float32),
+                shift.astype(np.float32),
+                scale.astype(np.float32),
+                DETECTOR.model,
+            )
+            keys = tuple(f"{w.manifest.next_id + i}.jpg" for i in range(len(counts)))
+            w.append(
+                Embeddings(EMBEDDER.embed_texts(keys), keys, EMBEDDER.model), regions=store(found, len(counts), None)
+            )
+    return tmp_path
+
+
+def plainly(photos, positive, negative, threshold, every_box):
+    """(item, box, score) of all that the rule accepts, region by region."""
+    regions = photos.regions.of(photos.select("1"))
+    found = []
+    for i in range(len(regions.item)):
+
+        def d(text, i=i):
+            cosine = float(regions.vectors[i].astype(np.float64) @ DETECTOR.embed_texts([text])[0])
+            return 1 / (1 + math.exp(-(cosine + float(regions.shift[i])) * float(regions.scale[i])))
+
+        p, n = max(map(d, positive)), max(map(d, negative), default=0)
+        if p > n and p >= threshold:
+            found.append((int(regions.item[i]), tuple(regions.boxes[i].tolist()), p))
+    found.sort(key=lambda one: -one[2])
+    return found if every_box else [one for j, one in enumerate(found) if one[0] not in [o[0] for o in found[:j]]]
+
+
+@pytest.mark.parametrize("every_box", [False, True])
+@pytest.mark.parametrize("approximate", [False, True])
+@pytest.mark.parametrize("k", [1, 4, 1000])
+def test_the_best_boxes_are_those_of_the_rule(folder, monkeypatch, every_box, approximate, k):
+    if approximate:  # as if the index could miss some: candidates are deepened then, from very few on
+        build_indices(folder)
+        monkeypatch.setattr(boxes, "DEPTH", 2)
+        monkeypatch.setattr(CollectionRegions, "approximate", property(lambda self: True))
+    with open_collection(folder, embedder=EMBEDDER) as photos:
+        photos.remove([2])
+        for negative, threshold in [((), None), (("orange circle", "square"), None), (("orange circle",), 0.8)]:
+            question = MetaClass("q", ["red circle", "a ball"], negative, threshold)
+            found = photos.search_regions(question, DETECTOR, k, every_box=every_box)
+            wanted = plainly(photos, ("red circle", "a ball"), negative, threshold or 0, every_box)[:k]
+            assert [(hit.id, hit.box) for hit in found.hits] == [(item, box) for item, box, _ in wanted]
+            assert [hit.score for hit in found.hits] == pytest.approx([score for *_, score in wanted], abs=1e-6)
+            assert found.claim == "exact"
+            assert all((hit.margin == math.inf) == (not negative) for hit in found.hits)
+        within = photos.search_regions(MetaClass("q", ["square"]), DETECTOR, where="id > 3", within=np.array([0, 4, 7]))
+        assert {hit.id for hit in within.hits} == {4, 7}
+
+
+def test_objects_are_counted_once(folder):
+    question = MetaClass("q", ["red circle"], ["orange circle"])
+    with open_collection(folder, embedder=EMBEDDER) as photos:
+        counts = {}
+        for id in photos.select("1").tolist():
+            regions = photos.regions.of([id])
+            vectors = boxes.embed_question(question, DETECTOR)
+            counts[id] = len(boxes.kept(regions, vectors, 0.5).region)
+            positive = [one for one in plainly(photos, ["red circle"], ["orange circle"], 0.5, True) if one[0] == id]
+            assert counts[id] <= len(positive)
+        assert max(counts.values()) > 2
+        for count in (1, 2, max(counts.values()), 100):
+            found = photos.with_at_least(count, question, DETECTOR, threshold=0.5)
+            assert found.tolist() == [id for id, n in counts.items() if n >= count]
+        assert len(photos.with_at_least(1, question, DETECTOR, threshold=0.5, where="id < 0")) == 0
+        many = max(counts, key=lambda id: counts[id])
+        photos.remove([many])
+        assert many not in photos.with_at_least(1, question, DETECTOR, threshold=0.5)
+        with pytest.raises(InputError, match="ask for 1 or more"):
+            photos.with_at_least(0, question, DETECTOR, threshold=0.5)
+
+
+def test_what_cannot_be_asked(folder):
+    with open_collection(folder, embedder=EMBEDDER) as photos:
+        with pytest.raises(InputError, match="by texts alone"):
+            photos.search_regions(MetaClass("q", [Example(image=1)]), DETECTOR)
+        with pytest.raises(ModelMismatch):
+            photos.search_regions(MetaClass("q", ["a"]), FakeDetector(D, name="other"))
+        with pytest.raises(InputError, match="at least one"):
+            photos.search_regions(MetaClass("q", ["a"]), DETECTOR, 0)
