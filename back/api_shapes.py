@@ -110,6 +110,24 @@ SUGGESTED = result(
         negative=said(some(MARKED), "Marked wrong and accepted."),
     )
 )
+START = result(
+    obj(
+        texts=said(TEXTS, "What might be asked for."),
+        items=some(obj(id=ID, key=TEXT, w=maybe(COUNT), h=maybe(COUNT), thumb=said(TEXT, "Where the small image is."))),
+    )
+)
+LEARNED = result(
+    obj(
+        index_rev=REVISION,
+        **{"class": maybe(TEXT)},
+        marks=obj(right=COUNT, wrong=COUNT),
+        wins=said(SWITCH, "Whether it foretells marks that it has not seen better than the texts do."),
+        loss=said(maybe(NUMBER), "Of foretelling each mark from the others."),
+        loss_alone=said(maybe(NUMBER), "The same of the texts."),
+        hits=some({"type": "object"}),
+        review=said(some(HIT), "To be marked next."),
+    )
+)
 JOB = obj(
     id=TEXT,
     kind={"enum": list(FORMATS)},

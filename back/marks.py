@@ -69,7 +69,11 @@ def blueprint(shelf: Shelf, stored: Callable[[Served], Stored]) -> APIBlueprint:
             "negative": [_as_example(hit) for hit in shown.mistaken],
         }
 
-    @routes.post("/learn", summary="The collection as a class's marks teach to rank it, and what to mark next")
+    @routes.post(
+        "/learn",
+        summary="The collection as a class's marks teach to rank it, and what to mark next",
+        responses=shapes.LEARNED,
+    )
     @reads
     def learn(body: schema.Learn) -> Any:
         if body.threshold is not None or body.where is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from flask_openapi import APIBlueprint
 
+from clipsieve.back import api_shapes as shapes
 from clipsieve.back import schema
 from clipsieve.back.api import TAG, add_sizes
 from clipsieve.back.shelf import Shelf
@@ -22,7 +23,7 @@ def blueprint(shelf: Shelf) -> APIBlueprint:
     """The route."""
     routes = APIBlueprint("start", __name__, url_prefix="/api/v1", abp_tags=[TAG])
 
-    @routes.get("/start", summary="Some items of a collection, and texts to ask for")
+    @routes.get("/start", summary="Some items of a collection, and texts to ask for", responses=shapes.START)
     def start(query: schema.ItemQuery) -> Any:
         served = shelf[query.collection]
         ids = served.collection.sample(CAPTIONS).tolist()
