@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from clipsieve.command import say
 from clipsieve.errors import InputError
 from clipsieve.parts import Parts
-from clipsieve.types import MetaClass
 
 if TYPE_CHECKING:
     from clipsieve.index.collection import Collection
@@ -34,6 +33,8 @@ def counted(
     collection: "Collection", detector: Any, at_least: Sequence[str] | None, threshold: float, where: str | None
 ) -> "Int64 | None":
     """The ids of images that show what each --at-least says; None where there is none."""
+    from clipsieve.types import MetaClass
+
     within = None
     for said in at_least or ():
         count, text = read_at_least(said)

@@ -5,9 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from clipsieve import options
@@ -16,7 +15,9 @@ from clipsieve.commands_build import DEFAULT_MODEL
 from clipsieve.commands_evaluate_coco import evaluate_folder
 from clipsieve.errors import CollectionMissing, InputError, ModelUnavailable
 from clipsieve.parts import Parts, print_json, progress
-from clipsieve.types import Float32, Int64
+
+if TYPE_CHECKING:
+    from clipsieve.types import Float32, Int64
 
 TEMPLATE = "A photo of a {text}."
 
@@ -30,7 +31,7 @@ class Known:
     skipped  inputs that could not be read
     """
 
-    vectors: Float32
+    vectors: "Float32"
     said: Sequence[str | None]
     skipped: int = 0
 
@@ -98,6 +99,8 @@ def evaluate(
         )
     if neighbours < 1 or (shots is not None and shots < 1) or batch_size < 1:
         raise InputError(f"neighbours {neighbours}, shots {shots}, batch-size {batch_size}: each is 1 or more.")
+    import numpy as np
+
     prompt(template, "", "")  # before anything is embedded
 
     parts: Parts = ctx.obj
@@ -202,7 +205,7 @@ def to_text(found: Mapping[str, Any]) -> str:
 
 
 def _figures(
-    images: Float32, right: Int64, references: Float32, own: Int64, count: int, neighbours: int
+    images: "Float32", right: "Int64", references: "Float32", own: "Int64", count: int, neighbours: int
 ) -> dict[str, float]:
     from clipsieve.index.nearest_classes import class_shares, top_k_share
 
@@ -246,6 +249,8 @@ def _read(given: str, embedder: Any, truth: str, batch_size: int, what: str, sho
 
 
 def _embed(given: str, embedder: Any, truth: str, batch_size: int, what: str, shots: int | None) -> Known:
+    import numpy as np
+
     from clipsieve.inference.batches import embed_items
     from clipsieve.inference.decode import MAX_PIXELS
     from clipsieve.inference.reader import open_source

@@ -116,6 +116,10 @@ class StagedTextEmbedderContract(TextEmbedderContract):
         np.testing.assert_array_equal(rows, embedder.embed_texts(texts))
         assert embedder.embed_tokens(embedder.tokenize([])).shape == (0, embedder.dim)
 
+
+class TokenIdsContract(StagedTextEmbedderContract):
+    """For those that also take token ids."""
+
     def test_token_ids_are_as_good_as_their_text(self, embedder):
         for text in ("a red bus", "", "two red truck " * 200):
             (tokens,) = embedder.tokenize([text])

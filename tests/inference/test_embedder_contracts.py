@@ -9,34 +9,35 @@ from tests.contracts.embedder import (
     StagedEmbedderContract,
     StagedTextEmbedderContract,
     TextEmbedderContract,
+    TokenIdsContract,
 )
 
 
-class TestFake(StagedEmbedderContract, StagedTextEmbedderContract):
+class TestFake(StagedEmbedderContract, TokenIdsContract):
     @pytest.fixture
     def embedder(self):
         return FakeEmbedder()
 
 
-class TestOpenClip(StagedEmbedderContract, StagedTextEmbedderContract):
+class TestOpenClip(StagedEmbedderContract, TokenIdsContract):
     @pytest.fixture
     def embedder(self, open_clip_folder):
         return load_embedder(f"local-dir:{open_clip_folder}", device="cpu")
 
 
-class TestClip(StagedEmbedderContract, StagedTextEmbedderContract):
+class TestClip(StagedEmbedderContract, TokenIdsContract):
     @pytest.fixture
     def embedder(self, clip_folder):
         return load_embedder(f"local-dir:{clip_folder}", device="cpu")
 
 
-class TestSiglip(StagedEmbedderContract, StagedTextEmbedderContract):
+class TestSiglip(StagedEmbedderContract, TokenIdsContract):
     @pytest.fixture
     def embedder(self, siglip_folder):
         return load_embedder(f"hf:{siglip_folder}", device="cpu")
 
 
-class TestSiglip2(StagedEmbedderContract, StagedTextEmbedderContract):
+class TestSiglip2(StagedEmbedderContract, TokenIdsContract):
     @pytest.fixture
     def embedder(self, siglip2_folder):
         return load_embedder(f"hf_clip:{siglip2_folder}", device="cpu")
@@ -60,14 +61,14 @@ class TestMclip(StagedTextEmbedderContract):
         return load_text_embedder(f"local-dir:{mclip_folder}", device="cpu")
 
 
-class TestBatchedFake(StagedEmbedderContract, StagedTextEmbedderContract):
+class TestBatchedFake(StagedEmbedderContract, TokenIdsContract):
     @pytest.fixture
     def embedder(self):
         with batched(FakeEmbedder()) as embedder:
             yield embedder
 
 
-class TestBatchedOpenClip(StagedEmbedderContract, StagedTextEmbedderContract):
+class TestBatchedOpenClip(StagedEmbedderContract, TokenIdsContract):
     @pytest.fixture
     def embedder(self, open_clip_folder):
         with batched(load_embedder(f"local-dir:{open_clip_folder}", device="cpu")) as embedder:
