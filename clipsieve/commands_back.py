@@ -54,7 +54,7 @@ def back(
     ] = None,
     detector: Annotated[
         str | None,
-        typer.Option("--detector", metavar="MODEL", help="Finds boxes, for DirectAI's /detect and boxes of hits."),
+        typer.Option("--detector", metavar="MODEL", help="Finds boxes: DirectAI's /detect, boxes of hits."),
     ] = None,
     columns: Annotated[
         str | None, typer.Option("--columns", metavar="NAMES", help="Metadata to answer with: url,caption,...")
