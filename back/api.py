@@ -82,8 +82,9 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored], bo
         hits = [schema.hit_to_json(hit) for hit in answer.hits(page)]
         add_sizes(served, page.ids.tolist(), hits)
         if body.boxes:
+            regions = served.collection.regions
             with served.just_found():
-                found = boxes.of(served.collection, page.ids.tolist(), classes, name, body.box_threshold)
+                found = boxes.of(regions, page.ids.tolist(), classes, name, body.box_threshold)
             for hit in hits:
                 hit["boxes"] = found[int(hit["id"])]
         more = len(answer.ranked.ids) > start + body.limit

@@ -6,6 +6,7 @@ from clipsieve.errors import InputError
 from clipsieve.index import boxes
 from clipsieve.index.collection import Collection
 from clipsieve.index.examples import Remembered
+from clipsieve.index.regions import CollectionRegions
 from clipsieve.protocols import Detector
 from clipsieve.types import ClassSet, Regions
 
@@ -24,16 +25,15 @@ class Boxes:
         self._texts = Remembered()
 
     def of(
-        self, collection: Collection, ids: Sequence[int], classes: ClassSet, name: str | None, threshold: float
+        self, regions: CollectionRegions, ids: Sequence[int], classes: ClassSet, name: str | None, threshold: float
     ) -> dict[int, list[Shown]]:
         """The boxes of each of the items, by falling score; none of those that nobody looked for regions in.
 
         name       which class of the set; a set of one class needs none
         threshold  least score of a box
 
-        InputError without a detector, for another one, or for examples that are images; NotFound without regions.
+        InputError without a detector, for another one, or for examples that are images; NotFound for a removed item.
         """
-        regions = collection.regions
         if self._detector is None:
             raise InputError(
                 f"Boxes need the detector that found them; start the service with --detector {regions.model.name}, or "
