@@ -9,7 +9,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import numpy as np
@@ -22,6 +22,7 @@ import clipsieve
 from clipsieve import classset
 from clipsieve.back import api_shapes as shapes
 from clipsieve.back import schema
+from clipsieve.back.boxes import Boxes, all_boxes
 from clipsieve.back.guard import reads
 from clipsieve.back.knn import to_json_value
 from clipsieve.back.limits import MOST_EXAMPLES, MOST_LETTERS
@@ -53,7 +54,7 @@ Stored = Callable[[str], ClassSet]
 """A stored class set by its name. NotFound where there is none."""
 
 
-def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored]) -> APIBlueprint:
+def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored], boxes: Boxes) -> APIBlueprint:
     """The routes. `fetch` gets what a URL names, `stored` a collection's class sets by name."""
     routes = APIBlueprint("api", __name__, url_prefix="/api/v1", abp_tags=[TAG])
     answers = Answers()
@@ -85,6 +86,12 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored]) ->
         page = answer.ranked.pick(slice(start, start + body.limit))
         hits = [schema.hit_to_json(hit) for hit in answer.hits(page)]
         add_sizes(served, page.ids.tolist(), hits)
+        if body.boxes:
+            regions = served.collection.regions
+            with served.just_found():
+                found = boxes.of(regions, page.ids.tolist(), classes, name, body.box_threshold)
+            for hit in hits:
+                hit["boxes"] = found[int(hit["id"])]
         more = len(answer.ranked.ids) > start + body.limit
         return {
             "index_rev": served.collection.revision,
@@ -113,9 +120,11 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored]) ->
 
     @routes.get("/items/<id>", summary="What is known of an item", responses=shapes.ITEM)
     def item(path: schema.ItemPath, query: schema.ItemQuery) -> Any:
-        row = shelf[query.collection].collection.items([_id(path.id)])[0]
+        collection = shelf[query.collection].collection
+        row = collection.items([_id(path.id)])[0]
         metadata = {name: to_json_value(value) for name, value in row.items() if name != "id"}
-        return {"id": str(row["id"]), "key": row["key"], "metadata": metadata}
+        regions = all_boxes(collection, int(cast(int, row["id"])))
+        return {"id": str(row["id"]), "key": row["key"], "metadata": metadata, "regions": regions}
 
     @routes.get("/items/<id>/image", summary="An item's image: ?size=256 for a small one", responses=shapes.IMAGE)
     def image(path: schema.ItemPath, query: schema.ImageQuery) -> Response:
@@ -156,7 +165,7 @@ class Answers:
         """The answer to a question with `count` items and one more, if there are so many."""
         if count > MOST_SEARCHED:
             raise InputError(f"The cursor goes beyond {MOST_SEARCHED:,} items; narrow the question.")
-        asked = body.model_dump(exclude={"cursor", "limit"})
+        asked = body.model_dump(exclude={"cursor", "limit", "boxes", "box_threshold"})
         whole = [served.name, served.collection.revision, classset.to_json(classes), asked]
         key = hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()
         with self._lock:
@@ -199,6 +208,7 @@ def _info(served: Served) -> dict[str, Any]:
         "id": served.name,
         **{name: known[name] for name in fields},
         "modalities": [index["name"] for index in known["indices"]],
+        "detector": known["regions"] and known["regions"]["detector"],
         "multilingual": served.options.multilingual is not None,
         "ratings": sorted(served.options.ratings),
         "flags": sorted(served.options.flags),

@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 
 import clipsieve
 from clipsieve.back import api, classify, detect, job_routes, knn, kserve, logs, marks, openai, sets, start
+from clipsieve.back.boxes import Boxes
 from clipsieve.back.classifier import Classifier
 from clipsieve.back.describe import describe
 from clipsieve.back.figures import Figures, ModelFigures, no_models
@@ -71,7 +72,8 @@ def create_app(
 
     fetch       gets an image by URL for those who ask with one
     embedder    gives the model that images are classified with, when it is first needed; None for no such routes
-    detector    gives the one that finds boxes, likewise; None for a service that keeps detectors but has none
+    detector    gives the one that finds boxes, and found the collections' regions, likewise; None for a service that
+                keeps detectors but has none
     encoder     gives the batched embedder of the embedding service, likewise
     store       where deployed classifiers and detectors are kept; by default they are forgotten with the service
     protection  who may ask and how much; by default what protects a service on one's own machine
@@ -82,7 +84,7 @@ def create_app(
     meters = meters or Meters()
     blueprints = [
         knn.blueprint(shelf, meters, fetch, limits),
-        api.blueprint(shelf, fetch, sets.stored),
+        api.blueprint(shelf, fetch, sets.stored, Boxes(detector)),
         sets.blueprint(shelf),
         marks.blueprint(shelf, sets.stored),
         start.blueprint(shelf),

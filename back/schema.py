@@ -57,6 +57,8 @@ class Search(Question):
     view: Literal["matched", "rejected", "below"] = "matched"
     sort: Literal["score", "margin", "new"] = "score"
     dedup: Annotated[bool, Field(description="One of each group of near-duplicates.")] = False
+    boxes: Annotated[bool, Field(description="Where in each image a detector sees the class.")] = False
+    box_threshold: Annotated[float, Field(description="Least score of a box.", ge=0, le=1)] = 0.1
     cursor: Annotated[str | None, Field(max_length=100, description="`next` of the page before.")] = None
     limit: Annotated[int, Field(ge=1, le=MOST_RESULTS)] = 100
 

@@ -146,7 +146,7 @@ def filter_(
     asked = _asked(text, not_, image, not_image, set_, class_, threshold, calibration)
     if k is None and asked.question.threshold is None and not asked.question.negative and not at_least:
         raise InputError(
-            "Every image would match: there is neither a --threshold nor a --not nor -k; give one (`clipsieve search` "
+            "Every image would match: there is no --threshold, --not, --at-least or -k; give one (`clipsieve search` "
             "shows which scores to expect)."
         )
     from clipsieve.durable import naming

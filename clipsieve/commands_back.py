@@ -53,7 +53,8 @@ def back(
         str | None, typer.Option("--mclip", metavar="MODEL", help="Embeds texts of other languages, for use_mclip.")
     ] = None,
     detector: Annotated[
-        str | None, typer.Option("--detector", metavar="MODEL", help="Finds boxes, for DirectAI's /detect.")
+        str | None,
+        typer.Option("--detector", metavar="MODEL", help="Finds boxes: DirectAI's /detect, boxes of hits."),
     ] = None,
     columns: Annotated[
         str | None, typer.Option("--columns", metavar="NAMES", help="Metadata to answer with: url,caption,...")

@@ -57,7 +57,7 @@ def choose_format(given: str | None, out: Path | None) -> Format:
 def rows(result: QueryResult, names: Mapping[int | str, str], known: Known = ()) -> list[dict[str, Any]]:
     """One dict of COLUMNS per hit, of BOX_COLUMNS for a box, and of WEB_COLUMNS with `known`, best first.
 
-    Ids as int, what is absent as None.
+    Ids are int, what is absent is None.
 
     names  image example -> what to call it
     """

@@ -64,11 +64,11 @@ def add_items(folder, count, seed=0, **columns):
     return folder
 
 
-def serve(folders, fetch=None, **options):
-    """A test client over collections by name, and the shelf."""
+def serve(folders, fetch=None, detector=None, **options):
+    """A test client over collections by name, and the shelf; `detector` gives the one of their regions."""
     shelf = Shelf([Served(n, open_collection(f, embedder=FAKE), options.get(n, Options())) for n, f in folders.items()])
 
     def nothing(url):
         raise InputError(f"{url} may not be asked for.")
 
-    return create_app(shelf, fetch=fetch or nothing).test_client(), shelf
+    return create_app(shelf, fetch=fetch or nothing, detector=detector).test_client(), shelf

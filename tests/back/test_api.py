@@ -4,6 +4,7 @@ import base64
 import io
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -11,7 +12,8 @@ from clipsieve.back.schema import MOST_RESULTS
 from clipsieve.back.start import texts_of
 from clipsieve.errors import InputError
 from clipsieve.index.collection import open_collection
-from clipsieve.inference.fake import FakeEmbedder
+from clipsieve.inference.fake import FakeDetector, FakeEmbedder
+from clipsieve.inference.finding import Finder
 from clipsieve.inference.reader import open_source
 from clipsieve.inference.run import embed_collection
 from clipsieve.types import ClassSet, Example, MetaClass
@@ -239,3 +241,38 @@ def test_every_route_is_described(client):
         assert done
         assert all(("content" in answer) == (status != "204") for status, answer in done.items()), (way, operation)
     assert spec["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+
+
+def test_boxes_of_hits_and_items(tmp_path):
+    detector = FakeDetector(regions=4)
+    root = write_tree(tmp_path / "in", {f"{i}.jpg": jpeg(i, (80, 60)) for i in range(4)})
+    embed_collection(open_source(root), FAKE, tmp_path / "c", finder=Finder(detector))
+    client, shelf = serve({"c": tmp_path / "c"}, detector=lambda: detector)
+    asked = {"class": {"name": "bus", **BUS}}
+    hits = post(client, "/search", **asked, view="matched", boxes=True, box_threshold=0.2)["hits"]
+    hits += post(client, "/search", **asked, view="rejected", boxes=True, box_threshold=0.2)["hits"]
+    assert len(hits) == 4
+    bus, truck = detector.embed_texts(["bus", "truck"])
+    for hit in hits:
+        regions = shelf[None].collection.regions.of([int(hit["id"])])
+        score, other = (1 / (1 + np.exp(-(regions.vectors @ t + regions.shift) * regions.scale)) for t in (bus, truck))
+        wanted = [i for i in np.argsort(-score) if score[i] >= max(0.2, other[i])]  # quarters do not overlap
+        x0, y0, x1, y1 = regions.boxes[wanted].T
+        assert [box[:4] for box in hit["boxes"]] == np.stack([x0, y0, x1 - x0, y1 - y0], axis=1).tolist()
+        assert [box[4] for box in hit["boxes"]] == pytest.approx(score[wanted], abs=1e-5)
+        assert {box[5] for box in hit["boxes"]} <= {"bus"}
+        item = client.get(f"/api/v1/items/{hit['id']}").get_json()
+        assert sorted(item["regions"]) == sorted([x, y, 0.5, 0.5] for x in (0, 0.5) for y in (0, 0.5))
+    assert any(hit["boxes"] for hit in hits)
+    assert "boxes" not in post(client, "/search", **asked)["hits"][0]
+    assert client.get("/api/v1/info").get_json()["collections"][0]["detector"] == "fake"
+    shelf.close()
+    for given, words in ((None, "--detector fake"), (lambda: FakeDetector(name="other"), "other")):
+        client, shelf = serve({"c": tmp_path / "c"}, detector=given)
+        assert words in post(client, "/search", 400, **asked, boxes=True)["error"]["message"]
+        shelf.close()
+
+
+def test_boxes_where_there_are_no_regions(client):
+    assert "holds no regions" in post(client, "/search", 404, **{"class": BUS}, boxes=True)["error"]["message"]
+    assert client.get("/api/v1/items/1").get_json()["regions"] is None
