@@ -16,7 +16,6 @@ import numpy as np
 from flask import Response, request
 from flask_openapi import APIBlueprint, Tag
 from PIL import Image
-from pydantic import ValidationError
 
 import clipsieve
 from clipsieve import classset
@@ -189,15 +188,6 @@ class Answers:
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return answer
-
-
-def validation_sentence(error: ValidationError) -> str:
-    """What is wrong with a request, its fields by name."""
-    parts = []
-    for one in error.errors(include_url=False, include_context=False, include_input=False)[:3]:
-        where = ".".join(str(place) for place in one["loc"]) or "the body"
-        parts.append(f"{where}: {one['msg']}")
-    return "; ".join(parts) + "."
 
 
 def _info(served: Served) -> dict[str, Any]:

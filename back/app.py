@@ -13,6 +13,7 @@ from typing import Any
 from flask import Response, g, request
 from flask_openapi import APIBlueprint, OpenAPI, Tag
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
 import clipsieve
@@ -28,6 +29,7 @@ from clipsieve.back.limits import Limits
 from clipsieve.back.meters import Meters
 from clipsieve.back.page import Page, add_page
 from clipsieve.back.protect import Protection, State, protect
+from clipsieve.back.schema import validation_sentence
 from clipsieve.back.shelf import Fetch, Shelf
 from clipsieve.back.stores import MemoryStore, Store
 from clipsieve.errors import (
@@ -123,7 +125,7 @@ def assemble(blueprints: Sequence[APIBlueprint], page: Page | None, meters: Mete
         info={"title": "clipsieve", "version": clipsieve.__version__},
         static_folder=None,
         doc_ui=False,
-        validation_error_callback=lambda error: error_answer(InputError(api.validation_sentence(error)), 400),
+        validation_error_callback=_not_as_described,
     )
     app.openapi_version = "3.1.0"
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
@@ -225,6 +227,10 @@ def error_answer(error: ClipsieveError, status: int) -> Response:
     """An error in the shape of /api/v1, which routes of no other protocol have as well."""
     value = {"error": {"code": status, "message": str(error), "request_id": g.get("request_id", "")}}
     return Response(json.dumps(value, ensure_ascii=False), status, mimetype="application/json")
+
+
+def _not_as_described(error: ValidationError) -> Response:
+    return error_answer(InputError(validation_sentence(error, request.mimetype, request.get_data())), 400)
 
 
 def _add_operations(app: OpenAPI, meters: Meters, state: State) -> None:

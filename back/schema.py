@@ -1,9 +1,11 @@
 """JSON of /api/v1 to our types and back. Ids are strings: JavaScript rounds above 2**53."""
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, ValidationError, field_validator
 
 from clipsieve import classset
 from clipsieve.back.limits import check_set
@@ -299,3 +301,22 @@ def distribution_to_json(found: Distribution) -> dict[str, Any]:
         },
         "estimated": not found.exact,
     }
+
+
+def validation_sentence(error: ValidationError, mimetype: str, body: bytes) -> str:
+    """What is wrong with a request, its fields by name."""
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    if not all(one["loc"] for one in faults):  # it is about the body as a whole
+        if mimetype != "application/json":
+            return "Send JSON, and say so: Content-Type: application/json."
+        try:
+            json.loads(body)
+        except (ValueError, RecursionError) as wrong:
+            return f"The body is not JSON ({wrong})."
+    return (
+        "; ".join(f"{'.'.join(map(str, one['loc'])) or 'the body'}: {_in_json(one['msg'])}" for one in faults[:3]) + "."
+    )
+
+
+def _in_json(message: str) -> str:
+    return re.sub(r"dictionary( or instance of \w+)?", "object", message)

@@ -7,6 +7,7 @@ One process, because each further one would hold its own model and its own index
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,9 @@ from typing import Any
 from clipsieve.back.gate import Deadlines, Gate, RateLimit
 from clipsieve.back.guard import Policy
 from clipsieve.back.protect import Protection, State
-from clipsieve.errors import InputError
+from clipsieve.errors import ClipsieveError, InputError
+
+log = logging.getLogger("clipsieve.back")
 
 SPARE = 16
 """Threads beside those that have a place: they refuse what has none, and answer those who watch over the service."""
@@ -74,9 +77,9 @@ def serve(
 ) -> int:
     """Answer requests until SIGTERM or SIGINT, then finish those being answered; the exit status.
 
-    make_app    makes the application, in the process that answers
-    open_all    opens its collections, while /healthz is answered already. A ClipsieveError ends the service with its
-                sentence
+    make_app    makes the application, in the process that answers. A ClipsieveError or OSError ends the service with
+                its sentence
+    open_all    opens its collections, while /healthz is answered already; likewise
     close       called in that process after its last answer
     protection  the application's
     ready       told the address once everything is open; port 0 takes a free one
@@ -84,6 +87,7 @@ def serve(
     InputError where it cannot listen there.
     """
     from gunicorn.app.base import BaseApplication
+    from gunicorn.arbiter import Arbiter
 
     from clipsieve.back.worker import Messages, worker_class
 
@@ -115,7 +119,11 @@ def serve(
                     self.cfg.set(name, value)
 
         def load(self) -> Any:
-            return make_app()
+            try:
+                return make_app()
+            except (ClipsieveError, OSError) as error:
+                log.critical("%s", error)
+                sys.exit(Arbiter.APP_LOAD_ERROR)
 
     parent = os.getpid()
     try:

@@ -129,7 +129,8 @@ def worker_class(open_all: Callable[[], None], ready: Callable[[str], None], pro
         def set_accept_enabled(self, enabled: bool) -> None:
             super().set_accept_enabled(enabled)
             if not (enabled or self.alive):
-                log.info("Told to end: no new connections, and what is being answered is finished")
+                if not self.failed:
+                    log.info("Told to end: no new connections, and what is being answered is finished")
                 for listener in self.sockets:  # else the system takes connections that nobody will answer
                     listener.close()
 

@@ -221,11 +221,19 @@ def test_mistakes_get_a_sentence(client, body, words):
     assert words in error["message"]
 
 
-def test_a_body_that_is_no_object(client):
-    for body in (b"", b"{", b"[1]", b"null"):
-        answer = client.post("/api/v1/search", data=body, content_type="application/json")
-        assert answer.status_code == 400
-        assert answer.get_json()["error"]["message"]
+@pytest.mark.parametrize(
+    ("body", "content_type", "words"),
+    [
+        (b"", "application/json", "not JSON"),
+        (b"{", "application/json", "not JSON"),
+        (b"[1]", "application/json", "the body: Input should be a valid object."),
+        (b"null", "application/json", "a valid object"),
+        (json.dumps({"class": BUS}).encode(), "application/x-www-form-urlencoded", "Content-Type: application/json"),
+    ],
+)
+def test_a_body_that_is_no_object(client, body, content_type, words):
+    answer = client.post("/api/v1/search", data=body, content_type=content_type)
+    assert (answer.status_code, words in answer.get_json()["error"]["message"]) == (400, True)
 
 
 def test_every_route_is_described(client):

@@ -150,6 +150,7 @@ def form(data):
         ([], "indices_paths.json does not exist"),
         (["--indices-paths", "broken.json"], "broken.json is not JSON"),
         (["a", "b/a"], "Two folders are called 'a'"),
+        (["--model", "mini", "--store", "redis://127.0.0.1:1/0"], "Redis at 127.0.0.1:1 does not do"),
         pytest.param(["--model", "nonsense"], "The model 'nonsense' is not known", marks=pytest.mark.slow),
     ],
 )

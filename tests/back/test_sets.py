@@ -151,7 +151,7 @@ def test_a_name_is_a_safe_file_name(client, folder, name):
     ("value", "words"),
     [
         ({}, "no 'classes'"),
-        ([], "dictionary"),
+        ([], "object"),
         ({"classes": []}, "empty"),
         ({"classes": [{"name": "bus"}]}, "classes[0] has no 'positive'"),
         ({"classes": [BUS, BUS]}, "'bus' more than once"),
