@@ -52,12 +52,13 @@ def embed_items(
     count = workers or processors()
     with (
         ThreadPoolExecutor(count, "clipsieve-decode") as decoders,
-        ThreadPoolExecutor(embedder.lanes, "clipsieve-embed") as lanes,
+        # One more than can be at work: it brings the next batch together meanwhile.
+        ThreadPoolExecutor(embedder.lanes + 1, "clipsieve-embed") as lanes,
     ):
         ahead = 2 * batch_size + count
         prepared = ordered_map(decoders, prepare, items, ahead, weigh=weigh, limit=READ_AHEAD_BYTES)
         try:
-            yield from ordered_map(lanes, embed, _batches(prepared, batch_size), embedder.lanes + 1)
+            yield from ordered_map(lanes, embed, _batches(prepared, batch_size), embedder.lanes + 2)
         finally:
             prepared.close()  # cancels what is queued, or leaving would wait for it
 

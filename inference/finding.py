@@ -20,7 +20,7 @@ from clipsieve.types import Float32, Regions
 from clipsieve.writer import Writer
 
 BATCH = 32
-"""Images that a detector is given at a time: their pixels take a hundred times the room of a CLIP's."""
+"""Images that a detector is given at a time: their pixels take twenty times the room of a CLIP's."""
 
 LEAST_SIDE = 8
 """Pixels of a crop's side at least, where the image has them: a model scales a thinner strip to nothing it knows."""

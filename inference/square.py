@@ -16,8 +16,12 @@ BLOCK = 32
 """Rows of the result computed together: more makes the bands' dense blocks emptier, fewer the products smaller."""
 
 
-def fit_square(pixels: npt.NDArray[np.uint8], out: int) -> Float32:
-    """uint8 (h, w, 3) -> float32 (3, out, out), still 0..255: padded at the bottom or right, and scaled."""
+def fit_square(pixels: npt.NDArray[np.uint8], out: int) -> npt.NDArray[np.uint8]:
+    """uint8 (h, w, 3) -> uint8 (3, out, out): padded at the bottom or right, scaled, and rounded.
+
+    The processor does not round. Half a grey level is what any other resize gives away, and what waits for a model, and
+    is moved to it, is a quarter.
+    """
     height, width = pixels.shape[:2]
     side = max(height, width)
     rows = np.zeros((out, 3, width), np.float32)
@@ -28,7 +32,8 @@ def fit_square(pixels: npt.NDArray[np.uint8], out: int) -> Float32:
     lines = rows.reshape(out * 3, width)
     for block, span, weights in _bands(width, side, out):
         square[:, block] = lines[:, span] @ weights.T
-    return np.ascontiguousarray(square.reshape(out, 3, out).transpose(1, 0, 2))
+    square += 0.5
+    return np.ascontiguousarray(square.astype(np.uint8).reshape(out, 3, out).transpose(1, 0, 2))
 
 
 def _bands(size: int, side: int, out: int) -> Iterator[tuple[slice, slice, Float32]]:

@@ -20,7 +20,7 @@ import {
 } from "./classes";
 import { snap, scaleOf, stepOf } from "./histogram";
 import { type Modality, type Sort, type View, nameFor } from "./link";
-import { toast, trouble } from "./notices";
+import { toast, trouble, untoast } from "./notices";
 import * as store from "./store";
 import { pushUndo, undo } from "./undoing";
 import { count } from "./words";
@@ -196,6 +196,7 @@ async function shownAnew(): Promise<void> {
 }
 
 async function put(set: ClassSet, at: number): Promise<void> {
+  untoast();
   store.set.value = set;
   store.active.value = at;
   unchoose();

@@ -57,11 +57,15 @@ export interface Bar {
   rivalled: number;
 }
 
-/** At most `most` bars over what the bins hold, on round places, some room left on both sides. */
-export function barsOf(found: Histogram, most: number): Bar[] {
-  const held = (i: number): boolean => (found.won[i] ?? 0) + (found.rivalled[i] ?? 0) > 0;
-  const all = found.won.map((_, i) => i).filter(held);
+/**
+ * At most `most` bars over what the bins hold, some room left on both sides. The best `examples` items, which may be
+ * the class's own, do not stretch it: what is beyond the last bar counts in it.
+ */
+export function barsOf(found: Histogram, most: number, examples: number): Bar[] {
+  const held = (i: number): number => (found.won[i] ?? 0) + (found.rivalled[i] ?? 0);
+  const all = found.won.map((_, i) => i).filter((i) => held(i) > 0);
   const first = all[0] ?? 0;
+  for (let left = examples; all.length > 1 && left >= held(all.at(-1) as number); ) left -= held(all.pop() as number);
   const last = all.at(-1) ?? found.bins - 1;
   const width = Math.max(1, Math.ceil((last - first + 1) / (most - 2)));
   const bars: Bar[] = [];
@@ -69,6 +73,12 @@ export function barsOf(found: Histogram, most: number): Bar[] {
     const sum = (of: number[]): number => of.slice(i, i + width).reduce((a, b) => a + b, 0);
     const at = (n: number): number => found.lo + n * stepOf(found);
     bars.push({ from: at(i), to: at(i + width), won: sum(found.won), rivalled: sum(found.rivalled) });
+  }
+  const end = bars.at(-1);
+  if (end) {
+    const beyond = (of: number[]): number => of.slice(Math.round((end.to - found.lo) / stepOf(found))).reduce((a, b) => a + b, 0);
+    end.won += beyond(found.won);
+    end.rivalled += beyond(found.rivalled);
   }
   return bars;
 }

@@ -66,8 +66,8 @@ export function moveCursor(to: Move, extend: boolean): void {
   const all = store.shown.peek();
   if (!layout || !all.length) return;
   const from = store.cursor.peek();
-  // The first key only shows where the cursor is.
-  const there = document.activeElement?.closest("[data-at]") != null;
+  // The first arrow only shows where the cursor is.
+  const there = to === "home" || to === "end" || document.activeElement?.closest("[data-at]") != null;
   const rows = Math.floor((innerHeight - 220) / layout.row);
   const at = there ? moved(from, to, all.length, layout.columns, rows) : from;
   if (extend) {

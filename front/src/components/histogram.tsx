@@ -2,7 +2,7 @@
 
 import type { JSX } from "preact";
 import { useRef } from "preact/hooks";
-import { byChance } from "../classes";
+import { byChance, isText } from "../classes";
 import { setThreshold } from "../editing";
 import { barsOf, snap, stepOf } from "../histogram";
 import * as store from "../store";
@@ -16,7 +16,8 @@ export function HistogramLine(): JSX.Element | null {
   const found = store.histogram.value;
   const one = store.current.value;
   if (!found || !one) return one ? <div class="histogram empty" /> : null;
-  const bars = barsOf(found, MOST_BARS);
+  const images = [...one.positive, ...one.negative].filter((example) => !isText(example)).length;
+  const bars = barsOf(found, MOST_BARS, images);
   const lo = bars[0]?.from ?? found.lo;
   const hi = bars.at(-1)?.to ?? found.hi;
   const most = Math.max(1, ...bars.map((bar) => bar.won + bar.rivalled));
