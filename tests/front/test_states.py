@@ -137,6 +137,23 @@ def test_an_answer_that_does_not_come_is_given_up(tab, scenes):
     assert len(ids(tab)) > 0
 
 
+def test_escape_closes_a_menu_before_it_cancels(tab, scenes):
+    page, held = tab.page, []
+    visit(tab, scenes)
+    search(tab, "a red circle")
+    page.route(SEARCH, lambda route: held.append(route))
+    page.get_by_role("button", name="Classes", exact=True).click()
+    page.wait_for_selector(".menu:popover-open")
+    with page.expect_request(SEARCH):
+        page.evaluate("() => document.querySelector('[role=tab]:nth-child(3)').click()")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".menu:popover-open", state="detached")
+    assert page.get_attribute("#grid", "aria-busy") == "true"
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#grid[aria-busy=false]")
+    assert page.inner_text("#status") == "Cancelled."
+
+
 def test_a_late_answer_never_takes_the_place_of_a_newer_one(tab, scenes):
     page = tab.page
     visit(tab, scenes)

@@ -3,6 +3,7 @@
 import type { JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { ask, setCollection, textOf } from "../editing";
+import { asksSomething, readLink } from "../link";
 import { addFiles } from "../pictures";
 import * as store from "../store";
 import { lives } from "../working";
@@ -14,7 +15,10 @@ import { SetMenu } from "./sets";
 export function Top(): JSX.Element {
   const box = useRef<HTMLInputElement>(null);
   const text = textOf(store.current.value);
-  useEffect(() => box.current?.focus(), []);
+  useEffect(() => {
+    // Of a link that asks something one looks at the pictures, and the keys are theirs.
+    if (!asksSomething(readLink(location.search, location.hash))) box.current?.focus();
+  }, []);
   useEffect(() => {
     if (box.current) box.current.value = text;
   }, [text, store.current.value?.name]);
