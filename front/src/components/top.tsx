@@ -3,7 +3,6 @@
 import type { JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { ask, setCollection, textOf } from "../editing";
-import { asksSomething, readLink } from "../link";
 import { addFiles } from "../pictures";
 import * as store from "../store";
 import { lives } from "../working";
@@ -17,7 +16,7 @@ export function Top(): JSX.Element {
   const text = textOf(store.current.value);
   useEffect(() => {
     // Of a link that asks something one looks at the pictures, and the keys are theirs.
-    if (!asksSomething(readLink(location.search, location.hash))) box.current?.focus();
+    if (store.opened.peek()) box.current?.focus();
   }, []);
   useEffect(() => {
     if (box.current) box.current.value = text;
