@@ -1298,7 +1298,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": string;
+                    "application/json": Record<string, never>;
                     "application/vnd.apache.parquet": string;
                     "application/x-ndjson": string;
                     "application/x-tar": string;
