@@ -175,8 +175,8 @@ def test_a_late_answer_never_takes_the_place_of_a_newer_one(tab, scenes):
     search(tab, "a red circle")
     after = ids(tab)
     assert len(held) == 1
-    nothing = {"index_rev": "1", "claim": "exact", "recall": None, "timings_ms": {}, "next": None}
-    held[0].fulfill(json={**nothing, "hits": []})
+    found = {"index_rev": "1", "claim": "exact", "recall": None, "timings_ms": {"total": 1.0}, "next": None}
+    held[0].fulfill(json={**found, "hits": []})
     settle(tab)
     assert (ids(tab), page.inner_text(".name h1")) == (after, "a red circle")
 
