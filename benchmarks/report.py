@@ -264,6 +264,24 @@ def learning(record: Record) -> Iterator[Figure]:
             yield Figure(f"{name}, {len(rest)} other classes: learned, spread, gain", over(rest, "learned, spread", 2))
 
 
+def page(record: Record) -> Iterator[Figure]:
+    def middle(part: str, name: str) -> float:
+        return statistics.median(one[name] for one in record[part])
+
+    rows = f"{record['rows']:,} items"
+    yield Figure(f"{rows}: first contentful paint, ms", middle("opened", "painted"))
+    yield Figure("its files asked for by a plain client, one after the other, ms", middle("opened", "server"))
+    yield Figure(f"{rows}: Enter to drawn pictures and counts, ms", middle("typed", "shown"))
+    yield Figure("of that, waiting for /search and then for /distribution, ms",
+                 f"{middle('typed', 'search'):.0f} + {middle('typed', 'distribution'):.0f}")  # fmt: skip
+    yield Figure("the service's own time of the search, ms", middle("typed", "server"))
+    own = statistics.median(one["shown"] - one["search"] - one["distribution"] for one in record["typed"])
+    yield Figure("the page's own, drawing included, ms", own)
+    scrolled = record["scrolled"]
+    yield Figure("hits scrolled over", scrolled["reached"], least=10_000)
+    yield Figure("most cells in the page meanwhile", scrolled["most"], most=150)
+
+
 FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "labelling": labelling,
     "exact_scan": exact_scan,
@@ -278,6 +296,7 @@ FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "serving": serving,
     "suppress": suppress,
     "learning": learning,
+    "page": page,
 }
 
 
