@@ -5,7 +5,7 @@ import * as api from "./api";
 import { type ClassSet, type MetaClass, isText, toQuestion } from "./classes";
 import { type Histogram, countsAt, scaleOf } from "./histogram";
 import type { Sort, View } from "./link";
-import { announce, clearTrouble, trouble } from "./notices";
+import { announce, clearTrouble, note, trouble } from "./notices";
 import * as store from "./store";
 import { count, plural } from "./words";
 
@@ -90,6 +90,7 @@ export function cancel(): void {
   store.slow.value = false;
   store.status.value = store.hits.peek().length ? "ready" : "idle";
   announce("Cancelled.");
+  if (store.hits.peek().length) note("Cancelled: these pictures were found before.", () => void search());
 }
 
 /** Get hits until there are so many, or no more. */

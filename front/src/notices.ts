@@ -33,6 +33,12 @@ export function trouble(error: unknown, again: (() => void) | null): void {
   if (kind !== "error" && again) wait(again, 1);
 }
 
+/** Say above what is there what it is, and offer to ask again. */
+export function note(text: string, again: () => void): void {
+  clearTimeout(probe);
+  store.strip.value = { text, request: "", kind: "busy", retry: again };
+}
+
 export function clearTrouble(): void {
   clearTimeout(probe);
   store.strip.value = null;

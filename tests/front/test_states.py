@@ -157,6 +157,12 @@ def test_escape_closes_a_menu_before_it_cancels(tab, scenes):
     page.keyboard.press("Escape")
     page.wait_for_selector("#grid[aria-busy=false]")
     assert page.inner_text("#status") == "Cancelled."
+    assert "were found before" in page.inner_text(".strip")
+    tab.show("cancelled")
+    page.unroute(SEARCH)
+    page.locator(".strip button", has_text="Retry").click()
+    page.wait_for_selector(".strip", state="detached")
+    settle(tab)
 
 
 def test_a_late_answer_never_takes_the_place_of_a_newer_one(tab, scenes):

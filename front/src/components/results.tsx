@@ -2,6 +2,7 @@
 
 import type { JSX } from "preact";
 import type { Hit } from "../answers";
+import { search } from "../asking";
 import { addExample, setShape, setThreshold, setView } from "../editing";
 import { resolved } from "../api";
 import { best } from "../histogram";
@@ -34,6 +35,7 @@ function None(): JSX.Element {
   const line = store.threshold.value;
   const found = store.histogram.value;
   if (store.review.value) return <p class="none">There is nothing left to ask about. <button type="button" class="quiet" onClick={endReview}>Back to the pictures</button></p>;
+  if (store.status.value === "idle") return <p class="none">Cancelled. <button type="button" class="quiet" onClick={() => void search()}>Search again</button></p>;
   if (view === "rejected") return <p class="none">Nothing is rejected. Say under “But not like” what it must not be taken for.</p>;
   if (view === "below") return <p class="none">Nothing is below the line.</p>;
   if (counts?.rejected) {
@@ -74,7 +76,7 @@ function Reviewing(): JSX.Element | null {
       ) : (
         <p>
           <b>{said} of {review.review.length}</b> <span class="faint">from the likeliest to the least alike. Say <kbd>Y</kbd> or <kbd>N</kbd>.</span>
-          <button type="button" class={done ? "main" : "quiet"} onClick={() => void reviewNext()}>{done ? "The next ones" : "Other ones"}</button>
+          {said ? <button type="button" class={done ? "main" : "quiet"} onClick={() => void reviewNext()}>The next ones</button> : null}
           {review.wins ? <button type="button" class="quiet" onClick={() => void showTaught()}>Show what your marks teach</button> : null}
           <button type="button" class="quiet" onClick={endReview}>Done</button>
         </p>
