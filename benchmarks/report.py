@@ -266,7 +266,7 @@ def learning(record: Record) -> Iterator[Figure]:
 
 def page(record: Record) -> Iterator[Figure]:
     def middle(part: str, name: str) -> float:
-        return statistics.median(one[name] for one in record[part])
+        return float(statistics.median(one[name] for one in record[part]))
 
     rows = f"{record['rows']:,} items"
     yield Figure(f"{rows}: first contentful paint, ms", middle("opened", "painted"))
