@@ -39,16 +39,27 @@ Keys = Callable[[Int64], Sequence[str]]
 def embed_question(
     meta: MetaClass, detector: Detector, templates: Templates = None, remembered: Remembered | None = None
 ) -> ClassVectors:
-    """A class in the detector's space. InputError for an example that is an image."""
+    """A class in the detector's space. The errors are those of `embed_questions`."""
+    (vectors,) = embed_questions([meta], detector, templates, remembered)
+    return vectors
+
+
+def embed_questions(
+    classes: Sequence[MetaClass],
+    detector: Detector,
+    templates: Templates = None,
+    remembered: Remembered | None = None,
+) -> tuple[ClassVectors, ...]:
+    """Classes in the detector's space. InputError for an example that is an image."""
 
     def texts(wanted: Sequence[str]) -> Float32:
         return embed_texts(wanted, templates, detector.embed_texts, Remembered() if remembered is None else remembered)
 
     def images(_: Sequence[int | str]) -> Float32:
-        raise InputError(f"The class {meta.name!r} has an image as an example; boxes are found by texts alone.")
+        first = next(c for c in classes if any(e.image is not None for e in (*c.positive, *c.negative)))
+        raise InputError(f"The class {first.name!r} has an image as an example; boxes are found by texts alone.")
 
-    (vectors,) = embed_classes([meta], detector.model, texts, images)
-    return vectors
+    return embed_classes(classes, detector.model, texts, images)
 
 
 def search(
