@@ -84,15 +84,16 @@ def create_app(
     jobs        where long work is done; None for no such routes
     """
     meters = meters or Meters()
+    boxes = Boxes(detector)
     blueprints = [
         knn.blueprint(shelf, meters, fetch, limits),
-        api.blueprint(shelf, fetch, sets.stored, Boxes(detector)),
+        api.blueprint(shelf, fetch, sets.stored, boxes),
         sets.blueprint(shelf),
         marks.blueprint(shelf, sets.stored),
         start.blueprint(shelf),
     ]
     if jobs is not None:
-        blueprints.append(job_routes.blueprint(shelf, jobs, sets.stored))
+        blueprints.append(job_routes.blueprint(shelf, jobs, sets.stored, boxes))
     if embedder is not None:
         store = store or MemoryStore()
         blueprints.append(classify.blueprint(Classifier(embedder), store, meters))

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from clipsieve.errors import InputError
 from clipsieve.index import boxes
 from clipsieve.index.collection import Collection
-from clipsieve.index.examples import Remembered
+from clipsieve.index.examples import Remembered, Templates
 from clipsieve.index.regions import CollectionRegions
 from clipsieve.protocols import Detector
-from clipsieve.types import ClassSet, Regions
+from clipsieve.types import ClassSet, ClassVectors, MetaClass, Regions
 
 Shown = list[float | str]
 """x, y, width, height, in 0..1 of the image from its top left corner; the score, in 0..1; the class."""
@@ -32,15 +32,10 @@ class Boxes:
         name       which class of the set; a set of one class needs none
         threshold  least score of a box
 
-        InputError without a detector, for another one, or for examples that are images; NotFound for a removed item.
+        The errors are those of `embed`; NotFound for a removed item.
         """
-        if self._detector is None:
-            raise InputError(
-                f"Boxes need the detector that found them; start the service with --detector {regions.model.name}, or "
-                "ask without boxes."
-            )
         meta = next(c for c in classes.classes if name is None or c.name == name)
-        vectors = boxes.embed_question(meta, self._detector(), classes.templates, self._texts)
+        (vectors,) = self.embed(regions, [meta], classes.templates)
         some = regions.of(ids)
         nms = boxes.NMS if classes.nms is None else classes.nms
         kept = boxes.kept(some, vectors, threshold, nms)
@@ -48,6 +43,22 @@ class Boxes:
         for region, score in zip(kept.region.tolist(), kept.score.tolist(), strict=True):
             found[int(some.item[region])].append([*_corner_and_size(some, region), score, meta.name])
         return found
+
+    def embed(
+        self, regions: CollectionRegions, classes: Sequence[MetaClass], templates: Templates
+    ) -> tuple[ClassVectors, ...]:
+        """Classes in the space of the regions.
+
+        InputError without a detector, or for examples that are images; ModelMismatch for another detector.
+        """
+        if self._detector is None:
+            raise InputError(
+                f"Boxes need the detector that found them; start the service with --detector {regions.model.name}, or "
+                "ask without boxes."
+            )
+        detector = self._detector()
+        regions.model.require(detector.model, "The service's --detector")
+        return boxes.embed_questions(classes, detector, templates, self._texts)
 
 
 def all_boxes(collection: Collection, id: int) -> list[list[float]] | None:

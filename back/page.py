@@ -5,6 +5,7 @@ asks. Where there is no page, / says what can be asked without one.
 import html
 import mimetypes
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,8 @@ def add_page(app: OpenAPI, page: Page) -> None:
         return _send(path, content)
 
     if page.folder is not None:
-        app.url_map.converters["page_file"] = _files_of(page.folder)
+        taken = {rule.rule.split("/")[1] for rule in app.url_map.iter_rules()}
+        app.url_map.converters["page_file"] = _files_of(page.folder, taken)
         app.add_url_rule("/<page_file:path>", "page_file", file)
 
 
@@ -112,9 +114,15 @@ def find_file(folder: Path, name: str) -> Path | None:
         return None
 
 
-def _files_of(folder: Path) -> type[PathConverter]:
+def _files_of(folder: Path, taken: Iterable[str]) -> type[PathConverter]:
+    """A converter of the paths of a page's files, none of which begins with a word that other routes have taken."""
+    words = "|".join(re.escape(word) for word in taken if word)
+
     class File(PathConverter):
         """The path of a file of the page; what is none is another route's, or nobody's."""
+
+        # Werkzeug counts a rule among those that allow GET by this expression, before it asks to_python.
+        regex = f"(?!(?:{words})(?:/|$)){PathConverter.regex}"
 
         def to_python(self, value: str) -> Any:
             found = find_file(folder, value)

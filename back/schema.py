@@ -110,6 +110,10 @@ class NewJob(Question):
     dedup: Annotated[bool, Field(description="export: one of each group of near-duplicates.")] = False
     limit: Annotated[int | None, Field(description="export: the first so many.", ge=1)] = None
     images: Annotated[bool, Field(description="yolo: the images beside their labels.")] = False
+    boxes: Annotated[bool, Field(description="Where in each image a detector sees the class, or those of the set.")] = (
+        False
+    )
+    box_threshold: Annotated[float, Field(description="Least score of a box.", ge=0, le=1)] = 0.1
 
 
 class JobPath(Model):

@@ -36,4 +36,5 @@ def result(schema: Json, *statuses: str) -> Responses:
 def file(*types: str) -> Responses:
     """An answer that is a file, of one of these content types."""
     binary = {"type": "string", "format": "binary"}
-    return {"200": {"description": "The file.", "content": {type: {"schema": binary} for type in types}}}
+    schemas = {type: {"type": "object"} if type == "application/json" else binary for type in types}
+    return {"200": {"description": "The file.", "content": {type: {"schema": it} for type, it in schemas.items()}}}

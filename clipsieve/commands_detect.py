@@ -147,7 +147,7 @@ def size_of(collection: "Collection", id: int, row: Mapping[str, Any]) -> tuple[
 def _records(
     collection: "Collection", walked: "Iterator[ImageBoxes]", names: list[str], counts: "Counts", tally: "Tally"
 ) -> "Iterator[tuple[Record, Mapping[str, Any]]]":
-    from clipsieve.index.detecting import BLOCK_IMAGES, record
+    from clipsieve.index.detecting import BLOCK_IMAGES, record, unknown_size
     from clipsieve.index.records import Record
 
     while block := list(itertools.islice(walked, BLOCK_IMAGES)):
@@ -156,7 +156,7 @@ def _records(
             try:
                 size = size_of(collection, found.id, row)
             except (NotFound, InputError) as error:
-                tally.skip(Record(found.id, key, {}), f"How large it is is not known. {error}")
+                tally.skip(Record(found.id, key, {}), unknown_size(error))
                 continue
             counts.add(found)
             yield record(found, key, size, names), row

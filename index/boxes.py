@@ -39,16 +39,27 @@ Keys = Callable[[Int64], Sequence[str]]
 def embed_question(
     meta: MetaClass, detector: Detector, templates: Templates = None, remembered: Remembered | None = None
 ) -> ClassVectors:
-    """A class in the detector's space. InputError for an example that is an image."""
+    """A class in the detector's space. The errors are those of `embed_questions`."""
+    (vectors,) = embed_questions([meta], detector, templates, remembered)
+    return vectors
+
+
+def embed_questions(
+    classes: Sequence[MetaClass],
+    detector: Detector,
+    templates: Templates = None,
+    remembered: Remembered | None = None,
+) -> tuple[ClassVectors, ...]:
+    """Classes in the detector's space. InputError for an example that is an image."""
 
     def texts(wanted: Sequence[str]) -> Float32:
         return embed_texts(wanted, templates, detector.embed_texts, Remembered() if remembered is None else remembered)
 
     def images(_: Sequence[int | str]) -> Float32:
-        raise InputError(f"The class {meta.name!r} has an image as an example; boxes are found by texts alone.")
+        first = next(c for c in classes if any(e.image is not None for e in (*c.positive, *c.negative)))
+        raise InputError(f"The class {first.name!r} has an image as an example; boxes are found by texts alone.")
 
-    (vectors,) = embed_classes([meta], detector.model, texts, images)
-    return vectors
+    return embed_classes(classes, detector.model, texts, images)
 
 
 def search(
@@ -91,24 +102,20 @@ def kept(regions: Regions, vectors: ClassVectors, threshold: float | None, nms: 
     return detect(compile_detection([vectors], [threshold], nms, "agnostic"), regions)
 
 
-def with_at_least(
-    regions: CollectionRegions, vectors: ClassVectors, count: int, ids: Int64, threshold: float, nms: float = NMS
-) -> Int64:
-    """Those of the items that show so many objects of a class or more: int64 (r,), ascending.
+def count(regions: CollectionRegions, vectors: ClassVectors, ids: Int64, threshold: float, nms: float = NMS) -> Int64:
+    """How many objects of a class each of the items shows: int64 (n,).
 
-    count      at least 1
     ids        of live items; those that nobody looked for regions in show nothing
     threshold  least score of a box that counts
     """
-    if count < 1:
-        raise InputError(f"At least {count} boxes are asked for; every image has that, ask for 1 or more.")
-    found = [np.zeros(0, np.int64)]
-    ids = np.unique(ids)
+    counts = np.zeros(len(ids), np.int64)
     for start in range(0, len(ids), ITEMS):
-        some = regions.of(ids[start : start + ITEMS])
-        items, counts = np.unique(some.item[kept(some, vectors, threshold, nms).region], return_counts=True)
-        found.append(items[counts >= count])
-    return np.concatenate(found)
+        block = ids[start : start + ITEMS]
+        some = regions.of(block)
+        items, found = np.unique(some.item[kept(some, vectors, threshold, nms).region], return_counts=True)
+        order = np.argsort(block)
+        counts[start + order[np.searchsorted(block, items, sorter=order)]] = found
+    return counts
 
 
 def _least(threshold: float | None) -> float:

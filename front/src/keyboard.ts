@@ -113,7 +113,7 @@ function say(verdict: "right" | "wrong", inDialog: boolean): void {
 
 /** The one thing that is uppermost. */
 function close(inDialog: boolean): boolean {
-  if (inDialog) return false; // the dialog itself does
+  if (inDialog || document.querySelector("[popover]:popover-open")) return false; // the browser does
   if (store.status.peek() === "loading") cancel();
   else if (store.chosen.peek().size || store.allChosen.peek()) unchoose();
   else if (store.jobsOpen.peek()) store.jobsOpen.value = false;

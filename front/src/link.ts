@@ -49,6 +49,11 @@ export function readLink(search: string, hash: string): Link {
   };
 }
 
+/** Whether there is a class in it, and not only where to look for one. */
+export function asksSomething(link: Link): boolean {
+  return [link.text, link.image, link.url, link.stored, link.packed].some((one) => one !== null);
+}
+
 /** "?c=photos&q=red+bus&t=3#s=..."; only what is not as always. */
 export function writeLink(link: Link): string {
   const words = new URLSearchParams();

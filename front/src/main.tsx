@@ -8,6 +8,7 @@ import { countOthers, search } from "./asking";
 import { App } from "./components/app";
 import { begin } from "./editing";
 import { listen } from "./keyboard";
+import { asksSomething, readLink } from "./link";
 import { flush, loadMarks } from "./marking";
 import { clearTrouble, trouble } from "./notices";
 import { addFiles, loadPreviews } from "./pictures";
@@ -34,6 +35,7 @@ async function show(): Promise<void> {
   } catch (error) {
     wrong = error;
   }
+  store.opened.value = true;
   await search();
   if (wrong !== null) trouble(wrong, null);
   void countOthers();
@@ -67,6 +69,7 @@ function pasted(event: ClipboardEvent): void {
   void addFiles(files, "positive", true);
 }
 
+store.opened.value = !asksSomething(readLink(location.search, location.hash));
 render(<App />, document.getElementById("page") as HTMLElement);
 loadPreviews();
 listen();

@@ -176,6 +176,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/learn": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** The collection as a class's marks teach to rank it, and what to mark next */
+        post: operations["marks_learn_learn_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/marks": {
         parameters: {
             query?: never;
@@ -291,7 +308,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** An image to be an example; a form with the file as `data`, and `collection` */
+        /** An image to be an example */
         post: operations["api_uploads_uploads_post"];
         delete?: never;
         options?: never;
@@ -303,14 +320,6 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /**
-         * Begun
-         * @description The job that was made.
-         */
-        Begun: {
-            /** Id */
-            id: string;
-        };
         /**
          * Explain
          * @description A question, and the item that is to be explained.
@@ -411,6 +420,52 @@ export interface components {
             where?: string | null;
         };
         /**
+         * Learn
+         * @description A question whose marks are learned from; threshold and where must be left out.
+         */
+        Learn: {
+            /**
+             * Class
+             * @description A class, or the name of one of the set; a set of one class needs none.
+             */
+            class?: {
+                [key: string]: unknown;
+            } | string | null;
+            /**
+             * Collection
+             * @description Its name; the first one by default.
+             */
+            collection?: string | null;
+            /**
+             * Limit
+             * @default 40
+             */
+            limit?: number;
+            /**
+             * Modality
+             * @default image
+             * @enum {string}
+             */
+            modality?: "image" | "text";
+            /**
+             * Set
+             * @description A class set, as files have it, or the name of a stored one.
+             */
+            set?: {
+                [key: string]: unknown;
+            } | string | null;
+            /**
+             * Threshold
+             * @description In place of the class's own.
+             */
+            threshold?: number | null;
+            /**
+             * Where
+             * @description A filter over the metadata: "width > 800".
+             */
+            where?: string | null;
+        };
+        /**
          * MarksBody
          * @description What is said, one after the other.
          */
@@ -420,6 +475,18 @@ export interface components {
          * @description Long work: every item labelled with the best class of a set, or the items of a question, or of ids, as a file.
          */
         NewJob: {
+            /**
+             * Box Threshold
+             * @description Least score of a box.
+             * @default 0.1
+             */
+            box_threshold?: number;
+            /**
+             * Boxes
+             * @description Where in each image a detector sees the class, or those of the set.
+             * @default false
+             */
+            boxes?: boolean;
             /**
              * Class
              * @description A class, or the name of one of the set; a set of one class needs none.
@@ -534,6 +601,18 @@ export interface components {
          * @description A question, and which of its answers to show.
          */
         Search: {
+            /**
+             * Box Threshold
+             * @description Least score of a box.
+             * @default 0.1
+             */
+            box_threshold?: number;
+            /**
+             * Boxes
+             * @description Where in each image a detector sees the class.
+             * @default false
+             */
+            boxes?: boolean;
             /**
              * Class
              * @description A class, or the name of one of the set; a set of one class needs none.
@@ -716,7 +795,23 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": {
+                        counts: {
+                            below: number;
+                            matched: number;
+                            rejected: number;
+                        };
+                        /** @description Counted on a sample. */
+                        estimated: boolean;
+                        hist: {
+                            /** @description Items nearer a positive, and nearer a negative, per bin. */
+                            bins: number[][];
+                            hi: number;
+                            lo: number;
+                        };
+                    };
+                };
             };
             /** @description What is wrong, in a sentence. */
             default: {
@@ -753,7 +848,28 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": {
+                        accepted: boolean;
+                        margin: number | null;
+                        name: string;
+                        negative: {
+                            /** @description A text, or an image: an item's id or a content hash. */
+                            ex: string | {
+                                image: string;
+                            };
+                            score: number;
+                        }[];
+                        positive: {
+                            /** @description A text, or an image: an item's id or a content hash. */
+                            ex: string | {
+                                image: string;
+                            };
+                            score: number;
+                        }[];
+                        score: number;
+                    };
+                };
             };
             /** @description What is wrong, in a sentence. */
             default: {
@@ -790,7 +906,14 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": {
+                        /** @description Its content hash, for an example: {image: ID}. */
+                        id: string;
+                        /** @description A small picture, data:image/webp. */
+                        thumb: string;
+                    };
+                };
             };
             /** @description What is wrong, in a sentence. */
             default: {
@@ -823,7 +946,48 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": {
+                        collections: {
+                            /** @description Metadata that `where` may use. */
+                            columns: string[];
+                            count: number;
+                            /** @description What found the regions, where there are any. */
+                            detector: string | null;
+                            dim: number;
+                            /** @description Whether near-duplicates are known, for `dedup`. */
+                            duplicates: boolean;
+                            flags: string[];
+                            /** @description Its name. */
+                            id: string;
+                            /** @description Another one after each commit of the collection. */
+                            index_rev: string;
+                            indices: {
+                                kind: string | null;
+                                name: string;
+                                not_covered: number;
+                                recall: number | null;
+                                rows: number;
+                                search_ms: number | null;
+                            }[];
+                            licence: string | null;
+                            modalities: string[];
+                            model: string | null;
+                            multilingual: boolean;
+                            ratings: number[];
+                            read_only: boolean;
+                            removed: number;
+                        }[];
+                        formats: {
+                            export: string[];
+                            label: string[];
+                        };
+                        limits: {
+                            [key: string]: number;
+                        };
+                        version: string;
+                    };
+                };
             };
             /** @description What is wrong, in a sentence. */
             default: {
@@ -860,7 +1024,16 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": {
+                        /** @description A whole number; JavaScript would round it. */
+                        id: string;
+                        key: string;
+                        metadata: Record<string, never>;
+                        /** @description Where a detector sees anything, likeliest objects first, or null. */
+                        regions: number[][] | null;
+                    };
+                };
             };
             /** @description What is wrong, in a sentence. */
             default: {
@@ -894,12 +1067,14 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description It is done. */
+            /** @description The file. */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "image/*": string;
+                };
             };
             /** @description What is wrong, in a sentence. */
             default: {
@@ -932,7 +1107,36 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": {
+                        jobs: {
+                            began: number | null;
+                            bytes: number | null;
+                            collection: string;
+                            done: number;
+                            ended: number | null;
+                            eta_s: number | null;
+                            format: string;
+                            id: string;
+                            items: number | null;
+                            /** @enum {unknown} */
+                            kind: "label" | "export";
+                            /** @description Seconds since 1970, as are the next two. */
+                            made: number;
+                            /** @description Why it failed. */
+                            message: string;
+                            /** @description Items a second. */
+                            rate: number | null;
+                            result_url: string | null;
+                            skipped: number;
+                            skipped_url: string | null;
+                            stage: string;
+                            /** @enum {unknown} */
+                            state: "waiting" | "running" | "done" | "failed" | "cancelled";
+                            total: number | null;
+                        }[];
+                    };
+                };
             };
             /** @description What is wrong, in a sentence. */
             default: {
@@ -965,19 +1169,14 @@ export interface operations {
         };
         responses: {
             /** @description It is done. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description Accepted */
             202: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Begun"];
+                    "application/json": {
+                        id: string;
+                    };
                 };
             };
             /** @description What is wrong, in a sentence. */
@@ -1013,7 +1212,34 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": {
+                        began: number | null;
+                        bytes: number | null;
+                        collection: string;
+                        done: number;
+                        ended: number | null;
+                        eta_s: number | null;
+                        format: string;
+                        id: string;
+                        items: number | null;
+                        /** @enum {unknown} */
+                        kind: "label" | "export";
+                        /** @description Seconds since 1970, as are the next two. */
+                        made: number;
+                        /** @description Why it failed. */
+                        message: string;
+                        /** @description Items a second. */
+                        rate: number | null;
+                        result_url: string | null;
+                        skipped: number;
+                        skipped_url: string | null;
+                        stage: string;
+                        /** @enum {unknown} */
+                        state: "waiting" | "running" | "done" | "failed" | "cancelled";
+                        total: number | null;
+                    };
+                };
             };
             /** @description What is wrong, in a sentence. */
             default: {
@@ -1048,7 +1274,13 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": {
+                        id: string;
+                        /** @enum {unknown} */
+                        state: "cancelled" | "removed";
+                    };
+                };
             };
             /** @description What is wrong, in a sentence. */
             default: {
@@ -1078,12 +1310,19 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description It is done. */
+            /** @description The file. */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": Record<string, never>;
+                    "application/vnd.apache.parquet": string;
+                    "application/x-ndjson": string;
+                    "application/x-tar": string;
+                    "application/zip": string;
+                    "text/csv": string;
+                };
             };
             /** @description What is wrong, in a sentence. */
             default: {
@@ -1113,12 +1352,95 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description The file. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/csv": string;
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: {
+                            code: number;
+                            message: string;
+                            request_id: string;
+                        };
+                    };
+                };
+            };
+        };
+    };
+    marks_learn_learn_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Learn"];
+            };
+        };
+        responses: {
             /** @description It is done. */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": {
+                        class: string | null;
+                        hits: Record<string, never>[];
+                        /** @description Another one after each commit of the collection. */
+                        index_rev: string;
+                        /** @description Of foretelling each mark from the others. */
+                        loss: number | null;
+                        /** @description The same of the texts. */
+                        loss_alone: number | null;
+                        marks: {
+                            right: number;
+                            wrong: number;
+                        };
+                        /** @description To be marked next. */
+                        review: {
+                            h: number | null;
+                            /** @description A whole number; JavaScript would round it. */
+                            id: string;
+                            key: string;
+                            /** @description Best positive less best negative; null without negatives. */
+                            margin: number | null;
+                            neg: {
+                                /** @description A text, or an image: an item's id or a content hash. */
+                                ex: string | {
+                                    image: string;
+                                };
+                                score: number;
+                            } | null;
+                            pos: {
+                                /** @description A text, or an image: an item's id or a content hash. */
+                                ex: string | {
+                                    image: string;
+                                };
+                                score: number;
+                            };
+                            score: number;
+                            /** @description Where the small image is. */
+                            thumb: string;
+                            w: number | null;
+                        }[];
+                        /** @description Whether it foretells marks that it has not seen better than the texts do. */
+                        wins: boolean;
+                    };
+                };
             };
             /** @description What is wrong, in a sentence. */
             default: {
@@ -1155,7 +1477,18 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": {
+                        marks: {
+                            at: string | null;
+                            class: string;
+                            /** @description A whole number; JavaScript would round it. */
+                            item: string;
+                            set: string | null;
+                            verdict: string | null;
+                        }[];
+                    };
+                };
             };
             /** @description What is wrong, in a sentence. */
             default: {
@@ -1194,7 +1527,11 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": {
+                        changed: number;
+                    };
+                };
             };
             /** @description What is wrong, in a sentence. */
             default: {
@@ -1233,7 +1570,11 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": {
+                        changed: number;
+                    };
+                };
             };
             /** @description What is wrong, in a sentence. */
             default: {
@@ -1270,7 +1611,52 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": {
+                        /**
+                         * @description What may be missing: nothing, what the index misses, or more.
+                         * @enum {unknown}
+                         */
+                        claim: "exact" | "complete" | "partial";
+                        hits: {
+                            /** @description Where boxes were asked for: by falling score. */
+                            boxes?: (number | string)[][];
+                            h: number | null;
+                            /** @description A whole number; JavaScript would round it. */
+                            id: string;
+                            key: string;
+                            /** @description Best positive less best negative; null without negatives. */
+                            margin: number | null;
+                            neg: {
+                                /** @description A text, or an image: an item's id or a content hash. */
+                                ex: string | {
+                                    image: string;
+                                };
+                                score: number;
+                            } | null;
+                            pos: {
+                                /** @description A text, or an image: an item's id or a content hash. */
+                                ex: string | {
+                                    image: string;
+                                };
+                                score: number;
+                            };
+                            score: number;
+                            /** @description Where the small image is. */
+                            thumb: string;
+                            w: number | null;
+                        }[];
+                        /** @description Another one after each commit of the collection. */
+                        index_rev: string;
+                        /** @description The cursor of the next page, if there is one. */
+                        next: string | null;
+                        /** @description Of an index that is not exact, as measured. */
+                        recall: number | null;
+                        timings_ms: {
+                            [key: string]: number;
+                        };
+                    };
+                };
             };
             /** @description What is wrong, in a sentence. */
             default: {
@@ -1305,7 +1691,14 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": {
+                        sets: {
+                            name: string;
+                            revision: string;
+                        }[];
+                    };
+                };
             };
             /** @description What is wrong, in a sentence. */
             default: {
@@ -1343,7 +1736,9 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": Record<string, never>;
+                };
             };
             /** @description What is wrong, in a sentence. */
             default: {
@@ -1385,7 +1780,28 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": {
+                        name: string;
+                        revision: string;
+                        /** @description Fields that are kept and not understood. */
+                        unknown: string[];
+                    };
+                };
+            };
+            /** @description It is done. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        name: string;
+                        revision: string;
+                        /** @description Fields that are kept and not understood. */
+                        unknown: string[];
+                    };
+                };
             };
             /** @description What is wrong, in a sentence. */
             default: {
@@ -1418,8 +1834,8 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description It is done. */
-            200: {
+            /** @description It is deleted. */
+            204: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1458,7 +1874,21 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": {
+                        items: {
+                            h: number | null;
+                            /** @description A whole number; JavaScript would round it. */
+                            id: string;
+                            key: string;
+                            /** @description Where the small image is. */
+                            thumb: string;
+                            w: number | null;
+                        }[];
+                        /** @description What might be asked for. */
+                        texts: string[];
+                    };
+                };
             };
             /** @description What is wrong, in a sentence. */
             default: {
@@ -1495,7 +1925,106 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": {
+                        class: string | null;
+                        /** @description Another one after each commit of the collection. */
+                        index_rev: string;
+                        /** @description Items beyond these that are worth it. */
+                        left: number;
+                        marks: {
+                            right: number;
+                            wrong: number;
+                        };
+                        /** @description Marked wrong and accepted. */
+                        negative: {
+                            example: {
+                                image: string;
+                            };
+                            h: number | null;
+                            /** @description A whole number; JavaScript would round it. */
+                            id: string;
+                            key: string;
+                            /** @description Best positive less best negative; null without negatives. */
+                            margin: number | null;
+                            neg: {
+                                /** @description A text, or an image: an item's id or a content hash. */
+                                ex: string | {
+                                    image: string;
+                                };
+                                score: number;
+                            } | null;
+                            pos: {
+                                /** @description A text, or an image: an item's id or a content hash. */
+                                ex: string | {
+                                    image: string;
+                                };
+                                score: number;
+                            };
+                            score: number;
+                            /** @description Where the small image is. */
+                            thumb: string;
+                            w: number | null;
+                        }[];
+                        /** @description Marked right and not accepted. */
+                        positive: {
+                            example: {
+                                image: string;
+                            };
+                            h: number | null;
+                            /** @description A whole number; JavaScript would round it. */
+                            id: string;
+                            key: string;
+                            /** @description Best positive less best negative; null without negatives. */
+                            margin: number | null;
+                            neg: {
+                                /** @description A text, or an image: an item's id or a content hash. */
+                                ex: string | {
+                                    image: string;
+                                };
+                                score: number;
+                            } | null;
+                            pos: {
+                                /** @description A text, or an image: an item's id or a content hash. */
+                                ex: string | {
+                                    image: string;
+                                };
+                                score: number;
+                            };
+                            score: number;
+                            /** @description Where the small image is. */
+                            thumb: string;
+                            w: number | null;
+                        }[];
+                        /** @description To be marked next. */
+                        review: {
+                            h: number | null;
+                            /** @description A whole number; JavaScript would round it. */
+                            id: string;
+                            key: string;
+                            /** @description Best positive less best negative; null without negatives. */
+                            margin: number | null;
+                            neg: {
+                                /** @description A text, or an image: an item's id or a content hash. */
+                                ex: string | {
+                                    image: string;
+                                };
+                                score: number;
+                            } | null;
+                            pos: {
+                                /** @description A text, or an image: an item's id or a content hash. */
+                                ex: string | {
+                                    image: string;
+                                };
+                                score: number;
+                            };
+                            score: number;
+                            /** @description Where the small image is. */
+                            thumb: string;
+                            w: number | null;
+                        }[];
+                    };
+                };
             };
             /** @description What is wrong, in a sentence. */
             default: {
@@ -1521,14 +2050,33 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody: {
+            content: {
+                "multipart/form-data": {
+                    /** @description Its name; the first one by default. */
+                    collection?: string;
+                    /**
+                     * Format: binary
+                     * @description An encoded image.
+                     */
+                    data: string;
+                };
+            };
+        };
         responses: {
             /** @description It is done. */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": {
+                        /** @description Its content hash, for an example: {image: ID}. */
+                        id: string;
+                        /** @description A small picture, data:image/webp. */
+                        thumb: string;
+                    };
+                };
             };
             /** @description What is wrong, in a sentence. */
             default: {

@@ -15,6 +15,8 @@ export const collection = computed<Collection | null>(() => {
   return all.find((one) => one.id === collectionId.value) ?? all[0] ?? null;
 });
 export const start = signal<Start | null>(null);
+/** Whether the address has been read; before that nobody knows whether something is asked. */
+export const opened = signal(false);
 
 // What is asked
 export const set = signal<ClassSet>(EMPTY);

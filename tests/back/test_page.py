@@ -77,6 +77,7 @@ def test_nothing_else_is_sent(folder, name):
 def test_a_page_changes_nothing_about_other_routes(folder):
     app = client(Page(folder))
     assert app.get("/knn-service").status_code == 405
+    assert app.options("/knn-service").allow.as_set() == {"options", "post"}
     assert app.post("/main.js", headers={"Origin": "http://localhost"}).status_code == 405
 
 

@@ -86,6 +86,7 @@ def test_what_people_make_is_kept_beside_the_vectors(service, folder):
     assert Marks(folder).standing() == []
 
 
+@pytest.mark.slow
 def test_what_a_folder_gets_shows_in_a_running_service(tmp_path):
     folder = add_items(tmp_path / "c", 5)
     with running(folder) as service:

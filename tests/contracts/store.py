@@ -13,9 +13,9 @@ ODD = [
     "x",
     "../secret",
     "sets/x",
-    str(uuid.uuid4()).upper(),
-    uuid.uuid4().hex,
-    f"{{{uuid.uuid4()}}}",
+    "7F0C3E52-9D1B-4A6E-8C55-2B1D0E94A7F3",
+    "7f0c3e529d1b4a6e8c552b1d0e94a7f3",
+    "{7f0c3e52-9d1b-4a6e-8c55-2b1d0e94a7f3}",
     "\ud800",
     "é",
 ]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clipsieve.errors import InputError, ModelMismatch
-from clipsieve.index import boxes
+from clipsieve.index import boxes, collection
 from clipsieve.index.build import build_indices
 from clipsieve.index.regions import CollectionRegions
 from clipsieve.inference.fake import FakeDetector, FakeEmbedder
@@ -101,15 +101,65 @@ def test_objects_are_counted_once(folder):
             positive = [one for one in plainly(photos, ["red circle"], ["orange circle"], 0.5, True) if one[0] == id]
             assert counts[id] <= len(positive)
         assert max(counts.values()) > 2
-        for count in (1, 2, max(counts.values()), 100):
-            found = photos.with_at_least(count, question, DETECTOR, threshold=0.5)
-            assert found.tolist() == [id for id, n in counts.items() if n >= count]
-        assert len(photos.with_at_least(1, question, DETECTOR, threshold=0.5, where="id < 0")) == 0
-        many = max(counts, key=lambda id: counts[id])
+        ids = np.random.default_rng(0).permutation(list(counts))
+        assert boxes.count(photos.regions, vectors, ids, 0.5).tolist() == [counts[id] for id in ids.tolist()]
+
+
+def test_filters_count(folder):
+    loaded = []
+
+    def load(name, *, device):
+        loaded.append(name)
+        return DETECTOR
+
+    with open_collection(folder, embedder=EMBEDDER, load_detector=load) as photos:
+        ids = photos.select("1")
+
+        def counts(text, least):
+            vectors = boxes.embed_question(MetaClass(text, [text]), DETECTOR)
+            return dict(zip(ids.tolist(), boxes.count(photos.regions, vectors, ids, least).tolist(), strict=True))
+
+        red, square = counts("red circle", 0.1), counts("it's a square", 0.5)
+        assert len({*red.values()}) > 2
+        for n in (1, 2, max(red.values()), 100):
+            assert photos.select(f"COUNT ('red circle') >= {n}").tolist() == [id for id in red if red[id] >= n]
+        found = photos.select("id > 2 and (count('red circle') > 2 or not count('it''s a square', 0.5))")
+        assert found.tolist() == [id for id in red if id > 2 and (red[id] > 2 or not square[id])]
+        assert {hit.id for hit in photos.search(MetaClass("q", ["a"]), where="count('red circle') = 1").hits} == {
+            id for id, n in red.items() if n == 1
+        }
+        assert len(loaded) == 1
+        many = max(red, key=lambda id: red[id])
         photos.remove([many])
-        assert many not in photos.with_at_least(1, question, DETECTOR, threshold=0.5)
-        with pytest.raises(InputError, match="ask for 1 or more"):
-            photos.with_at_least(0, question, DETECTOR, threshold=0.5)
+        assert many not in photos.select("count('red circle') > 0")
+        assert photos.select("key = 'count(' or count('nothing like it', 1) > 0").tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("count() > 1", "cannot be used"),
+        ("count(*) > 1", "cannot be used"),
+        ("count('a', 1, 2) > 1", "cannot be used"),
+        ('count("red circle") > 1', "single quotes"),
+        ("count(' ') > 1", "give it a text"),
+        ("count('a', 'b') > 1", "a number in 0..1"),
+    ],
+)
+def test_what_cannot_be_counted(folder, where, words):
+    with (
+        open_collection(folder, embedder=EMBEDDER, load_detector=lambda *_, **__: DETECTOR) as photos,
+        pytest.raises(InputError, match=words),
+    ):
+        photos.select(where)
+
+
+def test_nothing_is_counted_without_a_detector(folder):
+    with collection.open_collection(folder, embedder=EMBEDDER) as photos:
+        with pytest.raises(InputError, match="there is no detector here"):
+            photos.select("count('a') > 1")
+        with pytest.raises(InputError, match="none was given"):
+            photos.search_regions(MetaClass("q", ["a"]))
 
 
 def test_what_cannot_be_asked(folder):

@@ -1,3 +1,5 @@
+import functools
+
 import pytest
 
 from clipsieve.inference.batcher import batched
@@ -13,6 +15,17 @@ from tests.contracts.embedder import (
 )
 
 
+@functools.cache
+def image_model(name):
+    """Loaded once: an embedder keeps nothing of what it was asked."""
+    return load_embedder(name, device="cpu")
+
+
+@functools.cache
+def text_model(name):
+    return load_text_embedder(name, device="cpu")
+
+
 class TestFake(StagedEmbedderContract, TokenIdsContract):
     @pytest.fixture
     def embedder(self):
@@ -22,43 +35,43 @@ class TestFake(StagedEmbedderContract, TokenIdsContract):
 class TestOpenClip(StagedEmbedderContract, TokenIdsContract):
     @pytest.fixture
     def embedder(self, open_clip_folder):
-        return load_embedder(f"local-dir:{open_clip_folder}", device="cpu")
+        return image_model(f"local-dir:{open_clip_folder}")
 
 
 class TestClip(StagedEmbedderContract, TokenIdsContract):
     @pytest.fixture
     def embedder(self, clip_folder):
-        return load_embedder(f"local-dir:{clip_folder}", device="cpu")
+        return image_model(f"local-dir:{clip_folder}")
 
 
 class TestSiglip(StagedEmbedderContract, TokenIdsContract):
     @pytest.fixture
     def embedder(self, siglip_folder):
-        return load_embedder(f"hf:{siglip_folder}", device="cpu")
+        return image_model(f"hf:{siglip_folder}")
 
 
 class TestSiglip2(StagedEmbedderContract, TokenIdsContract):
     @pytest.fixture
     def embedder(self, siglip2_folder):
-        return load_embedder(f"hf_clip:{siglip2_folder}", device="cpu")
+        return image_model(f"hf_clip:{siglip2_folder}")
 
 
 class TestDino(StagedEmbedderContract):
     @pytest.fixture
     def embedder(self, dino_folder):
-        return load_embedder(str(dino_folder), device="cpu")
+        return image_model(str(dino_folder))
 
 
 class TestSentences(StagedTextEmbedderContract):
     @pytest.fixture
     def embedder(self, sentence_folder):
-        return load_text_embedder(f"local-dir:{sentence_folder}", device="cpu")
+        return text_model(f"local-dir:{sentence_folder}")
 
 
 class TestMclip(StagedTextEmbedderContract):
     @pytest.fixture
     def embedder(self, mclip_folder):
-        return load_text_embedder(f"local-dir:{mclip_folder}", device="cpu")
+        return text_model(f"local-dir:{mclip_folder}")
 
 
 class TestBatchedFake(StagedEmbedderContract, TokenIdsContract):
@@ -71,33 +84,33 @@ class TestBatchedFake(StagedEmbedderContract, TokenIdsContract):
 class TestBatchedOpenClip(StagedEmbedderContract, TokenIdsContract):
     @pytest.fixture
     def embedder(self, open_clip_folder):
-        with batched(load_embedder(f"local-dir:{open_clip_folder}", device="cpu")) as embedder:
+        with batched(image_model(f"local-dir:{open_clip_folder}")) as embedder:
             yield embedder
 
 
 class TestBatchedDino(StagedEmbedderContract):
     @pytest.fixture
     def embedder(self, dino_folder):
-        with batched(load_embedder(str(dino_folder), device="cpu")) as embedder:
+        with batched(image_model(str(dino_folder))) as embedder:
             yield embedder
 
 
 class TestCached(ImageEmbedderContract, TextEmbedderContract):
     @pytest.fixture
     def embedder(self, open_clip_folder):
-        with batched(load_embedder(f"local-dir:{open_clip_folder}", device="cpu")) as embedder:
+        with batched(image_model(f"local-dir:{open_clip_folder}")) as embedder:
             yield CachedEmbedder(embedder)
 
 
 class TestBatchedTexts(StagedTextEmbedderContract):
     @pytest.fixture
     def embedder(self, sentence_folder):
-        with batched(load_text_embedder(f"local-dir:{sentence_folder}", device="cpu")) as embedder:
+        with batched(text_model(f"local-dir:{sentence_folder}")) as embedder:
             yield embedder
 
 
 class TestCachedTexts(TextEmbedderContract):
     @pytest.fixture
     def embedder(self, mclip_folder):
-        with batched(load_text_embedder(f"local-dir:{mclip_folder}", device="cpu")) as embedder:
+        with batched(text_model(f"local-dir:{mclip_folder}")) as embedder:
             yield TextCache(embedder)

@@ -34,9 +34,9 @@ export function App(): JSX.Element {
               <Tabs />
               <Results />
             </>
-          ) : (
+          ) : store.opened.value ? (
             <Start />
-          )}
+          ) : null}
         </main>
       </div>
       <Chosen />

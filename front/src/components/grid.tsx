@@ -104,7 +104,7 @@ export function Grid(): JSX.Element {
 }
 
 function Blank(): JSX.Element {
-  return <div class="cell blank" role="gridcell" aria-label="loading"><div class="frame" /></div>;
+  return <div class="cell blank" role="gridcell" aria-label="loading"><div class="frame" /><div class="why" /></div>;
 }
 
 /** As many cells as there will be, as far as that is known. */

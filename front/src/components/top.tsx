@@ -14,7 +14,10 @@ import { SetMenu } from "./sets";
 export function Top(): JSX.Element {
   const box = useRef<HTMLInputElement>(null);
   const text = textOf(store.current.value);
-  useEffect(() => box.current?.focus(), []);
+  useEffect(() => {
+    // Of a link that asks something one looks at the pictures, and the keys are theirs.
+    if (store.opened.peek()) box.current?.focus();
+  }, []);
   useEffect(() => {
     if (box.current) box.current.value = text;
   }, [text, store.current.value?.name]);
