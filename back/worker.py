@@ -68,6 +68,8 @@ def worker_class(open_all: Callable[[], None], ready: Callable[[str], None], pro
 
         def run(self) -> None:
             sys.setswitchinterval(SWITCH_SECONDS)
+            # Settings are asked for many times a request, and change no more: they become plain attributes.
+            self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
             for listener in self.sockets:  # a connection is accepted once something comes of it, or after some seconds
                 if hasattr(socket, "TCP_DEFER_ACCEPT"):
                     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
