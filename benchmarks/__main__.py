@@ -29,6 +29,7 @@ ALL = (
     "serving",
     "suppress",
     "learning",
+    "triton",
 )
 
 

@@ -264,6 +264,30 @@ def learning(record: Record) -> Iterator[Figure]:
             yield Figure(f"{name}, {len(rest)} other classes: learned, spread, gain", over(rest, "learned, spread", 2))
 
 
+def triton(record: Record) -> Iterator[Figure]:
+    windows, clients = record["windows"], record["clients"]
+
+    def middle(values: Iterable[float]) -> float:
+        return statistics.median(values)
+
+    for form, least in (("json", 1.2), ("binary", 1.0)):
+        ours, theirs = ([w[f"{name} {form}"] for w in windows] for name in ("ours", "triton"))
+        what = f"{form}, {clients} clients"
+        ratio = middle(o["rate"] / t["rate"] for o, t in zip(ours, theirs, strict=True))
+        yield Figure(f"{what}: rate over Triton's", ratio, least=least)
+        yield Figure(f"{what}: p99 over p50", middle(w["p99"] / w["p50"] for w in ours), most=1.5)
+        rows = middle(w["rows_per_execution"] for w in ours)
+        yield Figure(f"{what}: rows of an execution, of {record['max_batch']}", rows, least=24)
+        for name, some in (("ours", ours), ("Triton", theirs)):
+            yield Figure(f"{what}: {name}, requests a second", middle(w["rate"] for w in some))
+            yield Figure(f"{what}: {name}, p50 in ms", middle(w["p50"] * 1e3 for w in some))
+            yield Figure(f"{what}: {name}, p99 in ms", middle(w["p99"] * 1e3 for w in some))
+            yield Figure(f"{what}: {name}, processor time of a request in ms", middle(w["server_ms"] for w in some))
+        yield Figure(f"{what}: the client's processor time of a request in ms", middle(w["client_ms"] for w in ours))
+        yield Figure(f"{what}: Triton, p99 over p50", middle(w["p99"] / w["p50"] for w in theirs))
+        yield Figure(f"{what}: Triton, rows of an execution", middle(w["rows_per_execution"] for w in theirs))
+
+
 FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "labelling": labelling,
     "exact_scan": exact_scan,
@@ -278,6 +302,7 @@ FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "serving": serving,
     "suppress": suppress,
     "learning": learning,
+    "triton": triton,
 }
 
 
