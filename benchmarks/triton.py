@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--triton", type=Path, help="an environment with nvidia-pytriton 0.7; else one is made")
     args = parser.parse_args()
     set_scratch(args)
-    rounds, seconds = (1, 0.5) if args.quick else (7, 5.0)
+    rounds, seconds = (1, 0.5) if args.quick else (7, 4.0)
     with tempfile.TemporaryDirectory(prefix="clipsieve-triton-") as scratch, contextlib.ExitStack() as stack:
         base = Path(scratch)
         declared = Input("INPUT_IDS", "INT64", (CONTEXT,))
