@@ -1,9 +1,9 @@
 """Requests for the embeddings of texts that come whole and plain: they are answered without a thread of their own.
 
-A short request costs more in threads and layers than in work, and under load all threads wait for the interpreter, which
-the model needs as well. So the server's loop looks at what has come on a connection: what is understood at a glance
-goes to the batcher, and its answer is sent when the batch is done. Everything else, and whatever there may be to object
-to, goes the way of all requests, which finds the words for it.
+A short request costs more in threads and layers than in work, and under load all threads wait for the interpreter,
+which the model needs as well. So the server's loop looks at what has come on a connection: what is understood at a
+glance goes to the batcher, and its answer is sent when the batch is done. Everything else, and whatever there may be to
+object to, goes the way of all requests, which finds the words for it.
 """
 
 import contextlib

@@ -3,6 +3,7 @@
 import json
 import queue
 import socket
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ class Asking:
         self.app = create_embedding_app(lambda: self.embedder, self.meters, self.protection)
         self.express = self.app.extensions[EXPRESS]
         self.client = self.app.test_client()
-        self.done = queue.SimpleQueue()
+        self.done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         if made:
             self.client.get("/v2/models/siglip_text", headers=TOKEN).close()
 
@@ -118,7 +119,8 @@ def test_what_is_not_whole_or_not_plain_goes_the_usual_way(data):
 @pytest.mark.parametrize("form", ["json", "binary", "text", "classes"])
 def test_answers_are_those_of_the_usual_way(form):
     with Asking() as asking:
-        path, given = PATH, {"data": json.dumps(ids(id="7")).encode(), "headers": {}}
+        path = PATH
+        given: dict[str, Any] = {"data": json.dumps(ids(id="7")).encode(), "headers": {}}
         if form == "text":
             path, given["data"] = TEXT_INFER, json.dumps(texts(["a dog", "größer"])).encode()
         if form == "classes":
@@ -126,8 +128,8 @@ def test_answers_are_those_of_the_usual_way(form):
             given["data"] = json.dumps(ids(outputs=wanted)).encode()
         if form == "binary":
             one = {"name": "INPUT_IDS", "shape": [1, CONTEXT], "datatype": "INT64"}
-            value = {"inputs": [one | {"parameters": {"binary_data_size": 8 * CONTEXT}}]}
-            value["parameters"] = {"binary_data_output": True}
+            one["parameters"] = {"binary_data_size": 8 * CONTEXT}
+            value = {"inputs": [one], "parameters": {"binary_data_output": True}}
             given = binary(value, np.array(IDS, "<i8").tobytes())
         assert asking.begin(posted(given["data"], path, **given["headers"]))
         status, headers, body = asking.answer()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipsieve.errors import Closed, InputError, Overloaded, TimedOut
-from clipsieve.inference.batch_request import BatchOptions
+from clipsieve.inference.batch_request import BatchOptions, Request
 from clipsieve.inference.batch_statistics import Tally
 from clipsieve.inference.row_queue import RowQueue
 from tests.inference.gates import PATIENCE, Gate, until, vectors
@@ -508,7 +508,7 @@ def test_a_request_that_nobody_waits_for_is_told_of():
 
 def test_one_that_is_refused_or_fails_is_told_of_once():
     with Asking(Gate(bad={7: InputError("no")}), queue_limit=1) as asking:
-        told = []
+        told: list[Request] = []
         asking.queue.submit("image", [7], 0, None, told.append)
         with pytest.raises(Overloaded):
             asking.queue.submit("image", [2], 0, None, told.append)
