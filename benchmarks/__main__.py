@@ -30,6 +30,7 @@ ALL = (
     "suppress",
     "learning",
     "triton",
+    "embedding",
 )
 
 

@@ -1,6 +1,6 @@
 """Clients that ask a service of KServe's protocol v2, and ask again as soon as they are answered.
 
-    python -m benchmarks.closed_loop PORT PATH CLIENTS SECONDS BODIES
+    python -m benchmarks.closed_loop PORT PATH CLIENTS WARM SECONDS BODIES
 
 All of them are one thread on raw sockets: it sends what was made beforehand and reads of an answer its status and
 length alone, which costs 20 to 90 microseconds a request, so that the processors are left to the service. BODIES is a
@@ -22,9 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from clipsieve.load_data import Body
-
-WARM_SECONDS = 0.5
-"""Asked before it counts, so that batches have formed."""
 
 _LENGTH = re.compile(rb"\r\nContent-Length: *(\d+)", re.IGNORECASE)
 
@@ -61,8 +58,11 @@ class _Client:
         return self._left == 0
 
 
-def ask(port: int, path: str, clients: int, seconds: float, bodies: Sequence[Body]) -> dict[str, Any]:
-    """Requests a second, the seconds of each in order of length, and the clients' own processor time of one."""
+def ask(port: int, path: str, clients: int, warm: float, seconds: float, bodies: Sequence[Body]) -> dict[str, Any]:
+    """Requests a second, the seconds of each in order of length, and the clients' own processor time of one.
+
+    What counts begins with an answer, after `warm` seconds in which batches form, and ends with one: whole batches.
+    """
     requests = [_request(path, body) for body in bodies]
     selector = selectors.DefaultSelector()
     turn = 0
@@ -75,14 +75,14 @@ def ask(port: int, path: str, clients: int, seconds: float, bodies: Sequence[Bod
     begin = cpu = 0.0
     start = time.perf_counter()
     while not begin or time.perf_counter() < begin + seconds:
-        if not begin and time.perf_counter() >= start + WARM_SECONDS:
-            waits, begin, cpu = [], time.perf_counter(), time.process_time()
         for key, _ in selector.select(60):
             client = key.data
             if client.answered():
                 waits.append(time.perf_counter() - client.asked)
                 client.ask(requests[turn % len(requests)])
                 turn += 1
+        if not begin and waits and time.perf_counter() >= start + warm:
+            waits, begin, cpu = [], time.perf_counter(), time.process_time()
     took, used = time.perf_counter() - begin, time.process_time() - cpu
     return {"rate": len(waits) / took, "waits": sorted(waits), "client_ms": used / len(waits) * 1e3}
 
@@ -96,15 +96,16 @@ def _request(path: str, body: Body) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body.data
 
 
-def load(port: int, path: str, clients: int, seconds: float, bodies: Path) -> dict[str, float]:
+def load(port: int, path: str, clients: int, seconds: float, bodies: Path, *, warm: float = 0.5) -> dict[str, float]:
     """The same from a process of its own: rate, client_ms, and p50 and p99 in seconds."""
-    words = [sys.executable, "-m", "benchmarks.closed_loop", str(port), path, str(clients), str(seconds), str(bodies)]
+    given = [port, path, clients, warm, seconds, bodies]
+    words = [sys.executable, "-m", "benchmarks.closed_loop", *map(str, given)]
     found = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
     waits = found.pop("waits")
     return {**found, "p50": waits[len(waits) // 2], "p99": waits[min(len(waits) - 1, int(0.99 * len(waits)))]}
 
 
 if __name__ == "__main__":
-    port, path, clients, seconds, file = sys.argv[1:]
-    given = pickle.loads(Path(file).read_bytes())
-    print(json.dumps(ask(int(port), path, int(clients), float(seconds), given)))
+    port, path, clients, warm, seconds, file = sys.argv[1:]
+    made = pickle.loads(Path(file).read_bytes())
+    print(json.dumps(ask(int(port), path, int(clients), float(warm), float(seconds), made)))

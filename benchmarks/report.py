@@ -288,6 +288,28 @@ def triton(record: Record) -> Iterator[Figure]:
         yield Figure(f"{what}: Triton, rows of an execution", middle(w["rows_per_execution"] for w in theirs))
 
 
+def embedding(record: Record) -> Iterator[Figure]:
+    def middle(values: Iterable[float]) -> float:
+        return statistics.median(values)
+
+    for name, case in record["cases"].items():
+        windows = case["windows"]
+        service, floor = [w["service"] for w in windows], [w["floor"] for w in windows]
+        row_ms = middle(1e3 / f["rate"] for f in floor)
+        yield Figure(f"{name}: a row of the model in batches, ms", row_ms)
+        ratio = middle(s["rate"] / f["rate"] for s, f in zip(service, floor, strict=True))
+        least = 0.9 if row_ms >= 20 else None
+        yield Figure(f"{name}, {record['clients']} clients: rate over the model's own", ratio, least=least)
+        rows = middle(s["rows_per_execution"] for s in service)
+        yield Figure(f"{name}: rows of an execution, of {record['max_batch']}", rows, least=24)
+        yield Figure(f"{name}: p50 in ms", middle(s["p50"] * 1e3 for s in service))
+        yield Figure(f"{name}: p99 over p50", middle(s["p99"] / s["p50"] for s in service))
+        costs = [s["server_ms"] - f["cpu_ms"] for s, f in zip(service, floor, strict=True)]
+        if row_ms < 20:
+            yield Figure(f"{name}: processor time of a request, the service less the model, ms", middle(costs))
+            yield Figure(f"{name}: the same of the client, ms", middle(s["client_ms"] for s in service))
+
+
 FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "labelling": labelling,
     "exact_scan": exact_scan,
@@ -303,6 +325,7 @@ FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "suppress": suppress,
     "learning": learning,
     "triton": triton,
+    "embedding": embedding,
 }
 
 

@@ -127,7 +127,7 @@ def test_answers_are_those_of_the_usual_way(form):
             wanted = [{"name": "EMBEDDING", "parameters": {"classification": 2}}]
             given["data"] = json.dumps(ids(outputs=wanted)).encode()
         if form == "binary":
-            one = {"name": "INPUT_IDS", "shape": [1, CONTEXT], "datatype": "INT64"}
+            one: dict[str, Any] = {"name": "INPUT_IDS", "shape": [1, CONTEXT], "datatype": "INT64"}
             one["parameters"] = {"binary_data_size": 8 * CONTEXT}
             value = {"inputs": [one], "parameters": {"binary_data_output": True}}
             given = binary(value, np.array(IDS, "<i8").tobytes())
