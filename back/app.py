@@ -21,9 +21,10 @@ from clipsieve.back import api, classify, detect, job_routes, knn, kserve, logs,
 from clipsieve.back.boxes import Boxes
 from clipsieve.back.classifier import Classifier
 from clipsieve.back.describe import describe
+from clipsieve.back.express import EXPRESS, Express
 from clipsieve.back.figures import Figures, ModelFigures, no_models
 from clipsieve.back.finder import Finder
-from clipsieve.back.guard import for_all
+from clipsieve.back.guard import for_all, status_of
 from clipsieve.back.jobs import Jobs
 from clipsieve.back.limits import Limits
 from clipsieve.back.meters import Meters
@@ -32,16 +33,7 @@ from clipsieve.back.protect import Protection, State, protect
 from clipsieve.back.schema import validation_sentence
 from clipsieve.back.shelf import Fetch, Shelf
 from clipsieve.back.stores import MemoryStore, Store
-from clipsieve.errors import (
-    ClipsieveError,
-    Closed,
-    CollectionChanged,
-    CollectionReadOnly,
-    InputError,
-    NotFound,
-    Overloaded,
-    TimedOut,
-)
+from clipsieve.errors import ClipsieveError, CollectionChanged, InputError
 from clipsieve.protocols import Detector
 
 log = logging.getLogger("clipsieve.back")
@@ -99,10 +91,11 @@ def create_app(
         blueprints.append(classify.blueprint(Classifier(embedder), store, meters))
         blueprints.append(detect.blueprint(None if detector is None else Finder(detector), store))
     protection = protection or Protection()
-    if encoder is not None:
-        blueprints += embedding(encoder, protection)
+    encoders = None if encoder is None else kserve.Encoders(encoder)
+    if encoders is not None:
+        blueprints += embedding(encoders, protection)
     meters.registry.register(Figures(shelf, protection, models))
-    return assemble(blueprints, page or Page(), meters, protection)
+    return assemble(blueprints, page or Page(), meters, protection, encoders)
 
 
 def create_embedding_app(
@@ -110,16 +103,23 @@ def create_embedding_app(
 ) -> OpenAPI:
     """The embedding service alone. `encoder` gives its batched embedder, `models` what it did."""
     meters.registry.register(Figures(Shelf(), protection, models))
-    return assemble(embedding(encoder, protection), None, meters, protection)
-
-
-def embedding(encoder: Callable[[], Any], protection: Protection) -> list[APIBlueprint]:
-    """The routes of the embedding service. `encoder` gives its batched embedder."""
     encoders = kserve.Encoders(encoder)
-    return [kserve.blueprint(encoders, protection.state, protection.policy.max_bytes), openai.blueprint(encoder)]
+    return assemble(embedding(encoders, protection), None, meters, protection, encoders)
 
 
-def assemble(blueprints: Sequence[APIBlueprint], page: Page | None, meters: Meters, protection: Protection) -> OpenAPI:
+def embedding(encoders: kserve.Encoders, protection: Protection) -> list[APIBlueprint]:
+    """The routes of the embedding service."""
+    routes = kserve.blueprint(encoders, protection.state, protection.policy.max_bytes)
+    return [routes, openai.blueprint(lambda: encoders.embedder)]
+
+
+def assemble(
+    blueprints: Sequence[APIBlueprint],
+    page: Page | None,
+    meters: Meters,
+    protection: Protection,
+    encoders: kserve.Encoders | None = None,
+) -> OpenAPI:
     """The application of these routes; without any, a page that asks a service elsewhere. No page where it is None."""
     app = OpenAPI(
         "clipsieve",
@@ -210,18 +210,9 @@ def assemble(blueprints: Sequence[APIBlueprint], page: Page | None, meters: Mete
 
     protect(app, protection, lambda sentence, status: shape()(ClipsieveError(sentence), status), meters.refused)
     app.wsgi_app = _one_slash(app.wsgi_app)  # type: ignore[method-assign]
+    if encoders is not None:
+        app.extensions[EXPRESS] = Express(encoders, protection, meters)
     return app
-
-
-def status_of(error: ClipsieveError) -> int:
-    """The HTTP status that says whose fault it is."""
-    if isinstance(error, InputError):
-        return 400
-    if isinstance(error, CollectionReadOnly):
-        return 403
-    if isinstance(error, Overloaded | TimedOut | Closed | CollectionChanged):
-        return 503
-    return 404 if isinstance(error, NotFound) else 500
 
 
 def error_answer(error: ClipsieveError, status: int) -> Response:

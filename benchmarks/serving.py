@@ -152,17 +152,22 @@ def body_of(question: Float32, **more: Any) -> str:
 def ours(folder: Path) -> Iterator[tuple[int, int]]:
     """`clipsieve back`: its port, and the process that answers."""
     words = [sys.executable, "-m", "clipsieve", "back", str(folder), "--port", "0", "--json", "--log-level", "warning"]
+    with listening(words) as (port, pid):
+        yield port, int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+@contextlib.contextmanager
+def listening(words: list[str]) -> Iterator[tuple[int, int]]:
+    """A service that says on stdout where it listens, as JSON: its port and its process."""
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         try:
             said = ""
-            while '"collections"' not in said:
+            while not said.endswith("}\n"):
                 line = (process.stdout or sys.stdin).readline()
                 if not line:
-                    raise RuntimeError("clipsieve back ended before it served.")
+                    raise RuntimeError(f"{' '.join(words)} ended before it served.")
                 said += line
-            port = int(said.split('"url": "')[1].split('"')[0].rsplit(":", 1)[1])
-            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            yield port, int(children[0])
+            yield int(json.loads(said)["url"].rsplit(":", 1)[1]), process.pid
         finally:
             process.terminate()
             process.wait(60)

@@ -270,6 +270,17 @@ class BatchedTextEmbedder(Batched):
         """See protocols.TextEmbedder."""
         return self._embed("text", len(texts), lambda _: [texts], timeout, priority, name, raw)
 
+    def submit(
+        self,
+        rows: Sequence[Tensors] | Sequence[str],
+        told: Callable[[Request], None],
+        *,
+        priority: int = 0,
+        name: str | None = None,
+    ) -> None:
+        """Texts or tokens, one or more, that nobody waits for; see `RowQueue.submit`. Their rows are raw."""
+        self._queue.submit("text", rows, priority, name, told)
+
 
 class BatchedEmbedder(BatchedImageEmbedder, BatchedTextEmbedder):
     """Both in one: what it is made of is a StagedEmbedder and a StagedTextEmbedder."""

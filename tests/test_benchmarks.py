@@ -19,7 +19,7 @@ from benchmarks.report import Figure, section
 from benchmarks.search import make_question, make_rows, rejected
 
 ROOT = Path(__file__).parent.parent
-MINE = [name for name in ALL if name not in ("pipeline", "regions")]  # they make a model of 150M parameters
+MINE = [name for name in ALL if name not in ("pipeline", "regions", "triton")]  # a model of 150M parameters, a server
 
 
 @pytest.mark.slow
