@@ -21,7 +21,7 @@ import clipsieve
 from clipsieve import classset
 from clipsieve.back import api_shapes as shapes
 from clipsieve.back import schema
-from clipsieve.back.boxes import Boxes, all_boxes
+from clipsieve.back.boxes import Boxes, all_boxes, boxes_of
 from clipsieve.back.guard import reads
 from clipsieve.back.knn import to_json_value
 from clipsieve.back.limits import MOST_EXAMPLES, MOST_LETTERS
@@ -86,9 +86,11 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored], bo
         hits = [schema.hit_to_json(hit) for hit in answer.hits(page)]
         add_sizes(served, page.ids.tolist(), hits)
         if body.boxes:
-            regions = served.collection.regions
+            collection = served.collection
+            meta = next(c for c in classes.classes if name is None or c.name == name)
+            (vectors,) = boxes.embed(collection, [meta], classes.templates)
             with served.just_found():
-                found = boxes.of(regions, page.ids.tolist(), classes, name, body.box_threshold)
+                found = boxes_of(collection.regions, page.ids.tolist(), vectors, body.box_threshold, classes.nms)
             for hit in hits:
                 hit["boxes"] = found[int(hit["id"])]
         more = len(answer.ranked.ids) > start + body.limit

@@ -10,7 +10,9 @@ SWITCH: Json = {"type": "boolean"}
 TEXTS = some(TEXT)
 ID = said(TEXT, "A whole number; JavaScript would round it.")
 REVISION = said(TEXT, "Another one after each commit of the collection.")
-EXAMPLE: Json = said({"anyOf": [TEXT, obj(image=TEXT)]}, "A text, or an image: an item's id or a content hash.")
+PART = said(some(NUMBER), "x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant.")
+PICTURE: Json = {"type": "object", "required": ["image"], "properties": {"image": TEXT, "box": PART}}
+EXAMPLE: Json = said({"anyOf": [TEXT, PICTURE]}, "A text, or an image: an item's id or a content hash.")
 SCORED = obj(ex=EXAMPLE, score=NUMBER)
 
 HIT = obj(

@@ -65,9 +65,10 @@ def create_app(
     """The service over these collections.
 
     fetch       gets an image by URL for those who ask with one
-    embedder    gives the model that images are classified with, when it is first needed; None for no such routes
-    detector    gives the one that finds boxes, and found the collections' regions, likewise; None for a service that
-                keeps detectors but has none
+    embedder    gives the model that images are classified with, when it is first needed; None for a service that
+                keeps classifiers but has none
+    detector    gives the one that finds boxes, and found the collections' regions, likewise; None for one that keeps
+                detectors but has none. DirectAI's routes are not there without either
     encoder     gives the batched embedder of the embedding service, likewise
     store       where deployed classifiers and detectors are kept; by default they are forgotten with the service
     protection  who may ask and how much; by default what protects a service on one's own machine
@@ -86,9 +87,9 @@ def create_app(
     ]
     if jobs is not None:
         blueprints.append(job_routes.blueprint(shelf, jobs, sets.stored, boxes))
-    if embedder is not None:
+    if embedder is not None or detector is not None:
         store = store or MemoryStore()
-        blueprints.append(classify.blueprint(Classifier(embedder), store, meters))
+        blueprints.append(classify.blueprint(None if embedder is None else Classifier(embedder), store, meters))
         blueprints.append(detect.blueprint(None if detector is None else Finder(detector), store))
     protection = protection or Protection()
     encoders = None if encoder is None else kserve.Encoders(encoder)

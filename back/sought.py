@@ -36,7 +36,7 @@ class Sought:
     @classmethod
     def of(cls, collection: Collection, classes: ClassSet, boxes: Boxes, threshold: float) -> "Sought":
         """All classes of a set. NotFound where there are no regions; else the errors are those of `Boxes.embed`."""
-        vectors = boxes.embed(collection.regions, classes.classes, classes.templates)
+        vectors = boxes.embed(collection, classes.classes, classes.templates)
         return cls(vectors, threshold, NMS if classes.nms is None else classes.nms, classes.mode or detecting.MODE)
 
     def to_json(self) -> dict[str, Any]:

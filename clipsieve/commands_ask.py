@@ -70,19 +70,22 @@ def search(
     chosen = choose_format(format, out)
     if every_box and not regions:
         raise InputError("--every-box is about boxes; give --regions with it.")
-    if regions and (image or not_image or calibration or dedup or modality != "image" or budget_ms is not None):
+    if regions and (calibration or dedup or modality != "image" or budget_ms is not None):
         raise InputError(
-            "--regions finds boxes by texts alone; leave out --image, --not-image, --calibration, --dedup, --modality "
-            "and --budget-ms."
+            "--regions finds boxes on the detector's own scale; leave out --calibration, --dedup, --modality and "
+            "--budget-ms."
         )
-    asked = _asked(text, not_, image, not_image, set_, class_, threshold, calibration)
+    # On the detector's scale texts and images meet.
+    asked = _asked(text, not_, image, not_image, set_, class_, threshold, "background" if regions else calibration)
     with open_folder(ctx, folder, model, device, state) as collection:
         if regions or counts(where or ""):
             note_lacking(collection)
         if regions:
+            for data in asked.uploads.values():
+                collection.keep_example_image(data)
             result = collection.search_regions(asked.classes, k=k, where=where, every_box=every_box)
         else:
-            _upload(collection, asked)
+            upload(collection, asked)
             result = collection.search(
                 asked.classes,
                 k,
@@ -149,7 +152,7 @@ def filter_(
             "(`clipsieve search` shows which scores to expect)."
         )
     with open_folder(ctx, folder, model, device, state) as collection:
-        _upload(collection, asked)
+        upload(collection, asked)
         if counting:
             note_lacking(collection)
         wanted: dict[str, Any] = {"where": where, "dedup": dedup, "modality": _modality(modality)}
@@ -217,7 +220,8 @@ def _asked(
     return asked
 
 
-def _upload(collection: "Collection", asked: "Asked") -> None:
+def upload(collection: "Collection", asked: "Asked") -> None:
+    """Embed the image files of a question. InputError names one that is no image."""
     for digest, data in asked.uploads.items():
         try:
             collection.add_example_image(data)

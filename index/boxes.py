@@ -15,6 +15,7 @@ import numpy as np
 
 from clipsieve.errors import InputError
 from clipsieve.index.examples import Remembered, Templates, embed_classes, embed_texts
+from clipsieve.index.records import example_name
 from clipsieve.index.regions import CollectionRegions
 from clipsieve.index.rule import Compiled, compile_classes, settle
 from clipsieve.index.suppress import Detections, compile_detection, detect
@@ -35,12 +36,19 @@ NMS = 0.5
 
 Keys = Callable[[Int64], Sequence[str]]
 
+ImageBytes = Callable[[int | str], bytes]
+"""An item's id, or a content hash -> the encoded image. NotFound where it is not there."""
+
 
 def embed_question(
-    meta: MetaClass, detector: Detector, templates: Templates = None, remembered: Remembered | None = None
+    meta: MetaClass,
+    detector: Detector,
+    templates: Templates = None,
+    remembered: Remembered | None = None,
+    pictures: ImageBytes | None = None,
 ) -> ClassVectors:
     """A class in the detector's space. The errors are those of `embed_questions`."""
-    (vectors,) = embed_questions([meta], detector, templates, remembered)
+    (vectors,) = embed_questions([meta], detector, templates, remembered, pictures)
     return vectors
 
 
@@ -49,15 +57,37 @@ def embed_questions(
     detector: Detector,
     templates: Templates = None,
     remembered: Remembered | None = None,
+    pictures: ImageBytes | None = None,
 ) -> tuple[ClassVectors, ...]:
-    """Classes in the detector's space. InputError for an example that is an image."""
+    """Classes in the detector's space.
+
+    pictures  the images that are examples; None where there can be none
+
+    NotFound for an image that is not there; InputError for one that cannot be decoded, or in which nothing is seen.
+    """
+    memory = Remembered() if remembered is None else remembered
 
     def texts(wanted: Sequence[str]) -> Float32:
-        return embed_texts(wanted, templates, detector.embed_texts, Remembered() if remembered is None else remembered)
+        return embed_texts(wanted, templates, detector.embed_texts, memory)
 
-    def images(_: Sequence[int | str]) -> Float32:
-        first = next(c for c in classes if any(e.image is not None for e in (*c.positive, *c.negative)))
-        raise InputError(f"The class {first.name!r} has an image as an example; boxes are found by texts alone.")
+    def image(example: Example) -> Float32:
+        if pictures is None:
+            raise InputError(f"{example_name(example)} is an example, and no images are at hand; give texts alone.")
+        assert example.image is not None
+        try:
+            return detector.embed_example(pictures(example.image), example.box)
+        except InputError as error:
+            raise InputError(f"{example_name(example)} cannot be an example to the detector: {error}") from error
+
+    def images(wanted: Sequence[Example]) -> Float32:
+        rows = []
+        for example in wanted:
+            vector = memory.get(example)
+            if vector is None:
+                vector = image(example)
+                memory.put(example, vector)
+            rows.append(vector)
+        return np.stack(rows)
 
     return embed_classes(classes, detector.model, texts, images)
 

@@ -26,9 +26,11 @@ from clipsieve.index.review import Asking, Review, review
 from clipsieve.index.rule import Question, Ranked, View, first_of_group, settle
 from clipsieve.index.scan import scan_threshold
 from clipsieve.index.stored import Modality
+from clipsieve.index.uploads import Uploads
 from clipsieve.manifest import Manifest, Probe
 from clipsieve.protocols import Detector
 from clipsieve.types import (
+    Box,
     Calibration,
     Claim,
     ClassSet,
@@ -61,6 +63,7 @@ def open_collection(
     load: Callable[[str], Any] | None = None,
     load_detector: Callable[[str], Any] | None = None,
     probe: Callable[[Any], Probe] | None = None,
+    cut: Callable[[bytes, Box], bytes] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> "Collection":
     """Open a collection that clipsieve made, or, for reading, one of clip-retrieval.
@@ -72,6 +75,7 @@ def open_collection(
     load_detector  likewise a detector, for questions about boxes and filters that count them
     probe     what an embedder makes of the fixed probe images and texts (clipsieve.inference.probe.probe); compared
               with what the manifest holds before the embedder is used
+    cut       a part of an encoded image, encoded, for examples that are parts
     progress  called with (rows read, rows to read) while the metadata cache is made
 
     ModelMismatch for an embedder of another model; CollectionMissing, CollectionDamaged for a folder that is no, or no
@@ -79,7 +83,7 @@ def open_collection(
     """
     opened = Opened.of(Path(folder), state, progress)
     try:
-        embedding = Embedding(Path(folder), opened.manifest, model, load, probe)
+        embedding = Embedding(Path(folder), opened.manifest, model, load, probe, cut)
         if embedder is not None:
             embedding.use(embedder)
     except BaseException:
@@ -105,7 +109,8 @@ class Collection:
         self._load_detector = load_detector
         self._detectors: dict[str, Detector] = {}
         self._loading = threading.Lock()  # guards _detectors
-        self._boxed = Remembered()  # texts in the detector's space
+        self._boxed = Remembered()  # examples in the detector's space
+        self._uploads = Uploads()
 
     @property
     def manifest(self) -> Manifest:
@@ -471,7 +476,7 @@ class Collection:
         passed to `add_example_image`.
         """
         return self._embedding.classes(
-            classes.classes, classes.templates if templates == "own" else templates, self._item_vector
+            classes.classes, classes.templates if templates == "own" else templates, self._image_vector
         )
 
     def embed_examples(self, examples: Sequence[Example]) -> Float32:
@@ -479,12 +484,23 @@ class Collection:
 
         The errors are those of `embed`.
         """
-        (vectors,) = self._embedding.classes([MetaClass("examples", examples)], None, self._item_vector)
+        (vectors,) = self._embedding.classes([MetaClass("examples", examples)], None, self._image_vector)
         return vectors.positive
 
     def add_example_image(self, data: bytes) -> str:
         """Embed an uploaded image so that it may be an example; its content hash, which Example takes."""
-        return self._embedding.upload(data)
+        name = self._embedding.upload(data)
+        self._uploads.put(data)
+        return name
+
+    def keep_example_image(self, data: bytes) -> str:
+        """The same for examples of boxes, or parts: the image is kept, 64 MB of such, and not embedded."""
+        return self._uploads.put(data)
+
+    def example_bytes(self, image: int | str) -> bytes:
+        """The encoded image that an Example means. NotFound where it is not there, or no longer."""
+        kept = self._uploads.get(image) if isinstance(image, str) else None
+        return self.image_bytes(self._opened.id_of(image), thumbnails=False) if kept is None else kept
 
     @property
     def regions(self) -> CollectionRegions:
@@ -508,7 +524,7 @@ class Collection:
         every_box: bool = False,
         templates: Templates | Own = "own",
     ) -> QueryResult:
-        """The best k boxes of a class of texts; a hit is an image with its box. See `boxes.search`.
+        """The best k boxes of a class; a hit is an image with its box. See `boxes.search`.
 
         detector   the one that found the regions, `regions.model`; ModelMismatch for another. By default it is loaded
         threshold  least score, in 0..1, in place of the class's own
@@ -516,9 +532,12 @@ class Collection:
 
         The others are those of `search`. NotFound where no detector looked.
         """
-        classes, meta = _chosen(question, name, templates, None)
+        # A detector has a scale of its own, on which texts and images meet.
+        classes, meta = _chosen(question, name, templates, "background")
         opened = self._opened
-        vectors = boxes.embed_question(meta, detector or self._detector(), classes.templates, self._boxed)
+        finder = self._detector() if detector is None else detector
+        memory = self._boxed if detector is None else None
+        vectors = boxes.embed_question(meta, finder, classes.templates, memory, self.example_bytes)
         only = self._only(where, within)
         return boxes.search(
             opened.regions,
@@ -693,9 +712,16 @@ class Collection:
         background = self._opened.background(modality)
         return tuple(background.scale(v) for v in vectors)
 
-    def _item_vector(self, image: int | str) -> Float32:
-        vector: Float32 = unit_rows(self.vectors([self._opened.id_of(image)]))[0]
-        return vector
+    def _image_vector(self, example: Example) -> Float32:
+        assert example.image is not None
+        if example.box is None:
+            vector: Float32 = unit_rows(self.vectors([self._opened.id_of(example.image)]))[0]
+            return vector
+        if isinstance(example.image, int) and self.manifest.detection is not None:
+            stored = self.regions.crop(example.image, example.box)
+            if stored is not None:
+                return stored
+        return self._embedding.part(example, self.example_bytes(example.image))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from clipsieve.errors import InputError, NotFound
+from clipsieve.index.boxes import ImageBytes, embed_questions
 from clipsieve.index.calibrate import Float64
-from clipsieve.index.examples import Remembered, embed_classes, embed_texts
 from clipsieve.index.records import Images, Record, Tally
 from clipsieve.index.regions import CollectionRegions
 from clipsieve.index.suppress import CompiledDetection, compile_detection, detect
 from clipsieve.protocols import Detector
-from clipsieve.types import ClassSet, Float32, Int64, Mode
+from clipsieve.types import ClassSet, Int64, Mode
 
 BLOCK_IMAGES = 128
 """Images whose regions are in memory at a time: 120 MB of float32 at 300 regions of 768 dimensions."""
@@ -71,27 +71,23 @@ def compile_set(
     nms: float | None = None,
     mode: Mode | None = None,
     threshold: float = THRESHOLD,
+    pictures: ImageBytes | None = None,
 ) -> CompiledDetection:
     """A class set as what to look for.
 
     nms, mode  in place of the set's own; NMS and MODE where neither says anything
     threshold  least score of the classes that have none of their own
+    pictures   the images that are examples; None where there can be none
 
-    InputError for a calibrated set, or one with images for examples.
+    InputError for a calibrated set; else the errors are those of `boxes.embed_questions`.
     """
     if classes.calibration != "none":
         raise InputError(
             f"The set has calibration {classes.calibration!r}; a detector's scores have a scale of their own, so give "
             'a set with calibration "none".'
         )
-
-    def texts(wanted: Sequence[str]) -> Float32:
-        return embed_texts(wanted, classes.templates, detector.embed_texts, Remembered())
-
-    def images(wanted: Sequence[int | str]) -> Float32:
-        raise InputError(f"The set has the image {wanted[0]} among its examples; boxes are found by texts only.")
-
-    vectors = embed_classes(classes.classes, detector.model, texts, images) if classes.classes else ()
+    found = classes.classes
+    vectors = embed_questions(found, detector, classes.templates, pictures=pictures) if found else ()
     return compile_detection(
         vectors,
         [threshold if c.threshold is None else c.threshold for c in classes.classes],

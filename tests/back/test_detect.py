@@ -275,6 +275,24 @@ def test_a_service_without_a_detector_keeps_them(store):
     assert told(detect(client, UNKNOWN)) == (400, NO_KEY)
 
 
+def test_a_service_without_a_model_keeps_classifiers(store):
+    detector = FakeDetector(("cat", LEFT))
+    client = create_app(Shelf([]), fetch=lambda url: b"", detector=lambda: detector, store=store).test_client()
+
+    def classify(id, data=PICTURE):
+        return told(client.post(f"/classify?deployed_id={id}", data={"data": (io.BytesIO(data), "a.jpg")}))
+
+    body = {"classifier_configs": [{"name": "cat", "examples_to_include": ["cat"]}]}
+    id = client.post("/deploy_classifier", json=body).get_json()["deployed_id"]
+    message = "This service has no model that classifies; start it with one: back --model NAME."
+    assert classify(id) == refusal(message, 503)
+    assert classify(id, b"no image") == (422, NO_IMAGE)
+    assert classify(UNKNOWN) == (400, NO_KEY)
+    id = deployed(client, CAT, **PLAIN)
+    assert classify(id)[0] == 422
+    assert names(client, id) == ["cat"]
+
+
 def test_a_store_that_fails():
     class Broken:
         def get(self, id):

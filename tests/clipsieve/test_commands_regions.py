@@ -221,7 +221,7 @@ def test_images_are_narrowed_to_those_that_show_enough(run, looked, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--regions", "cat", "--dedup"], "by texts alone"),
+        (["--regions", "cat", "--dedup"], "own scale"),
         (["cat", "--every-box"], "give --regions"),
         (["cat", "--where", "count(3) > 1"], "give it a text"),
     ],

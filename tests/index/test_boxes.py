@@ -13,7 +13,7 @@ from clipsieve.inference.fake import FakeDetector, FakeEmbedder
 from clipsieve.manifest import Detection, Manifest
 from clipsieve.opening import open_collection
 from clipsieve.stored_regions import store
-from clipsieve.types import Embeddings, Example, MetaClass, Regions
+from clipsieve.types import Embeddings, MetaClass, Regions
 from clipsieve.writer import open_writer
 
 D = 8
@@ -164,8 +164,6 @@ def test_nothing_is_counted_without_a_detector(folder):
 
 def test_what_cannot_be_asked(folder):
     with open_collection(folder, embedder=EMBEDDER) as photos:
-        with pytest.raises(InputError, match="by texts alone"):
-            photos.search_regions(MetaClass("q", [Example(image=1)]), DETECTOR)
         with pytest.raises(ModelMismatch):
             photos.search_regions(MetaClass("q", ["a"]), FakeDetector(D, name="other"))
         with pytest.raises(InputError, match="at least one"):
