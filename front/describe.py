@@ -1,6 +1,6 @@
 """Writes what the service says of /api/v1 as OpenAPI, from which `npm run types` makes src/openapi.ts.
 
-    python front/describe.py > front/openapi.json
+python front/describe.py > front/openapi.json
 """
 
 import json

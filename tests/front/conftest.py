@@ -48,10 +48,11 @@ def scenes(built, tmp_path_factory):
     """A service over drawn scenes, near-duplicates known."""
     base = tmp_path_factory.mktemp("page")
     make_scenes(base / "images", SCENES)
-    for words in (["inference", base / "images", base / "scenes.clip", "--model", "mini"], ["index", base / "scenes.clip"]):
+    made = base / "scenes.clip"
+    for words in (["inference", base / "images", made, "--model", "mini"], ["index", made]):
         result = CliRunner().invoke(cli.app, [*map(str, words)], obj=Parts(load_model))
         assert result.exit_code == 0, result.output
-    with running(base / "scenes.clip", "--state", base / "state") as service:
+    with running(made, "--state", base / "state") as service:
         yield service
 
 

@@ -14,6 +14,8 @@ from tests.front.steps import CELLS, NOT, add_example, counts, ids, search, sett
 
 pytestmark = pytest.mark.slow
 
+MINUS = "\N{MINUS SIGN}"
+
 
 def test_a_first_visit(tab, scenes):
     seen = []
@@ -58,7 +60,7 @@ def test_a_negative_example_moves_pictures_to_rejected(tab, scenes):
     moved = after[1] - before[1]
     assert moved > 0
     assert after == [before[0] - moved, before[1] + moved, before[2]]
-    toast(tab, f"+0 −{moved}")
+    toast(tab, f"+0 {MINUS}{moved}")
     show(tab, "rejected")
     tab.show("rejected")
     why = tab.page.locator(f"{CELLS} .why").first
@@ -188,8 +190,8 @@ def test_a_wrong_one_becomes_a_negative_example(tab, scenes):
     page.wait_for_selector(".chip.negative .thumb")
     said = toast(tab, "after this example").inner_text()
     settle(tab)
-    assert said.startswith("+0 −")
-    assert not said.startswith("+0 −0")
+    assert said.startswith(f"+0 {MINUS}")
+    assert not said.startswith(f"+0 {MINUS}0")
     tab.show("learnt")
     assert before[2] not in ids(tab)
     page.locator(".toast button", has_text="Undo").click()
@@ -262,8 +264,8 @@ def test_classes_are_saved_and_opened(tab, scenes, tmp_path):
     assert "set.json" in page.inner_text(".strip")
     tab.show("broken-file")
     assert page.locator(".classes li").count() == 2
-    open_file({"classifier_configs": [
-        {"name": "dot", "examples_to_include": ["a red circle"], "examples_to_exclude": ["a blue square"]}]})  # fmt: skip
+    dot = {"name": "dot", "examples_to_include": ["a red circle"], "examples_to_exclude": ["a blue square"]}
+    open_file({"classifier_configs": [dot]})
     page.wait_for_function("() => document.querySelector('.name h1')?.textContent === 'dot'")
     settle(tab)
     assert page.locator(CELLS).count() > 0
@@ -312,9 +314,9 @@ def test_every_picture_gets_its_label(tab, scenes):
     rows = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
     assert len(rows) == 240
     assert {row["label"] for row in rows} == {"a red circle", "a yellow star"}
-    running = {"id": "1", "kind": "label", "collection": "scenes", "format": "csv", "state": "running", "done": 5, "total": 10}
-    answer = {**running, "stage": "labelling", "eta_s": 3, "message": None, "made": 0, "items": None, "bytes": None,
-              "skipped": 0, "result_url": None, "skipped_url": None}  # fmt: skip
+    running = {"kind": "label", "collection": "scenes", "format": "csv", "state": "running", "stage": "labelling"}
+    nothing = dict.fromkeys(("message", "items", "bytes", "result_url", "skipped_url"))
+    answer = {"id": "1", **running, **nothing, "done": 5, "total": 10, "eta_s": 3, "made": 0, "skipped": 0}
     page.route("**/api/v1/jobs", lambda route: route.fulfill(json={"jobs": [answer]}))
     cancelled = []
 

@@ -36,8 +36,10 @@ def test_many_pictures_are_scrolled_to_the_end(tab, many):
         bottom = page.evaluate("() => { scrollBy(0, innerHeight * 3); return scrollY; }")
         # Either further pictures came, or what is here is what was here before.
         page.wait_for_function(
-            "([at, y]) => { const all = [...document.querySelectorAll('#grid [data-at]')].map(e => Number(e.dataset.at));"
-            " return all.length && (Math.max(...all) > at || y === 0); }",
+            """([at, y]) => {
+                const all = [...document.querySelectorAll('#grid [data-at]')].map(e => Number(e.dataset.at));
+                return all.length && (Math.max(...all) > at || y === 0);
+            }""",
             arg=[last, bottom],
         )
     assert most <= 150
@@ -173,7 +175,8 @@ def test_a_late_answer_never_takes_the_place_of_a_newer_one(tab, scenes):
     search(tab, "a red circle")
     after = ids(tab)
     assert len(held) == 1
-    held[0].fulfill(json={"index_rev": "1", "claim": "exact", "recall": None, "timings_ms": {}, "hits": [], "next": None})
+    found = {"index_rev": "1", "claim": "exact", "recall": None, "timings_ms": {"total": 1.0}, "next": None}
+    held[0].fulfill(json={**found, "hits": []})
     settle(tab)
     assert (ids(tab), page.inner_text(".name h1")) == (after, "a red circle")
 
