@@ -856,6 +856,8 @@ export interface operations {
                         negative: {
                             /** @description A text, or an image: an item's id or a content hash. */
                             ex: string | {
+                                /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                box?: number[];
                                 image: string;
                             };
                             score: number;
@@ -863,6 +865,8 @@ export interface operations {
                         positive: {
                             /** @description A text, or an image: an item's id or a content hash. */
                             ex: string | {
+                                /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                box?: number[];
                                 image: string;
                             };
                             score: number;
@@ -1421,6 +1425,8 @@ export interface operations {
                             neg: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -1428,6 +1434,8 @@ export interface operations {
                             pos: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -1630,6 +1638,8 @@ export interface operations {
                             neg: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -1637,6 +1647,8 @@ export interface operations {
                             pos: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -1950,6 +1962,8 @@ export interface operations {
                             neg: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -1957,6 +1971,8 @@ export interface operations {
                             pos: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -1980,6 +1996,8 @@ export interface operations {
                             neg: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -1987,6 +2005,8 @@ export interface operations {
                             pos: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -2007,6 +2027,8 @@ export interface operations {
                             neg: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -2014,6 +2036,8 @@ export interface operations {
                             pos: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,8 +39,8 @@ class Gated(FakeDetector):
             raise InputError("The detector gives no finite numbers.")
         found = super().detect_tensors(batch)
         seen = np.array([batch[i]["hash"].tobytes() not in self._blank for i in found.item])
-        columns = (found.vectors, found.boxes, found.item, found.objectness, found.shift, found.scale)
-        return type(found)(*(np.ascontiguousarray(column[seen]) for column in columns), found.model)
+        columns = ("vectors", "boxes", "item", "objectness", "shift", "scale")
+        return replace(found, **{name: np.ascontiguousarray(getattr(found, name)[seen]) for name in columns})
 
 
 class TestBatchedFake(DetectorContract):
