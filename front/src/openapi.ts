@@ -856,6 +856,8 @@ export interface operations {
                         negative: {
                             /** @description A text, or an image: an item's id or a content hash. */
                             ex: string | {
+                                /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                box?: number[];
                                 image: string;
                             };
                             score: number;
@@ -863,6 +865,8 @@ export interface operations {
                         positive: {
                             /** @description A text, or an image: an item's id or a content hash. */
                             ex: string | {
+                                /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                box?: number[];
                                 image: string;
                             };
                             score: number;
@@ -949,6 +953,8 @@ export interface operations {
                 content: {
                     "application/json": {
                         collections: {
+                            /** @description Whether this service can say where in images a class is seen. */
+                            boxes: boolean;
                             /** @description Metadata that `where` may use. */
                             columns: string[];
                             count: number;
@@ -1421,6 +1427,8 @@ export interface operations {
                             neg: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -1428,6 +1436,8 @@ export interface operations {
                             pos: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -1630,6 +1640,8 @@ export interface operations {
                             neg: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -1637,6 +1649,8 @@ export interface operations {
                             pos: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -1950,6 +1964,8 @@ export interface operations {
                             neg: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -1957,6 +1973,8 @@ export interface operations {
                             pos: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -1980,6 +1998,8 @@ export interface operations {
                             neg: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -1987,6 +2007,8 @@ export interface operations {
                             pos: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -2007,6 +2029,8 @@ export interface operations {
                             neg: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -2014,6 +2038,8 @@ export interface operations {
                             pos: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
