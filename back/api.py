@@ -60,7 +60,7 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored], bo
 
     @routes.get("/info", summary="What is served", responses=shapes.INFO)
     def info() -> Any:
-        collections = [_info(shelf[name]) for name in shelf.names]
+        collections = [_info(shelf[name], boxes) for name in shelf.names]
         limits = {
             "results": schema.MOST_RESULTS,
             "reach": MOST_SEARCHED,
@@ -192,7 +192,7 @@ class Answers:
         return answer
 
 
-def _info(served: Served) -> dict[str, Any]:
+def _info(served: Served, boxes: Boxes) -> dict[str, Any]:
     collection = served.collection
     known = collection.info()
     fields = ("count", "dim", "model", "removed", "licence", "indices", "columns", "read_only")
@@ -201,6 +201,7 @@ def _info(served: Served) -> dict[str, Any]:
         **{name: known[name] for name in fields},
         "modalities": [index["name"] for index in known["indices"]],
         "detector": known["regions"] and known["regions"]["detector"],
+        "boxes": boxes.fits(collection),
         "multilingual": served.options.multilingual is not None,
         "ratings": sorted(served.options.ratings),
         "flags": sorted(served.options.flags),

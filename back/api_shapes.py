@@ -50,6 +50,7 @@ COLLECTION = obj(
     ratings=some(COUNT),
     flags=TEXTS,
     detector=said(maybe(TEXT), "What found the regions, where there are any."),
+    boxes=said(SWITCH, "Whether this service can say where in images a class is seen."),
     duplicates=said(SWITCH, "Whether near-duplicates are known, for `dedup`."),
     index_rev=REVISION,
 )

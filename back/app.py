@@ -55,6 +55,7 @@ def create_app(
     limits: Limits | None = None,
     embedder: Callable[[], Any] | None = None,
     detector: Callable[[], Detector] | None = None,
+    detector_name: str | None = None,
     encoder: Callable[[], Any] | None = None,
     store: Store | None = None,
     protection: Protection | None = None,
@@ -69,6 +70,7 @@ def create_app(
                 keeps classifiers but has none
     detector    gives the one that finds boxes, and found the collections' regions, likewise; None for one that keeps
                 detectors but has none. DirectAI's routes are not there without either
+    detector_name  what that is called, by which /info says where boxes can be had; None: nowhere
     encoder     gives the batched embedder of the embedding service, likewise
     store       where deployed classifiers and detectors are kept; by default they are forgotten with the service
     protection  who may ask and how much; by default what protects a service on one's own machine
@@ -77,7 +79,7 @@ def create_app(
     jobs        where long work is done; None for no such routes
     """
     meters = meters or Meters()
-    boxes = Boxes(detector)
+    boxes = Boxes(detector, detector_name)
     blueprints = [
         knn.blueprint(shelf, meters, fetch, limits),
         api.blueprint(shelf, fetch, sets.stored, boxes),

@@ -19,11 +19,17 @@ class Boxes:
     """Says where in items a class is seen. Examples are embedded once; safe to use from several threads at once.
 
     detector  gives the one that found the regions, when the first question needs it; None where there is none
+    name      what it is called, where that is known before it is loaded
     """
 
-    def __init__(self, detector: Callable[[], Detector] | None) -> None:
-        self._detector = detector
+    def __init__(self, detector: Callable[[], Detector] | None, name: str | None = None) -> None:
+        self._detector, self._name = detector, name
         self._examples: dict[Path, Remembered] = {}  # an item's id means another image in another collection
+
+    def fits(self, collection: Collection) -> bool:
+        """Whether the detector is, by its name, the one that found the collection's regions."""
+        found = collection.manifest.detection
+        return found is not None and self._detector is not None and self._name == found.model.name
 
     def embed(
         self, collection: Collection, classes: Sequence[MetaClass], templates: Templates

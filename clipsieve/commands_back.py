@@ -202,6 +202,7 @@ def back(
             limits=limits,
             embedder=(lambda: models.get(named or model_of(shelf))) if entries or model else None,
             detector=find,
+            detector_name=detector,
             encoder=lambda: models.batcher(named or model_of(shelf)),
             store=make_store(store, state, entries),
             protection=protection,

@@ -160,9 +160,10 @@ function show(found: Found): void {
   store.cursor.value = 0;
 }
 
-function shape(): { view: View; sort: Sort; dedup: boolean } {
-  const dedup = store.dedup.peek() && store.collection.peek()?.duplicates === true;
-  return { view: store.view.peek(), sort: store.sort.peek(), dedup };
+function shape(): { view: View; sort: Sort; dedup: boolean; boxes: boolean } {
+  const { duplicates, boxes } = store.collection.peek() ?? {};
+  const dedup = store.dedup.peek() && duplicates === true;
+  return { view: store.view.peek(), sort: store.sort.peek(), dedup, boxes: boxes === true };
 }
 
 function tell(): void {

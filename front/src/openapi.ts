@@ -953,6 +953,8 @@ export interface operations {
                 content: {
                     "application/json": {
                         collections: {
+                            /** @description Whether this service can say where in images a class is seen. */
+                            boxes: boolean;
                             /** @description Metadata that `where` may use. */
                             columns: string[];
                             count: number;

@@ -8,6 +8,7 @@ import pytest
 from clipsieve.errors import InputError, ModelMismatch
 from clipsieve.index import boxes, collection
 from clipsieve.index.build import build_indices
+from clipsieve.index.examples import unit_rows
 from clipsieve.index.regions import CollectionRegions
 from clipsieve.inference.fake import FakeDetector, FakeEmbedder
 from clipsieve.manifest import Detection, Manifest
@@ -88,6 +89,56 @@ def test_the_best_boxes_are_those_of_the_rule(folder, monkeypatch, every_box, ap
             assert all((hit.margin == math.inf) == (not negative) for hit in found.hits)
         within = photos.search_regions(MetaClass("q", ["square"]), DETECTOR, where="id > 3", within=np.array([0, 4, 7]))
         assert {hit.id for hit in within.hits} == {4, 7}
+
+
+@pytest.mark.parametrize("kind", ["IVF64,Flat", "IVF64,SQ8"])
+def test_an_index_that_misses_some(tmp_path, kind):
+    """Inverted lists of which few are read: what is found is the rule's, in the order of the detector's logits."""
+    rng = np.random.default_rng(1)
+    items, each = 1500, 8
+    m = items * each
+    near = unit_rows(DETECTOR.embed_texts([f"thing {i}" for i in range(200)])[rng.integers(0, 200, m)])
+    vectors = unit_rows((near + 0.2 * rng.standard_normal((m, D))).astype(np.float32))
+    corner = rng.random((m, 2)) / 2
+    box = np.concatenate([corner, corner + 0.2], axis=1).astype(np.float32)
+    shift, scale = rng.normal(-0.6, 0.1, m).astype(np.float32), rng.uniform(3, 20, m).astype(np.float32)
+    found = Regions(
+        vectors, box, np.repeat(np.arange(items), each), np.zeros(m, np.float32), shift, scale, DETECTOR.model
+    )
+    keys = tuple(f"{i}.jpg" for i in range(items))
+    images = Embeddings(unit_rows(rng.standard_normal((items, D)).astype(np.float32)), keys, EMBEDDER.model)
+    with open_writer(tmp_path, Manifest(EMBEDDER.model, D, detection=Detection(DETECTOR.model, D, each, False))) as w:
+        w.append(images, regions=store(found, items, None))
+    texts = [[f"thing {i}"] for i in range(20)]
+    exact, k = {}, 50
+    with open_collection(tmp_path, embedder=EMBEDDER) as photos:
+        for text in texts:
+            question = MetaClass("q", text, ["thing 150", "thing 151"], 0.3)
+            answer = photos.search_regions(question, DETECTOR, k, every_box=True)
+            assert answer.claim == "exact"
+            exact[text[0]] = {hit.box: hit.score for hit in answer.hits}
+        every = photos.search_regions(MetaClass("q", ["thing 3"], ["thing 150"]), DETECTOR, m, every_box=True)
+        logits = {hit.box: hit.score for hit in every.hits}
+    build_indices(tmp_path, factory=kind, recall=0.6)
+    with open_collection(tmp_path, embedder=EMBEDDER) as photos:
+        assert photos.regions.approximate
+        kept = 0
+        for text in texts:
+            question = MetaClass("q", text, ["thing 150", "thing 151"], 0.3)
+            answer = photos.search_regions(question, DETECTOR, k, every_box=True)
+            assert answer.claim == "complete"
+            assert 0.5 < answer.recall < 1
+            scores = [hit.score for hit in answer.hits]
+            assert scores == sorted(scores, reverse=True)
+            kept += len({hit.box for hit in answer.hits} & exact[text[0]].keys()) / max(len(exact[text[0]]), 1)
+        assert 0.5 < kept / len(texts) < 1  # it does miss some
+        answer = photos.search_regions(MetaClass("q", ["thing 3"], ["thing 150"]), DETECTOR, k, every_box=True)
+        assert len(answer.hits) == k
+        assert [hit.score for hit in answer.hits] == pytest.approx([logits[hit.box] for hit in answer.hits], abs=1e-6)
+        once = photos.search_regions(MetaClass("q", ["thing 3"]), DETECTOR, k)
+        assert len({hit.id for hit in once.hits}) == k
+        some = photos.search_regions(MetaClass("q", ["thing 3"]), DETECTOR, k, where="id % 7 = 0", every_box=True)
+        assert {hit.id % 7 for hit in some.hits} == {0}
 
 
 def test_objects_are_counted_once(folder):
