@@ -12,6 +12,7 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP)
 	$(BIN)/clipsieve demo $(if $(DEMO_IMAGES),--images "$(DEMO_IMAGES)")
+	@echo "The page on the drawn scenes, built and served: make serve"
 
 PAGE := back/static/index.html
 PORT := 1234

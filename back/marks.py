@@ -57,6 +57,7 @@ def blueprint(shelf: Shelf, stored: Callable[[Served], Stored]) -> APIBlueprint:
             threshold=body.threshold,
             where=body.where,
             modality=body.modality,
+            asking=body.asking,
         )
         shown = found.map(lambda hits: _to_json(served, hits))
         return {

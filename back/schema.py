@@ -79,14 +79,20 @@ class Explain(Question):
     id: ItemId
 
 
-class Suggest(Question):
-    """A question, and how many items of each kind to suggest."""
+class Learn(Question):
+    """A question whose marks are learned from; threshold and where must be left out."""
 
     limit: Annotated[int, Field(ge=1, le=MOST_RESULTS)] = 40
 
 
-class Learn(Suggest):
-    """A question whose marks are learned from; threshold and where must be left out."""
+class Suggest(Question):
+    """A question, and how many items of each kind to suggest."""
+
+    limit: Annotated[int, Field(ge=1, le=MOST_RESULTS)] = 40
+    asking: Annotated[
+        Literal["doubtful", "spread"],
+        Field(description="Items nearest the line, or of all ranks, from which there is more to learn."),
+    ] = "doubtful"
 
 
 FORMATS: Mapping[str, tuple[str, ...]] = {

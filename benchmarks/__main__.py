@@ -31,6 +31,7 @@ ALL = (
     "learning",
     "triton",
     "embedding",
+    "page",
 )
 
 

@@ -310,6 +310,24 @@ def embedding(record: Record) -> Iterator[Figure]:
             yield Figure(f"{name}: the same of the client, ms", middle(s["client_ms"] for s in service))
 
 
+def page(record: Record) -> Iterator[Figure]:
+    def middle(part: str, name: str) -> float:
+        return statistics.median(one[name] for one in record[part])
+
+    rows = f"{record['rows']:,} items"
+    yield Figure(f"{rows}: first contentful paint, ms", middle("opened", "painted"))
+    yield Figure("its files asked for by a plain client, one after the other, ms", middle("opened", "server"))
+    yield Figure(f"{rows}: Enter to the results in their places, ms", middle("typed", "cells"))
+    yield Figure("of that, waiting for /search, ms", middle("typed", "search"))
+    yield Figure("the service's own time of the search, ms", middle("typed", "server"))
+    yield Figure(f"{rows}: Enter to all pictures in sight, ms", middle("typed", "pictures"))
+    yield Figure(f"{rows}: Enter to the counts, ms", middle("typed", "counts"))
+    yield Figure("of that, waiting for /distribution, ms", middle("typed", "distribution"))
+    scrolled = record["scrolled"]
+    yield Figure("hits scrolled over", scrolled["reached"], least=10_000)
+    yield Figure("most cells in the page meanwhile", scrolled["most"], most=150)
+
+
 FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "labelling": labelling,
     "exact_scan": exact_scan,
@@ -326,6 +344,7 @@ FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "learning": learning,
     "triton": triton,
     "embedding": embedding,
+    "page": page,
 }
 
 

@@ -35,6 +35,8 @@ export interface Weighed {
 }
 
 export interface Hit {
+  /** Log odds of being right, where that is what marks taught; the score then. */
+  odds?: number;
   id: string;
   key: string;
   thumb: string;
@@ -93,6 +95,25 @@ export interface Suggested {
   negative: Hit[];
 }
 
+/** An item as marks teach to rank it, and which of what was said speaks most for it and against it. */
+export interface Taught {
+  id: string;
+  key: string;
+  thumb: string;
+  w: number | null;
+  h: number | null;
+  odds: number;
+  pos: Weighed | null;
+  neg: Weighed | null;
+}
+
+export interface Learned {
+  marks: { right: number; wrong: number };
+  wins: boolean;
+  hits: Taught[];
+  review: Hit[];
+}
+
 export interface Job {
   id: string;
   kind: "label" | "export";
@@ -120,6 +141,7 @@ export interface Answers {
   "/api/v1/distribution": Distribution;
   "/api/v1/explain": Explained;
   "/api/v1/suggest": Suggested;
+  "/api/v1/learn": Learned;
   "/api/v1/fetch": { id: string };
   "/api/v1/jobs": { id: string };
 }

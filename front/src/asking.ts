@@ -49,7 +49,7 @@ export async function search(): Promise<void> {
   const timer = window.setTimeout(() => (store.slow.value = mine === asked), SLOW_MS);
   const body = question(store.set.peek(), one);
   try {
-    const found = await api.post("/api/v1/search", { ...body, ...shape(), limit: FIRST }, controller.signal);
+    const found = await find({ ...body, ...shape(), limit: FIRST }, controller.signal);
     if (mine !== asked) return;
     show(found);
     clearTrouble();
@@ -63,6 +63,22 @@ export async function search(): Promise<void> {
   } finally {
     clearTimeout(timer);
     if (mine === asked) store.slow.value = false;
+  }
+}
+
+/** Collections whose boxes the service cannot tell: it was started without their detector. */
+const boxless = new Set<string | null>();
+
+/** Hits, with boxes where the service can tell them. */
+async function find(body: api.Search, signal?: AbortSignal): Promise<Found> {
+  const boxes = body.boxes === true && !boxless.has(body.collection ?? null);
+  try {
+    return await api.post("/api/v1/search", { ...body, boxes }, signal);
+  } catch (error) {
+    if (!boxes || !(error instanceof api.ApiError) || error.kind !== "refused" || signal?.aborted) throw error;
+    const found = await api.post("/api/v1/search", { ...body, boxes: false }, signal);
+    boxless.add(body.collection ?? null); // the question is all right without them
+    return found;
   }
 }
 
@@ -89,7 +105,7 @@ async function fetchMore(): Promise<void> {
   while (one && mine === asked && store.next.peek() !== null && store.hits.peek().length < wanted) {
     try {
       const page = { ...question(store.set.peek(), one), ...shape(), limit: MORE, cursor: store.next.peek() };
-      const found = await api.post("/api/v1/search", page, running?.signal);
+      const found = await find(page, running?.signal);
       if (mine !== asked) return;
       const seen = new Set(store.hits.peek().map((hit) => hit.id));
       store.hits.value = [...store.hits.peek(), ...found.hits.filter((hit) => !seen.has(hit.id))];
@@ -161,9 +177,10 @@ function show(found: Found): void {
 }
 
 function shape(): { view: View; sort: Sort; dedup: boolean; boxes: boolean } {
-  const { duplicates, boxes } = store.collection.peek() ?? {};
-  const dedup = store.dedup.peek() && duplicates === true;
-  return { view: store.view.peek(), sort: store.sort.peek(), dedup, boxes: boxes === true };
+  const collection = store.collection.peek();
+  const dedup = store.dedup.peek() && collection?.duplicates === true;
+  const boxes = store.boxes.peek() && collection?.boxes === true;
+  return { view: store.view.peek(), sort: store.sort.peek(), dedup, boxes };
 }
 
 function tell(): void {

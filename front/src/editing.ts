@@ -63,16 +63,23 @@ export function isNamed(one: MetaClass): boolean {
   return one.name !== given && !(one.name.startsWith(`${given} `) && /^\d+$/.test(one.name.slice(given.length + 1)));
 }
 
-export async function addExample(side: Side, example: Example): Promise<void> {
+export const addExample = (side: Side, example: Example): Promise<void> => addExamples(side, [example]);
+
+/** One change, however many they are. */
+export async function addExamples(side: Side, examples: Example[]): Promise<void> {
   const one = store.current.peek();
-  if (!one) return side === "positive" ? begin(example) : undefined;
-  const made = withExample(one, side, example);
-  if (made === one) return toast("It is one of the examples already.");
+  const [first] = examples;
+  if (first === undefined) return;
+  if (!one) return side === "positive" ? begin(first) : undefined;
+  const made = examples.reduce((grown, example) => withExample(grown, side, example), one);
+  const several = examples.length > 1;
+  if (made === one) return toast(several ? "They are examples already." : "It is one of the examples already.");
   if (!made.positive.length) return toast("It is all that the class looks like; add another example to that first.");
   const was = store.set.peek();
   const set = background(withClass(was, store.active.peek(), made));
   const converted = set.calibration !== was.calibration;
-  await edit(set, side === "positive" ? "more" : "less", "after this example", converted);
+  const after = several ? `after these ${examples.length} examples` : "after this example";
+  await edit(set, side === "positive" ? "more" : "less", after, converted);
 }
 
 export async function removeExample(side: Side, example: Example): Promise<void> {
@@ -172,6 +179,13 @@ export async function setShape(changed: { sort?: Sort; dedup?: boolean; modality
   if (changed.dedup !== undefined) store.dedup.value = changed.dedup;
   if (changed.modality !== undefined) store.modality.value = changed.modality;
   await shownAnew();
+}
+
+export function toggleBoxes(): void {
+  store.boxes.value = !store.boxes.peek();
+  remember(false);
+  // They are asked for only where they are shown.
+  if (store.boxes.peek() && store.collection.peek()?.boxes === true) void search();
 }
 
 export async function setCollection(id: string): Promise<void> {

@@ -1,13 +1,12 @@
 /** What keys do, wherever the focus is. */
 
 import { cancel } from "./asking";
-import { addExample, nudge, setView, unchoose } from "./editing";
+import { nudge, setView, toggleBoxes, unchoose } from "./editing";
 import { saveFile } from "./filing";
 import { actionOf } from "./keys";
 import { endReview, mark, reviewNext } from "./marking";
 import { untoast } from "./notices";
-import { remember } from "./address";
-import { focusCursor, moveCursor, openItem, similar, step, subjects, toggleChosen } from "./showing";
+import { focusCursor, moveCursor, openItem, similar, step, subjects, toggleChosen, useAsExamples } from "./showing";
 import * as store from "./store";
 import { undo } from "./undoing";
 
@@ -73,11 +72,9 @@ function act(action: NonNullable<ReturnType<typeof actionOf>>, inDialog: boolean
     case "wrong":
       say(action.do, inDialog);
       return true;
-    case "example": {
-      const [first] = subjects();
-      if (first) void addExample(action.side, { image: first.id });
+    case "example":
+      void useAsExamples(action.side);
       return true;
-    }
     case "similar": {
       const [first] = subjects();
       if (first) similar(first.id);
@@ -91,8 +88,7 @@ function act(action: NonNullable<ReturnType<typeof actionOf>>, inDialog: boolean
       if (!inDialog) void setView(action.view);
       return true;
     case "boxes":
-      store.boxes.value = !store.boxes.peek();
-      remember(false);
+      toggleBoxes();
       return true;
     case "review":
       if (!inDialog) void reviewNext();

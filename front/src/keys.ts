@@ -73,7 +73,7 @@ export const HELP: [keys: string, what: string][] = [
   ["Y / N", "it is right / it is wrong"],
   ["E / Shift E", "make it an example / one of what it is not"],
   ["S", "find similar pictures"],
-  ["R", "review the next doubtful ones"],
+  ["R", "say right or wrong of what teaches most"],
   ["[ / ]", "lower / raise the line"],
   ["1 2 3", "Matched, Rejected, Below"],
   ["B", "boxes"],

@@ -3,6 +3,7 @@
 import type { Hit, Verdict } from "./answers";
 import * as api from "./api";
 import { question } from "./asking";
+import type { MetaClass } from "./classes";
 import { addExample } from "./editing";
 import { announce, clearTrouble, toast, trouble } from "./notices";
 import * as store from "./store";
@@ -118,21 +119,54 @@ function retry(): void {
   void flush();
 }
 
-/** Show what to say something of next: what is nearest the line. */
+/** So many are asked about at a time; what they teach decides about the next ones. */
+const PAGE = 10;
+const TAUGHT = 200;
+
+/** Show what to say something of next: pictures of all ranks, which teach more than those nearest the line. */
 export async function reviewNext(): Promise<void> {
   const one = store.current.peek();
   if (!one) return;
   await flush();
   try {
-    const found = await api.post("/api/v1/suggest", { ...question(store.set.peek(), one), class: one.name, limit: 40 });
-    store.review.value = found;
-    store.cursor.value = 0;
-    store.chosen.value = new Set();
-    store.allChosen.value = false;
-    announce(`${plural(found.review.length, "picture")} to review`);
+    const asked = { ...question(store.set.peek(), one), class: one.name, limit: PAGE };
+    const found = await api.post("/api/v1/suggest", { ...asked, asking: "spread" });
+    const both = found.marks.right > 0 && found.marks.wrong > 0;
+    const learned = both ? await api.post("/api/v1/learn", { ...asked, threshold: null }) : null;
+    const review = learned?.review ?? found.review;
+    if (!reviewed(one, { ...found, review, wins: learned?.wins ?? false, taught: false })) return;
+    announce(`${plural(review.length, "picture")} to review`);
   } catch (error) {
     trouble(error, () => void reviewNext());
   }
+}
+
+/** Show the pictures that are right by all that was said. */
+export async function showTaught(): Promise<void> {
+  const one = store.current.peek();
+  const was = store.review.peek();
+  if (!one || !was) return;
+  await flush();
+  try {
+    const asked = { ...question(store.set.peek(), one), class: one.name, threshold: null, limit: TAUGHT };
+    const found = await api.post("/api/v1/learn", asked);
+    const none = { ex: one.positive[0] ?? "", score: 0 };
+    const hits = found.hits.map((hit): Hit => ({ ...hit, score: hit.odds, margin: null, pos: hit.pos ?? none }));
+    if (!reviewed(one, { ...was, marks: found.marks, wins: found.wins, taught: true, review: hits })) return;
+    announce(`${plural(hits.length, "picture")} as your marks teach`);
+  } catch (error) {
+    trouble(error, () => void showTaught());
+  }
+}
+
+/** Show it, unless something else is asked by now. */
+function reviewed(one: MetaClass, review: store.Review): boolean {
+  if (store.current.peek() !== one) return false;
+  store.review.value = review;
+  store.cursor.value = 0;
+  store.chosen.value = new Set();
+  store.allChosen.value = false;
+  return true;
 }
 
 export function endReview(): void {

@@ -690,6 +690,13 @@ export interface components {
          */
         Suggest: {
             /**
+             * Asking
+             * @description Items nearest the line, or of all ranks, from which there is more to learn.
+             * @default doubtful
+             * @enum {string}
+             */
+            asking?: "doubtful" | "spread";
+            /**
              * Class
              * @description A class, or the name of one of the set; a set of one class needs none.
              */

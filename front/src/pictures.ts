@@ -1,6 +1,7 @@
 /** Images from outside as examples: chosen, pasted or dropped. */
 
 import * as api from "./api";
+import { type Box, placed } from "./boxes";
 import type { Side } from "./classes";
 import { addExample, begin } from "./editing";
 import { trouble } from "./notices";
@@ -26,6 +27,17 @@ export async function addFiles(files: Iterable<File>, side: Side, anew: boolean)
       return;
     }
   }
+}
+
+/** The pictures that are like one part of a picture that is in the page. */
+export async function searchCrop(box: Box, picture: HTMLImageElement): Promise<void> {
+  const { x, y, w, h } = placed(box, { x: 0, y: 0, w: picture.naturalWidth, h: picture.naturalHeight });
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(w));
+  canvas.height = Math.max(1, Math.round(h));
+  canvas.getContext("2d")?.drawImage(picture, x, y, w, h, 0, 0, canvas.width, canvas.height);
+  const part = await new Promise<Blob | null>((done) => canvas.toBlob(done, "image/png"));
+  if (part) await addFiles([new File([part], "part.png", { type: part.type })], "positive", true);
 }
 
 export function loadPreviews(): void {

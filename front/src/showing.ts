@@ -2,8 +2,10 @@
 
 import type { Hit } from "./answers";
 import { remember } from "./address";
-import { begin } from "./editing";
+import type { Side } from "./classes";
+import { addExamples, begin } from "./editing";
 import { endReview } from "./marking";
+import { toast } from "./notices";
 import * as store from "./store";
 import { type Move, moved } from "./windowing";
 
@@ -58,6 +60,15 @@ export function subjects(): Hit[] {
   if (chosen.size) return all.filter((hit) => chosen.has(hit.id));
   const one = all[store.cursor.peek()];
   return one ? [one] : [];
+}
+
+export const MOST_AT_ONCE = 20;
+
+/** Make examples of what is chosen, or of the picture under the cursor. */
+export async function useAsExamples(side: Side): Promise<void> {
+  const about = subjects();
+  if (about.length > MOST_AT_ONCE) return toast(`At most ${MOST_AT_ONCE} become examples at once; choose fewer.`);
+  await addExamples(side, about.map((hit) => ({ image: hit.id })));
 }
 
 /** Move the cursor over the grid, and choose what it passes if `extend`. */

@@ -50,8 +50,13 @@ export const counts = computed<Counts | null>(() => histogram.value && countsAt(
 export const matchedBy = signal<ReadonlyMap<string, number>>(new Map());
 
 // What is said of it
+/** What is asked about next, or with `taught` what the marks so far say is right; `wins`: they tell more than the examples. */
+export interface Review extends Suggested {
+  wins: boolean;
+  taught: boolean;
+}
 export const marks = signal<ReadonlyMap<string, Verdict>>(new Map());
-export const review = signal<Suggested | null>(null);
+export const review = signal<Review | null>(null);
 export const cursor = signal(0);
 /** Where a range that is being chosen began. */
 export const anchor = signal<number | null>(null);

@@ -8,6 +8,9 @@ export const score = (n: number): string => n.toFixed(2);
 
 export const signed = (n: number): string => (n < 0 ? "−" : "+") + Math.abs(n).toFixed(2);
 
+/** Log odds as "87 %". */
+export const likely = (odds: number): string => `${Math.round(100 / (1 + Math.exp(-odds)))} %`;
+
 export const plural = (n: number, one: string, many = `${one}s`): string => `${count(n)} ${n === 1 ? one : many}`;
 
 export const quoted = (example: Example): string => (isText(example) ? `“${example}”` : "an example image");

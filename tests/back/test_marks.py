@@ -145,8 +145,11 @@ def test_suggestions_are_the_librarys(client, folder):
         matched = [hit.id for hit in photos.search(bus, COUNT).hits]
         below = [hit.id for hit in photos.search(bus, COUNT, view="below").hits]
         expected = photos.review(bus, [matched[0], below[0]], [matched[1], below[1]], 5)
+        spread = photos.review(bus, [matched[0], below[0]], [matched[1], below[1]], 5, asking="spread")
     send(client, "POST", [mark(matched[0]), mark(below[0]), mark(matched[1], "wrong"), mark(below[1], "wrong")])
     send(client, "POST", [mark(matched[2], "wrong", "tram")])
+    found = suggest(client, limit=5, asking="spread")
+    assert [hit["id"] for hit in found["review"]] == [str(hit.id) for hit in spread.doubtful]
     found = suggest(client, limit=5)
     assert [hit["id"] for hit in found["review"]] == [str(hit.id) for hit in expected.doubtful]
     assert (found["class"], found["marks"], found["left"]) == ("bus", {"right": 2, "wrong": 2}, COUNT - 4)

@@ -44,3 +44,18 @@ def test_the_types_are_those_of_the_service(tmp_path):
     words = [node, program, tmp_path / "openapi.json", "--default-non-nullable=false", "--output", made]
     subprocess.run(words, capture_output=True, check=True)
     assert made.read_text() == (FRONT / "src" / "openapi.ts").read_text(), "front/README.md says how it is made anew"
+
+
+def test_the_tour_shows_what_it_names_in_small_files():
+    docs = FRONT.parent / "docs"
+    named = re.findall(r"\]\((tour/[\w.-]+)\)", (docs / "tour.md").read_text())
+    assert sorted(named) == sorted(f"tour/{file.name}" for file in (docs / "tour").iterdir())
+    assert sum((docs / name).stat().st_size for name in named) < 600_000
+
+
+@pytest.mark.slow
+def test_the_tour_can_be_taken(scenes, tmp_path):
+    subprocess.run([sys.executable, FRONT / "tour.py", "--url", scenes.url, "--out", tmp_path], check=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        file.name for file in sorted((FRONT.parent / "docs" / "tour").iterdir())
+    ]

@@ -8,7 +8,7 @@ import { removeExample } from "../editing";
 import { mark } from "../marking";
 import { similar } from "../showing";
 import * as store from "../store";
-import { nameOf, quoted, score, signed } from "../words";
+import { likely, nameOf, quoted, score, signed } from "../words";
 import { Boxes } from "./boxes";
 import { Named } from "./example";
 import { Check, Cross, Similar } from "./icons";
@@ -60,7 +60,7 @@ export function Cell({ hit, at, column, near, onPick }: Props): JSX.Element {
 /** The line that says why. */
 function Why({ hit, near }: { hit: Hit; near: boolean }): JSX.Element {
   const { pos, neg } = hit;
-  const rejected = neg !== null && neg.score >= pos.score;
+  const rejected = hit.odds === undefined && neg !== null && neg.score >= pos.score;
   if (rejected) {
     return (
       <div class="why">
@@ -77,7 +77,7 @@ function Why({ hit, near }: { hit: Hit; near: boolean }): JSX.Element {
   return (
     <div class="why">
       <p>
-        <span class="score">{score(hit.score)}</span>{" "}
+        <span class="score" title={hit.odds === undefined ? undefined : "How likely it is right, by what you marked"}>{hit.odds === undefined ? score(hit.score) : likely(hit.odds)}</span>{" "}
         {hit.margin === null ? null : <span class={near ? "margin near" : "margin"} title="How far ahead of what it must not be taken for">{signed(hit.margin)}{near ? <b title="a close call"> !</b> : null}</span>}
       </p>
       <p class="faint"><Named example={pos.ex} />{near && neg ? <> over <Named example={neg.ex} /></> : null}</p>

@@ -1,9 +1,9 @@
 /** The bar at the bottom, while something is chosen. */
 
 import type { JSX } from "preact";
-import { addExample, unchoose } from "../editing";
+import { unchoose } from "../editing";
 import { mark } from "../marking";
-import { subjects } from "../showing";
+import { MOST_AT_ONCE, subjects, useAsExamples } from "../showing";
 import * as store from "../store";
 import { count } from "../words";
 import { ExportMenu } from "./exporting";
@@ -20,16 +20,9 @@ export function Chosen(): JSX.Element | null {
       <span><b>{count(n)}</b> chosen</span>
       <button type="button" class="quiet" disabled={many} title={why} onClick={() => mark(subjects(), "right")}>Right <kbd>Y</kbd></button>
       <button type="button" class="quiet" disabled={many} title={why} onClick={() => mark(subjects(), "wrong")}>Wrong <kbd>N</kbd></button>
-      <button type="button" class="quiet" disabled={many || n > 20} title={why} onClick={() => void useAll("positive")}>Use as example <kbd>E</kbd></button>
+      <button type="button" class="quiet" disabled={many || n > MOST_AT_ONCE} title={why} onClick={() => void useAsExamples("positive")}>Use as example <kbd>E</kbd></button>
       <ExportMenu />
       <button type="button" class="quiet round" aria-label="Choose nothing" title="Choose nothing (Esc)" onClick={unchoose}><Cross /></button>
     </aside>
   );
-}
-
-const MOST = 20;
-
-/** Make examples of what is chosen, one after the other. */
-export async function useAll(side: "positive" | "negative"): Promise<void> {
-  for (const hit of subjects().slice(0, MOST)) await addExample(side, { image: hit.id });
 }

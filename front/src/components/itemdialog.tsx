@@ -9,6 +9,7 @@ import { question } from "../asking";
 import { EMPTY } from "../classes";
 import { addExample } from "../editing";
 import { mark } from "../marking";
+import { searchCrop } from "../pictures";
 import { closeItem, openItem, similar, step } from "../showing";
 import * as store from "../store";
 import { nameOf, score, signed } from "../words";
@@ -70,7 +71,7 @@ function Whole({ id }: { id: string }): JSX.Element {
     <div class="whole">
       <figure>
         <img src={api.imageUrl(collection, id, 1024)} alt={nameOf(key)} />
-        {hit?.boxes?.length && store.boxes.value ? <Boxes hit={hit} /> : null}
+        {hit?.boxes?.length && store.boxes.value ? <Boxes hit={hit} onCrop={(box, picture) => void searchCrop(box, picture)} /> : null}
         <button type="button" class="step back" aria-label="The one before" onClick={() => step(-1)}><Left /></button>
         <button type="button" class="step on" aria-label="The next one" onClick={() => step(1)}><Right /></button>
       </figure>

@@ -5,7 +5,7 @@ import type { Hit } from "../answers";
 import { addExample, setShape, setThreshold, setView } from "../editing";
 import { resolved } from "../api";
 import { best } from "../histogram";
-import { endReview, reviewNext } from "../marking";
+import { endReview, reviewNext, showTaught } from "../marking";
 import * as store from "../store";
 import { count, plural, quoted, score } from "../words";
 import { Grid } from "./grid";
@@ -33,7 +33,7 @@ function None(): JSX.Element {
   const counts = store.counts.value;
   const line = store.threshold.value;
   const found = store.histogram.value;
-  if (store.review.value) return <p class="none">There is nothing doubtful left to look at. <button type="button" class="quiet" onClick={endReview}>Back to the pictures</button></p>;
+  if (store.review.value) return <p class="none">There is nothing left to ask about. <button type="button" class="quiet" onClick={endReview}>Back to the pictures</button></p>;
   if (view === "rejected") return <p class="none">Nothing is rejected. Say under “But not like” what it must not be taken for.</p>;
   if (view === "below") return <p class="none">Nothing is below the line.</p>;
   if (counts?.rejected) {
@@ -62,13 +62,23 @@ function Reviewing(): JSX.Element | null {
   if (!review) return null;
   const said = review.review.filter((hit) => store.marks.value.has(hit.id)).length;
   const done = said === review.review.length;
+  const { right, wrong } = review.marks;
   return (
     <div class="reviewing">
-      <p>
-        <b>{said} of {review.review.length}</b> <span class="faint">nearest the line first, {count(Math.max(0, review.left - said))} doubtful ones left. Say <kbd>Y</kbd> or <kbd>N</kbd>.</span>
-        <button type="button" class={done ? "main" : "quiet"} onClick={() => void reviewNext()}>{done ? "The next ones" : "Ask anew"}</button>
-        <button type="button" class="quiet" onClick={endReview}>Done</button>
-      </p>
+      {review.taught ? (
+        <p>
+          <b>As your marks teach</b> <span class="faint">{count(right)} right and {count(wrong)} wrong; the likeliest first.</span>
+          <button type="button" class="quiet" onClick={() => void reviewNext()}>Review more</button>
+          <button type="button" class="quiet" onClick={endReview}>Done</button>
+        </p>
+      ) : (
+        <p>
+          <b>{said} of {review.review.length}</b> <span class="faint">from the likeliest to the least alike. Say <kbd>Y</kbd> or <kbd>N</kbd>.</span>
+          <button type="button" class={done ? "main" : "quiet"} onClick={() => void reviewNext()}>{done ? "The next ones" : "Other ones"}</button>
+          {review.wins ? <button type="button" class="quiet" onClick={() => void showTaught()}>Show what your marks teach</button> : null}
+          <button type="button" class="quiet" onClick={endReview}>Done</button>
+        </p>
+      )}
       <Proposed side="positive" hits={review.positive} text="You said right, yet they do not match. Add one to “Looks like”:" />
       <Proposed side="negative" hits={review.negative} text="You said wrong, yet they match. Add one to “But not like”:" />
     </div>

@@ -1,10 +1,9 @@
 /** Matched, rejected and below the line, with their counts; how they are shown; review; export. */
 
 import type { JSX } from "preact";
-import { setShape, setView } from "../editing";
+import { setShape, setView, toggleBoxes } from "../editing";
 import type { Sort, View } from "../link";
 import { endReview, reviewNext } from "../marking";
-import { remember } from "../address";
 import * as store from "../store";
 import { count } from "../words";
 import { ExportMenu } from "./exporting";
@@ -28,7 +27,7 @@ export function Tabs(): JSX.Element | null {
             </button>
           );
         })}
-        <button type="button" role="tab" aria-selected={reviewing} aria-controls="pictures" title="What is nearest the line (R)" onClick={() => (reviewing ? endReview() : void reviewNext())}>
+        <button type="button" role="tab" aria-selected={reviewing} aria-controls="pictures" title="Pictures that teach the most when you say right or wrong (R)" onClick={() => (reviewing ? endReview() : void reviewNext())}>
           Review
         </button>
       </div>
@@ -43,7 +42,7 @@ export function Tabs(): JSX.Element | null {
 function Shape(): JSX.Element {
   const collection = store.collection.value;
   const sort = SORTS.find(([one]) => one === store.sort.value)?.[1] ?? "";
-  const boxed = store.hits.value.some((hit) => hit.boxes?.length);
+  const boxed = collection?.boxes === true || store.hits.value.some((hit) => hit.boxes?.length);
   return (
     <Menu label={<>by {sort}</>} title="How they are shown">
       <p class="head">In order of</p>
@@ -65,9 +64,4 @@ function Shape(): JSX.Element {
       ) : null}
     </Menu>
   );
-}
-
-export function toggleBoxes(): void {
-  store.boxes.value = !store.boxes.value;
-  remember(false);
 }
