@@ -312,7 +312,7 @@ def embedding(record: Record) -> Iterator[Figure]:
 
 def page(record: Record) -> Iterator[Figure]:
     def middle(part: str, name: str) -> float:
-        return statistics.median(one[name] for one in record[part])
+        return float(statistics.median(one[name] for one in record[part]))
 
     rows = f"{record['rows']:,} items"
     yield Figure(f"{rows}: first contentful paint, ms", middle("opened", "painted"))

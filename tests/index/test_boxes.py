@@ -127,7 +127,8 @@ def test_an_index_that_misses_some(tmp_path, kind):
             question = MetaClass("q", text, ["thing 150", "thing 151"], 0.3)
             answer = photos.search_regions(question, DETECTOR, k, every_box=True)
             assert answer.claim == "complete"
-            assert answer.recall is not None and 0.5 < answer.recall < 1
+            assert answer.recall is not None
+            assert 0.5 < answer.recall < 1
             scores = [hit.score for hit in answer.hits]
             assert scores == sorted(scores, reverse=True)
             kept += len({hit.box for hit in answer.hits} & exact[text[0]].keys()) / max(len(exact[text[0]]), 1)

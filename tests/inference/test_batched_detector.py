@@ -76,7 +76,9 @@ def test_images_of_many_threads_go_through_in_one_pass():
         for image, found in zip(images, [first, *asked], strict=True):
             alone = plain.detect([image] if image is not images[3] else [])
             same(found.result(PATIENCE), alone)
-    assert model.passes == [1, 4, 4]  # in the order in which they came
+    # How many are ready when a pass begins is the machine's affair; none has more than it may.
+    assert (model.passes[0], sum(model.passes)) == (1, 9)
+    assert 1 < max(model.passes) <= 4
     several = detector.detect([images[2], images[3], images[4]])
     assert np.unique(several.item).tolist() == [0, 2]
     detector.close()
