@@ -82,6 +82,13 @@ def build_tokenizer() -> CLIPTokenizer:
     return tokenizer
 
 
+def resumed_tokenizer(folder: Path) -> CLIPTokenizer:
+    """That of a run's folder: made anew, tokens that are equally frequent may change places."""
+    load: Any = CLIPTokenizer.from_pretrained
+    tokenizer: CLIPTokenizer = load(folder)
+    return tokenizer
+
+
 def build_model(args: argparse.Namespace, tokenizer: CLIPTokenizer) -> Any:
     """A fresh detector, begun as the module's docstring says."""
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": 0}
@@ -439,7 +446,8 @@ def _gradients(
 
 def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
-    tokenizer = build_tokenizer()
+    checkpoint, start = args.out / "checkpoint.pt", 0
+    tokenizer = resumed_tokenizer(args.out / "owlvit") if checkpoint.exists() else build_tokenizer()
     model = build_model(args, tokenizer)
     inner = Inner(model.owlvit.vision_model)
     scenes, mosaics = read_pictures(args)
@@ -461,7 +469,6 @@ def train(args: argparse.Namespace) -> None:
     # A thread for a share of the pictures: threads that share each operation wait for each other thousands of times.
     torch.set_num_threads(1)
     pool = ThreadPoolExecutor(args.threads)
-    checkpoint, start = args.out / "checkpoint.pt", 0
     if checkpoint.exists():
         state = torch.load(checkpoint)
         model.load_state_dict(state["model"])
