@@ -43,8 +43,8 @@ def serve(store, *seen, detector=None):
 
 
 def start(store, **options):
-    app = create_app(Shelf([]), fetch=lambda url: b"", embedder=lambda: FAKE, store=store, **options)
-    return app.test_client()
+    options = {"embedder": lambda: FAKE, **options}
+    return create_app(Shelf([]), fetch=lambda url: b"", store=store, **options).test_client()
 
 
 def deploy(client, *configs, **fields):
@@ -277,7 +277,7 @@ def test_a_service_without_a_detector_keeps_them(store):
 
 def test_a_service_without_a_model_keeps_classifiers(store):
     detector = FakeDetector(("cat", LEFT))
-    client = create_app(Shelf([]), fetch=lambda url: b"", detector=lambda: detector, store=store).test_client()
+    client = start(store, embedder=None, detector=lambda: detector)
 
     def classify(id, data=PICTURE):
         return told(client.post(f"/classify?deployed_id={id}", data={"data": (io.BytesIO(data), "a.jpg")}))

@@ -10,6 +10,7 @@ import pytest
 from clipsieve.errors import Closed, InputError
 from clipsieve.inference.batch_request import BatchOptions
 from clipsieve.inference.batched_detector import BatchedDetector
+from clipsieve.inference.decode import decode
 from clipsieve.inference.detector import open_detector
 from clipsieve.inference.fake import FakeDetector
 from tests.contracts.detector import DetectorContract, same
@@ -26,8 +27,6 @@ class Gated(FakeDetector):
         self._blank, self._bad = ([self._tensors(data) for data in some] for some in (blank, bad))
 
     def _tensors(self, data):
-        from clipsieve.inference.decode import decode
-
         return self.preprocess_image(decode(data))["hash"].tobytes()
 
     def detect_tensors(self, batch):
