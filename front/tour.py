@@ -45,25 +45,26 @@ def walk(page: Page, out: Path) -> None:
     page.wait_for_selector(".toast >> text=after this example")
     settle(page)
     keep(page, out / "3-thrown-out.webp")
+    page.keyboard.press("Escape")  # the toast
     page.locator("[role=tab]", has_text="Rejected").click()
     settle(page)
     page.locator("#grid [data-at='0']").hover()
     keep(page, out / "4-why.webp")
     page.locator("#grid [data-at='0']").click()
-    page.wait_for_selector("dialog .bars")
-    page.wait_for_load_state("networkidle")
+    page.wait_for_selector("dialog .known")
+    page.evaluate("() => { document.querySelector('dialog .known').hidden = true; }")  # where its file lies here
     keep(page, out / "5-one.webp")
 
 
 def settle(page: Page) -> None:
-    """Until the pictures are there."""
+    """Until the answer is there."""
     page.wait_for_selector("#grid[aria-busy=false] [data-id] img")
-    page.wait_for_load_state("networkidle")
-    page.wait_for_function("() => [...document.querySelectorAll('#grid img')].every(image => image.complete)")
 
 
 def keep(page: Page, file: Path) -> None:
-    """Save what is seen."""
+    """Save what is seen, once all pictures are there."""
+    page.wait_for_load_state("networkidle")
+    page.wait_for_function("() => [...document.images].every(image => image.complete && image.naturalWidth)")
     with Image.open(io.BytesIO(page.screenshot())) as image:
         image.convert("RGB").save(file, quality=QUALITY, method=6)
 

@@ -13,7 +13,7 @@ export function Start(): JSX.Element {
     <section class="start">
       <h1>What are you looking for?</h1>
       <p class="lead">
-        {collection ? <>Describe it, and see why each of {count(collection.count)} pictures is found or left out.</> : "There is no collection here yet."}
+        {collection ? <>Describe it, and see why each of {count(collection.count)} pictures is found or left out.</> : store.info.value ? "There is no collection here yet." : "\u00a0"}
       </p>
       {start?.texts.length ? (
         <p class="try">
