@@ -240,6 +240,7 @@ class TorchTextEmbedder(TorchModel):
         assert checkpoint.tokenize is not None
         assert checkpoint.encode_texts is not None
         self._tokenizer, self._encode_texts = checkpoint.tokenize, checkpoint.encode_texts
+        self._count_tokens = checkpoint.count_tokens
         self._tokenizing = threading.Lock()  # fast tokenizers refuse a second caller: "Already borrowed"
         self.dim = self.embed_texts(["a picture"]).shape[1]
         self._ids = TokenIds(self.tokenize([""])[0], checkpoint.vocabulary)
@@ -252,6 +253,13 @@ class TorchTextEmbedder(TorchModel):
     def from_ids(self, ids: Int64) -> list[Tensors]:
         """See StagedTextEmbedder."""
         return self._ids.tensors(ids)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Token ids of each text before it is cut, its ends included; 0 for all where the tokenizer does not tell."""
+        if self._count_tokens is None or not texts:
+            return [0] * len(texts)
+        with self._tokenizing:
+            return self._count_tokens(texts)
 
     def tokenize(self, texts: Sequence[str]) -> list[Tensors]:
         """See StagedTextEmbedder."""

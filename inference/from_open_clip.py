@@ -51,6 +51,12 @@ def load_open_clip(architecture: str, tag: str | None = None, folder: str | None
     def tokenize(texts: Sequence[str]) -> Batch:
         return {"text": tokenizer(list(texts))}
 
+    def count_tokens(texts: Sequence[str]) -> list[int]:
+        if not hasattr(tokenizer, "tokenizer"):  # open_clip's own: its two ends come beside
+            return [len(tokenizer.encode(text)) + 2 for text in texts]
+        cleaned = [tokenizer.clean_fn(text) for text in texts]
+        return [len(ids) for ids in tokenizer.tokenizer(cleaned, verbose=False).input_ids]
+
     def encode_texts(module: Any, batch: Batch) -> torch.Tensor:
         return module.encode_text(batch["text"])  # type: ignore[no-any-return]
 
@@ -69,6 +75,7 @@ def load_open_clip(architecture: str, tag: str | None = None, folder: str | None
         encode_texts,
         pixels=(3, height, width),
         vocabulary=vocabulary,
+        count_tokens=count_tokens,
     )
 
 

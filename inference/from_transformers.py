@@ -57,6 +57,9 @@ def load_transformers(source: str) -> Checkpoint:
             ).items()
         )
 
+    def count_tokens(texts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in tokenizer(list(texts), truncation=False, verbose=False).input_ids]
+
     def encode_texts(module: Any, batch: Batch) -> torch.Tensor:
         return read_vectors(module.get_text_features(**batch))
 
@@ -78,6 +81,7 @@ def load_transformers(source: str) -> Checkpoint:
         encode_texts,
         pixels=pixels,
         vocabulary=text_config.vocab_size,
+        count_tokens=count_tokens,
     )
 
 
