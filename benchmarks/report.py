@@ -328,6 +328,22 @@ def page(record: Record) -> Iterator[Figure]:
     yield Figure("most cells in the page meanwhile", scrolled["most"], most=150)
 
 
+def onnx(record: Record) -> Iterator[Figure]:
+    for kind in ("float", "int8"):
+        for what, seconds in record["seconds"].items():
+            middle = medians(seconds)
+            yield Figure(
+                f"{kind}, batches of {record['batch']} {what}: speed over torch's", middle["torch"] / middle[kind]
+            )
+        answers = record["answers"][kind]
+        yield Figure(f"{kind}: recall at 10 of the model's own nearest of {record['images']:,}", answers["recall"])
+        gain = answers["top1"] - record["answers"]["torch"]["top1"]
+        yield Figure(f"{kind}: top-1 without examples", answers["top1"])
+        yield Figure(f"{kind}: the same, less the model's own", gain)
+        yield Figure(f"{kind}: least cosine of an image's two vectors", answers["least_cosine"])
+        yield Figure(f"{kind}: megabytes", sum(record["sizes"][kind].values()) / 1e6)
+
+
 FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "labelling": labelling,
     "exact_scan": exact_scan,
@@ -345,6 +361,7 @@ FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "triton": triton,
     "embedding": embedding,
     "page": page,
+    "onnx": onnx,
 }
 
 

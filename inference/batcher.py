@@ -237,6 +237,11 @@ class BatchedTextEmbedder(Batched):
         """See StagedTextEmbedder."""
         return self._texts.tokenize(texts)
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Token ids of each text before it is cut, its ends included; 0 for all where the embedder does not tell."""
+        count = getattr(self._texts, "count_tokens", None)
+        return [0] * len(texts) if count is None else list(count(texts))
+
     @property
     def context(self) -> int:
         """See StagedTextEmbedder."""
