@@ -21,7 +21,7 @@ import clipsieve
 from clipsieve import classset
 from clipsieve.back import api_shapes as shapes
 from clipsieve.back import schema
-from clipsieve.back.boxes import Boxes, all_boxes
+from clipsieve.back.boxes import Boxes, all_boxes, boxes_of
 from clipsieve.back.guard import reads
 from clipsieve.back.knn import to_json_value
 from clipsieve.back.limits import MOST_EXAMPLES, MOST_LETTERS
@@ -60,7 +60,7 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored], bo
 
     @routes.get("/info", summary="What is served", responses=shapes.INFO)
     def info() -> Any:
-        collections = [_info(shelf[name]) for name in shelf.names]
+        collections = [_info(shelf[name], boxes) for name in shelf.names]
         limits = {
             "results": schema.MOST_RESULTS,
             "reach": MOST_SEARCHED,
@@ -86,9 +86,11 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored], bo
         hits = [schema.hit_to_json(hit) for hit in answer.hits(page)]
         add_sizes(served, page.ids.tolist(), hits)
         if body.boxes:
-            regions = served.collection.regions
+            collection = served.collection
+            meta = next(c for c in classes.classes if name is None or c.name == name)
+            (vectors,) = boxes.embed(collection, [meta], classes.templates)
             with served.just_found():
-                found = boxes.of(regions, page.ids.tolist(), classes, name, body.box_threshold)
+                found = boxes_of(collection.regions, page.ids.tolist(), vectors, body.box_threshold, classes.nms)
             for hit in hits:
                 hit["boxes"] = found[int(hit["id"])]
         more = len(answer.ranked.ids) > start + body.limit
@@ -190,7 +192,7 @@ class Answers:
         return answer
 
 
-def _info(served: Served) -> dict[str, Any]:
+def _info(served: Served, boxes: Boxes) -> dict[str, Any]:
     collection = served.collection
     known = collection.info()
     fields = ("count", "dim", "model", "removed", "licence", "indices", "columns", "read_only")
@@ -199,6 +201,7 @@ def _info(served: Served) -> dict[str, Any]:
         **{name: known[name] for name in fields},
         "modalities": [index["name"] for index in known["indices"]],
         "detector": known["regions"] and known["regions"]["detector"],
+        "boxes": boxes.fits(collection),
         "multilingual": served.options.multilingual is not None,
         "ratings": sorted(served.options.ratings),
         "flags": sorted(served.options.flags),

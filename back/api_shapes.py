@@ -10,7 +10,9 @@ SWITCH: Json = {"type": "boolean"}
 TEXTS = some(TEXT)
 ID = said(TEXT, "A whole number; JavaScript would round it.")
 REVISION = said(TEXT, "Another one after each commit of the collection.")
-EXAMPLE: Json = said({"anyOf": [TEXT, obj(image=TEXT)]}, "A text, or an image: an item's id or a content hash.")
+PART = said(some(NUMBER), "x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant.")
+PICTURE: Json = {"type": "object", "required": ["image"], "properties": {"image": TEXT, "box": PART}}
+EXAMPLE: Json = said({"anyOf": [TEXT, PICTURE]}, "A text, or an image: an item's id or a content hash.")
 SCORED = obj(ex=EXAMPLE, score=NUMBER)
 
 HIT = obj(
@@ -24,6 +26,14 @@ HIT = obj(
     h=maybe(COUNT),
     thumb=said(TEXT, "Where the small image is."),
 )
+BOX = said(
+    some({"anyOf": [NUMBER, TEXT]}),
+    "x, y, width and height in 0..1 of the image from its top left corner, the score, the class.",
+)
+FOUND: Json = {
+    **HIT,
+    "properties": {**HIT["properties"], "boxes": said(some(BOX), "Where boxes were asked for: by falling score.")},
+}
 INDEX = obj(name=TEXT, kind=maybe(TEXT), recall=maybe(NUMBER), rows=COUNT, search_ms=maybe(NUMBER), not_covered=COUNT)
 COLLECTION = obj(
     id=said(TEXT, "Its name."),
@@ -39,6 +49,9 @@ COLLECTION = obj(
     multilingual=SWITCH,
     ratings=some(COUNT),
     flags=TEXTS,
+    detector=said(maybe(TEXT), "What found the regions, where there are any."),
+    boxes=said(SWITCH, "Whether this service can say where in images a class is seen."),
+    duplicates=said(SWITCH, "Whether near-duplicates are known, for `dedup`."),
     index_rev=REVISION,
 )
 INFO = result(
@@ -57,7 +70,7 @@ PAGE = result(
         ),
         recall=said(maybe(NUMBER), "Of an index that is not exact, as measured."),
         timings_ms={"type": "object", "additionalProperties": NUMBER},
-        hits=some(HIT),
+        hits=some(FOUND),
         next=said(maybe(TEXT), "The cursor of the next page, if there is one."),
     )
 )
@@ -82,7 +95,15 @@ EXPLAINED = result(
         negative=some(SCORED),
     )
 )
-ITEM = result(obj(id=ID, key=TEXT, metadata={"type": "object"}))
+REGION = said(some(NUMBER), "x, y, width and height in 0..1 of the image.")
+ITEM = result(
+    obj(
+        id=ID,
+        key=TEXT,
+        metadata={"type": "object"},
+        regions=said(maybe(some(REGION)), "Where a detector sees anything, likeliest objects first, or null."),
+    )
+)
 UPLOADED = result(
     obj(
         id=said(TEXT, "Its content hash, for an example: {image: ID}."),

@@ -21,9 +21,10 @@ from clipsieve.back import api, classify, detect, job_routes, knn, kserve, logs,
 from clipsieve.back.boxes import Boxes
 from clipsieve.back.classifier import Classifier
 from clipsieve.back.describe import describe
+from clipsieve.back.express import EXPRESS, Express
 from clipsieve.back.figures import Figures, ModelFigures, no_models
 from clipsieve.back.finder import Finder
-from clipsieve.back.guard import for_all
+from clipsieve.back.guard import for_all, status_of
 from clipsieve.back.jobs import Jobs
 from clipsieve.back.limits import Limits
 from clipsieve.back.meters import Meters
@@ -32,16 +33,7 @@ from clipsieve.back.protect import Protection, State, protect
 from clipsieve.back.schema import validation_sentence
 from clipsieve.back.shelf import Fetch, Shelf
 from clipsieve.back.stores import MemoryStore, Store
-from clipsieve.errors import (
-    ClipsieveError,
-    Closed,
-    CollectionChanged,
-    CollectionReadOnly,
-    InputError,
-    NotFound,
-    Overloaded,
-    TimedOut,
-)
+from clipsieve.errors import ClipsieveError, CollectionChanged, InputError
 from clipsieve.protocols import Detector
 
 log = logging.getLogger("clipsieve.back")
@@ -63,6 +55,7 @@ def create_app(
     limits: Limits | None = None,
     embedder: Callable[[], Any] | None = None,
     detector: Callable[[], Detector] | None = None,
+    detector_name: str | None = None,
     encoder: Callable[[], Any] | None = None,
     store: Store | None = None,
     protection: Protection | None = None,
@@ -73,9 +66,11 @@ def create_app(
     """The service over these collections.
 
     fetch       gets an image by URL for those who ask with one
-    embedder    gives the model that images are classified with, when it is first needed; None for no such routes
-    detector    gives the one that finds boxes, and found the collections' regions, likewise; None for a service that
-                keeps detectors but has none
+    embedder    gives the model that images are classified with, when it is first needed; None for a service that
+                keeps classifiers but has none
+    detector    gives the one that finds boxes, and found the collections' regions, likewise; None for one that keeps
+                detectors but has none. DirectAI's routes are not there without either
+    detector_name  what that is called, by which /info says where boxes can be had; None: nowhere
     encoder     gives the batched embedder of the embedding service, likewise
     store       where deployed classifiers and detectors are kept; by default they are forgotten with the service
     protection  who may ask and how much; by default what protects a service on one's own machine
@@ -84,24 +79,26 @@ def create_app(
     jobs        where long work is done; None for no such routes
     """
     meters = meters or Meters()
+    boxes = Boxes(detector, detector_name)
     blueprints = [
         knn.blueprint(shelf, meters, fetch, limits),
-        api.blueprint(shelf, fetch, sets.stored, Boxes(detector)),
+        api.blueprint(shelf, fetch, sets.stored, boxes),
         sets.blueprint(shelf),
         marks.blueprint(shelf, sets.stored),
         start.blueprint(shelf),
     ]
     if jobs is not None:
-        blueprints.append(job_routes.blueprint(shelf, jobs, sets.stored))
-    if embedder is not None:
+        blueprints.append(job_routes.blueprint(shelf, jobs, sets.stored, boxes))
+    if embedder is not None or detector is not None:
         store = store or MemoryStore()
-        blueprints.append(classify.blueprint(Classifier(embedder), store, meters))
+        blueprints.append(classify.blueprint(None if embedder is None else Classifier(embedder), store, meters))
         blueprints.append(detect.blueprint(None if detector is None else Finder(detector), store))
     protection = protection or Protection()
-    if encoder is not None:
-        blueprints += embedding(encoder, protection)
+    encoders = None if encoder is None else kserve.Encoders(encoder)
+    if encoders is not None:
+        blueprints += embedding(encoders, protection)
     meters.registry.register(Figures(shelf, protection, models))
-    return assemble(blueprints, page or Page(), meters, protection)
+    return assemble(blueprints, page or Page(), meters, protection, encoders)
 
 
 def create_embedding_app(
@@ -109,16 +106,23 @@ def create_embedding_app(
 ) -> OpenAPI:
     """The embedding service alone. `encoder` gives its batched embedder, `models` what it did."""
     meters.registry.register(Figures(Shelf(), protection, models))
-    return assemble(embedding(encoder, protection), None, meters, protection)
-
-
-def embedding(encoder: Callable[[], Any], protection: Protection) -> list[APIBlueprint]:
-    """The routes of the embedding service. `encoder` gives its batched embedder."""
     encoders = kserve.Encoders(encoder)
-    return [kserve.blueprint(encoders, protection.state, protection.policy.max_bytes), openai.blueprint(encoder)]
+    return assemble(embedding(encoders, protection), None, meters, protection, encoders)
 
 
-def assemble(blueprints: Sequence[APIBlueprint], page: Page | None, meters: Meters, protection: Protection) -> OpenAPI:
+def embedding(encoders: kserve.Encoders, protection: Protection) -> list[APIBlueprint]:
+    """The routes of the embedding service."""
+    routes = kserve.blueprint(encoders, protection.state, protection.policy.max_bytes)
+    return [routes, openai.blueprint(lambda: encoders.embedder)]
+
+
+def assemble(
+    blueprints: Sequence[APIBlueprint],
+    page: Page | None,
+    meters: Meters,
+    protection: Protection,
+    encoders: kserve.Encoders | None = None,
+) -> OpenAPI:
     """The application of these routes; without any, a page that asks a service elsewhere. No page where it is None."""
     app = OpenAPI(
         "clipsieve",
@@ -209,18 +213,9 @@ def assemble(blueprints: Sequence[APIBlueprint], page: Page | None, meters: Mete
 
     protect(app, protection, lambda sentence, status: shape()(ClipsieveError(sentence), status), meters.refused)
     app.wsgi_app = _one_slash(app.wsgi_app)  # type: ignore[method-assign]
+    if encoders is not None:
+        app.extensions[EXPRESS] = Express(encoders, protection, meters)
     return app
-
-
-def status_of(error: ClipsieveError) -> int:
-    """The HTTP status that says whose fault it is."""
-    if isinstance(error, InputError):
-        return 400
-    if isinstance(error, CollectionReadOnly):
-        return 403
-    if isinstance(error, Overloaded | TimedOut | Closed | CollectionChanged):
-        return 503
-    return 404 if isinstance(error, NotFound) else 500
 
 
 def error_answer(error: ClipsieveError, status: int) -> Response:

@@ -1,53 +1,72 @@
 """The boxes of a collection's items that show a class. Nothing of HTTP."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from clipsieve.errors import InputError
 from clipsieve.index import boxes
 from clipsieve.index.collection import Collection
-from clipsieve.index.examples import Remembered
+from clipsieve.index.examples import Remembered, Templates
 from clipsieve.index.regions import CollectionRegions
 from clipsieve.protocols import Detector
-from clipsieve.types import ClassSet, Regions
+from clipsieve.types import ClassVectors, MetaClass, Regions
 
 Shown = list[float | str]
 """x, y, width, height, in 0..1 of the image from its top left corner; the score, in 0..1; the class."""
 
 
 class Boxes:
-    """Says where in items a class is seen. Texts are embedded once; safe to use from several threads at once.
+    """Says where in items a class is seen. Examples are embedded once; safe to use from several threads at once.
 
     detector  gives the one that found the regions, when the first question needs it; None where there is none
+    name      what it is called, where that is known before it is loaded
     """
 
-    def __init__(self, detector: Callable[[], Detector] | None) -> None:
-        self._detector = detector
-        self._texts = Remembered()
+    def __init__(self, detector: Callable[[], Detector] | None, name: str | None = None) -> None:
+        self._detector, self._name = detector, name
+        self._examples: dict[Path, Remembered] = {}  # an item's id means another image in another collection
 
-    def of(
-        self, regions: CollectionRegions, ids: Sequence[int], classes: ClassSet, name: str | None, threshold: float
-    ) -> dict[int, list[Shown]]:
-        """The boxes of each of the items, by falling score; none of those that nobody looked for regions in.
+    def fits(self, collection: Collection) -> bool:
+        """Whether the detector is, by its name, the one that found the collection's regions."""
+        found = collection.manifest.detection
+        return found is not None and self._detector is not None and self._name == found.model.name
 
-        name       which class of the set; a set of one class needs none
-        threshold  least score of a box
+    def embed(
+        self, collection: Collection, classes: Sequence[MetaClass], templates: Templates
+    ) -> tuple[ClassVectors, ...]:
+        """Classes in the space of the collection's regions.
 
-        InputError without a detector, for another one, or for examples that are images; NotFound for a removed item.
+        InputError without a detector; ModelMismatch for another one; else the errors are those of `embed_questions`.
         """
+        regions = collection.regions
         if self._detector is None:
             raise InputError(
                 f"Boxes need the detector that found them; start the service with --detector {regions.model.name}, or "
                 "ask without boxes."
             )
-        meta = next(c for c in classes.classes if name is None or c.name == name)
-        vectors = boxes.embed_question(meta, self._detector(), classes.templates, self._texts)
-        some = regions.of(ids)
-        nms = boxes.NMS if classes.nms is None else classes.nms
-        kept = boxes.kept(some, vectors, threshold, nms)
-        found: dict[int, list[Shown]] = {id: [] for id in ids}
-        for region, score in zip(kept.region.tolist(), kept.score.tolist(), strict=True):
-            found[int(some.item[region])].append([*_corner_and_size(some, region), score, meta.name])
-        return found
+        detector = self._detector()
+        regions.model.require(detector.model, "The service's --detector")
+        memory = self._examples.setdefault(collection.folder, Remembered())
+        return boxes.embed_questions(classes, detector, templates, memory, collection.example_bytes)
+
+
+def boxes_of(
+    regions: CollectionRegions, ids: Sequence[int], vectors: ClassVectors, threshold: float, nms: float | None
+) -> dict[int, list[Shown]]:
+    """The boxes of each of the items, by falling score; none of those that nobody looked for regions in.
+
+    vectors    the class as `Boxes.embed` makes it
+    threshold  least score of a box
+    nms        overlap from which two boxes are one, in place of the usual one
+
+    NotFound for a removed item.
+    """
+    some = regions.of(ids)
+    kept = boxes.kept(some, vectors, threshold, boxes.NMS if nms is None else nms)
+    found: dict[int, list[Shown]] = {id: [] for id in ids}
+    for region, score in zip(kept.region.tolist(), kept.score.tolist(), strict=True):
+        found[int(some.item[region])].append([*_corner_and_size(some, region), score, vectors.name])
+    return found
 
 
 def all_boxes(collection: Collection, id: int) -> list[list[float]] | None:

@@ -14,7 +14,7 @@ from clipsieve.index.directai import raw_scores, softmax
 from clipsieve.index.examples import Remembered, embed_classes, embed_texts
 from clipsieve.index.rule import Compiled, compile_classes, maxima, settle
 from clipsieve.protocols import ImageEmbedder, TextEmbedder
-from clipsieve.types import Float32, content_hash
+from clipsieve.types import Example, Float32, content_hash
 
 MOST_BYTES = 256 * 2**20
 """Of the classes' vectors that are kept."""
@@ -77,7 +77,7 @@ class Classifier:
         def texts(wanted: Sequence[str]) -> Float32:
             return embed_texts(wanted, deployed.templates, embedder.embed_texts, self._texts)
 
-        def images(wanted: Sequence[int | str]) -> Float32:
+        def images(wanted: Sequence[Example]) -> Float32:
             raise InputError("A deployed classifier has texts only.")
 
         return compile_classes(embed_classes(deployed.classes, embedder.model, texts, images))

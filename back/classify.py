@@ -19,19 +19,24 @@ from clipsieve.back.classifier import Classifier
 from clipsieve.back.deployed import Deployed, from_stored, read_classifier, to_stored
 from clipsieve.back.guard import reads
 from clipsieve.back.meters import Meters
+from clipsieve.back.pictures import upright_size
 from clipsieve.back.pydantic_v1 import Fault, invalid, missing, one_line, parse
 from clipsieve.back.stores import Store
-from clipsieve.errors import ClipsieveError, InputError, NotFound, StoreUnavailable
+from clipsieve.errors import ClipsieveError, InputError, ModelUnavailable, NotFound, StoreUnavailable
 
 log = logging.getLogger("clipsieve.back")
 
 TAG = Tag(name="DirectAI", description="The protocol of DirectAI's data-free model server.")
 NO_STORE = "Exception in Model Config Storage Server. Please try again."
+NO_MODEL = "This service has no model that classifies; start it with one: back --model NAME."
 NO_IMAGE = "Invalid image received, unable to open."
 
 
-def blueprint(classifier: Classifier, store: Store, meters: Meters) -> APIBlueprint:
-    """The routes. Configurations are kept in `store`."""
+def blueprint(classifier: Classifier | None, store: Store, meters: Meters) -> APIBlueprint:
+    """The routes. Configurations are kept in `store`.
+
+    classifier  None for a service that keeps classifiers and has no model to classify with
+    """
     routes = APIBlueprint("directai", __name__, abp_tags=[TAG])
 
     @routes.post(
@@ -52,14 +57,17 @@ def blueprint(classifier: Classifier, store: Store, meters: Meters) -> APIBluepr
     @reads
     def classify() -> Response:
         id, data = read_question()
+        if classifier is None:
+            require_image(data)
+            require_classifier(find(store, id), id)
+            return error_answer(ModelUnavailable(NO_MODEL), 503)
         with meters.time("image_clip_inference_time"):
             try:
                 image = classifier.embed_image(data)
             except InputError as error:
                 raise InputError(NO_IMAGE) from error
         deployed = find(store, id)
-        if deployed.detector is not None:
-            raise InputError(f"{id} is a detector; classify with the id of a classifier.")
+        require_classifier(deployed, id)
         scored = classifier.score(deployed, image)
         return answer({"scores": scored.scores, "pred": scored.pred, "raw_scores": scored.raw})
 
@@ -127,6 +135,20 @@ def find(store: Store, id: str) -> Deployed:
     if stored is None:
         raise NotFound("Key not found")
     return from_stored(stored, id)
+
+
+def require_image(data: bytes) -> tuple[int, int]:
+    """Width and height of an encoded image, upright. InputError in DirectAI's words if it cannot be opened."""
+    try:
+        return upright_size(data)
+    except InputError as error:
+        raise InputError(NO_IMAGE) from error
+
+
+def require_classifier(deployed: Deployed, id: str) -> None:
+    """InputError for a detector."""
+    if deployed.detector is not None:
+        raise InputError(f"{id} is a detector; classify with the id of a classifier.")
 
 
 def read_question() -> tuple[str, bytes]:

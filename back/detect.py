@@ -7,11 +7,20 @@ from flask import Response
 from flask_openapi import APIBlueprint
 
 from clipsieve.back import directai_shapes as shapes
-from clipsieve.back.classify import NO_IMAGE, TAG, add_errors, answer, deploy_body, error_answer, find, read_question
+from clipsieve.back.classify import (
+    NO_IMAGE,
+    TAG,
+    add_errors,
+    answer,
+    deploy_body,
+    error_answer,
+    find,
+    read_question,
+    require_image,
+)
 from clipsieve.back.deployed import read_detector
 from clipsieve.back.finder import Finder
 from clipsieve.back.guard import reads
-from clipsieve.back.pictures import upright_size
 from clipsieve.back.stores import Store
 from clipsieve.errors import InputError, ModelUnavailable
 
@@ -43,10 +52,7 @@ def blueprint(finder: Finder | None, store: Store) -> APIBlueprint:
     @reads
     def detect() -> Response:
         id, data = read_question()
-        try:
-            size = upright_size(data)
-        except InputError as error:
-            raise InputError(NO_IMAGE) from error
+        size = require_image(data)
         deployed = find(store, id)
         suppression = deployed.detector
         if suppression is None:

@@ -11,7 +11,7 @@ from clipsieve.errors import InputError, ModelUnavailable
 from clipsieve.index.examples import Remembered, embed_classes, embed_texts
 from clipsieve.index.suppress import CompiledDetection, compile_detection, detect
 from clipsieve.protocols import Detector
-from clipsieve.types import Float32, Regions, content_hash
+from clipsieve.types import Example, Float32, Regions, content_hash
 
 MOST_BYTES = 256 * 2**20
 """Of the classes' vectors that are kept, and again of the images' regions."""
@@ -33,9 +33,7 @@ class Found:
 class Finder:
     """Finds boxes with one detector. Texts are embedded and images searched once; safe to use from several threads.
 
-    One image at a time is searched: a pass through a detector takes all processors.
-
-    detector  gives it when the first question needs it
+    detector  gives it when the first question needs it, to be asked from many threads at once
     """
 
     def __init__(self, detector: Callable[[], Detector], most_bytes: int = MOST_BYTES) -> None:
@@ -46,7 +44,12 @@ class Finder:
 
     def regions(self, data: bytes) -> Regions:
         """What the detector finds in an encoded image. InputError if it cannot be decoded."""
-        return self._regions.get(content_hash(data), lambda: self._model().detect([data]))
+        name = content_hash(data)
+        regions = self._regions.find(name)
+        if regions is None:  # one that others send meanwhile is searched twice, in one pass most likely
+            regions = self._model().detect([data])
+            self._regions.put(name, regions)
+        return regions
 
     def keep(
         self, deployed: Deployed, suppression: Suppression, regions: Regions, size: tuple[int, int]
@@ -68,7 +71,7 @@ class Finder:
         def texts(wanted: Sequence[str]) -> Float32:
             return embed_texts(wanted, deployed.templates, detector.embed_texts, self._texts)
 
-        def images(wanted: Sequence[int | str]) -> Float32:
+        def images(wanted: Sequence[Example]) -> Float32:
             raise InputError("A deployed detector has texts only.")
 
         classes = embed_classes(deployed.classes, detector.model, texts, images) if deployed.classes else ()

@@ -5,6 +5,7 @@ pool has a thread for each place that `Gate` gives and some more, which say so t
 """
 
 import contextlib
+import functools
 import ipaddress
 import math
 import re
@@ -213,6 +214,7 @@ def parse_rate(text: str) -> RateLimit:
     return RateLimit(int(found[1]), {"s": 1, "m": 60, "h": 3600}[found[2]])
 
 
+@functools.lru_cache(4096)
 def client_of(address: str) -> str:
     """What tells clients apart: an address, of IPv6 its network of 2^64, and OWN for all of this machine's."""
     try:

@@ -14,7 +14,16 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from clipsieve.back.proxies import Network
-from clipsieve.errors import InputError
+from clipsieve.errors import (
+    ClipsieveError,
+    Closed,
+    CollectionChanged,
+    CollectionReadOnly,
+    InputError,
+    NotFound,
+    Overloaded,
+    TimedOut,
+)
 
 MAX_DEPTH = 64
 """Lists and objects of a JSON body that may lie in each other."""
@@ -260,6 +269,17 @@ def check_form(data: bytes) -> Refusal | None:
     if data.count(b"&") >= MAX_FIELDS:
         return Refusal(400, "body", f"The form has more than {MAX_FIELDS:,} fields; send JSON, or the file as a part.")
     return None
+
+
+def status_of(error: ClipsieveError) -> int:
+    """The HTTP status that says whose fault it is."""
+    if isinstance(error, InputError):
+        return 400
+    if isinstance(error, CollectionReadOnly):
+        return 403
+    if isinstance(error, Overloaded | TimedOut | Closed | CollectionChanged):
+        return 503
+    return 404 if isinstance(error, NotFound) else 500
 
 
 def answer_headers(html: bool, policy: Policy) -> dict[str, str]:

@@ -10,6 +10,7 @@ from flask_openapi import APIBlueprint, Tag
 from clipsieve.back import api_shapes as shapes
 from clipsieve.back import schema
 from clipsieve.back.api import Stored
+from clipsieve.back.boxes import Boxes
 from clipsieve.back.job import SKIPPED, Job
 from clipsieve.back.jobs import Jobs
 from clipsieve.back.shapes import file
@@ -29,14 +30,14 @@ MIMETYPES = {
 }
 
 
-def blueprint(shelf: Shelf, jobs: Jobs, stored: Callable[[Served], Stored]) -> APIBlueprint:
-    """The routes. `stored` gets a collection's class sets by name."""
+def blueprint(shelf: Shelf, jobs: Jobs, stored: Callable[[Served], Stored], boxes: Boxes) -> APIBlueprint:
+    """The routes. `stored` gets a collection's class sets by name, `boxes` embeds classes whose boxes are wanted."""
     routes = APIBlueprint("jobs", __name__, url_prefix="/api/v1", abp_tags=[TAG])
 
     @routes.post("/jobs", summary="Begin a job", responses=shapes.BEGUN)
     def begin(body: schema.NewJob) -> Any:
         served = shelf[body.collection]
-        task = Task.of(served.collection, body, stored(served))
+        task = Task.of(served.collection, body, stored(served), boxes)
         job = jobs.add(body.kind, served.name, body.format, title_of(body, served.name, task), task.write)
         return {"id": job.id}, 202, {"Location": f"/api/v1/jobs/{job.id}"}
 

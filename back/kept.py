@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class Kept(Generic[T]):
-    """Things under keys. One is made at a time, so that many who ask for the same get it made once; safe in threads.
+    """Things under keys; safe in threads. `get` makes one at a time: many who ask for the same get it made once.
 
     most_bytes  of all of them; what was made last is kept in any case
     size        bytes of one
@@ -23,22 +23,28 @@ class Kept(Generic[T]):
 
     def get(self, key: object, make: Callable[[], T]) -> T:
         """What is kept under the key; made, and kept, if there is nothing."""
-        found = self._find(key)
+        found = self.find(key)
         if found is not None:
             return found
         with self._making:
-            found = self._find(key)
+            found = self.find(key)
             if found is not None:
                 return found
             made = make()
-            with self._lock:
-                self._things[key] = made
-                self._bytes += self._size(made)
-                while self._bytes > self._most and len(self._things) > 1:
-                    self._bytes -= self._size(self._things.pop(next(iter(self._things))))
+            self.put(key, made)
         return made
 
-    def _find(self, key: object) -> T | None:
+    def put(self, key: object, thing: T) -> None:
+        """Keep something that was made elsewhere, in place of what is kept under the key."""
+        with self._lock:
+            before = self._things.pop(key, None)
+            self._bytes += self._size(thing) - (0 if before is None else self._size(before))
+            self._things[key] = thing
+            while self._bytes > self._most and len(self._things) > 1:
+                self._bytes -= self._size(self._things.pop(next(iter(self._things))))
+
+    def find(self, key: object) -> T | None:
+        """What is kept under the key, or None."""
         with self._lock:
             found = self._things.pop(key, None)
             if found is not None:

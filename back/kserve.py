@@ -56,6 +56,11 @@ class Encoders:
             self._models = served_models(self.embedder)
         return self._models
 
+    @property
+    def made(self) -> Mapping[str, ServedModel]:
+        """The models by name as far as they are made already: none, or all of them."""
+        return self._models or {}
+
     def find(self, name: str, version: str = VERSION) -> ServedModel:
         """The model of that name. NotFound for another, and for other versions than the one there is."""
         model = self.models.get(name)

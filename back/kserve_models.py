@@ -6,7 +6,7 @@ All are one embedder. `siglip_text` and `siglip_vision` take what was tokenized 
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,10 @@ from clipsieve.errors import InputError
 from clipsieve.types import Float32
 
 TOWER_ROWS, EMBED_ROWS = 32, 60
-"""Most rows of a request, as deployed. How many the embedder works on at once is its batcher's to say."""
+"""Most rows of a request, as deployed, or as many as the batcher works on at once where that is more."""
+
+ENDS = 4
+"""Token ids of a text beside one for each of its bytes, at most."""
 
 LEVELS, DEFAULT_LEVEL = 3, 2
 """Priorities of requests: 1 before 2 before 3."""
@@ -30,6 +33,7 @@ class ServedModel:
 
     inputs    that it takes, one of them in each request; the first one if a request is nothing but its bytes
     embed     a request and how it is to be batched -> float32 (rows, d), of the model's own lengths
+    texts     a request -> what `embed` gives to the batcher; None for images, which are decoded first
     """
 
     name: str
@@ -37,6 +41,7 @@ class ServedModel:
     output: Tensor
     max_rows: int
     embed: Callable[[Asked, Mapping[str, Any]], Float32]
+    texts: Callable[[Asked], Sequence[Any]] | None = None
 
 
 def served_models(embedder: Any) -> dict[str, ServedModel]:
@@ -45,24 +50,31 @@ def served_models(embedder: Any) -> dict[str, ServedModel]:
     vector = Tensor("EMBEDDING", "FP32", (embedder.dim,))
     text, image = Tensor("INPUT_TEXT", "BYTES", (1,)), Tensor("INPUT_IMAGE", "BYTES", (1,))
 
-    def texts(asked: Asked, how: Mapping[str, Any]) -> Float32:
-        rows: Float32 = embedder.embed_texts(_texts(asked.inputs["INPUT_TEXT"]), **how)
-        return rows
+    tower_rows, embed_rows = (max(rows, embedder.options.max_batch) for rows in (TOWER_ROWS, EMBED_ROWS))
 
-    def ids_or_texts(asked: Asked, how: Mapping[str, Any]) -> Float32:
+    def ids_or_texts(asked: Asked) -> Sequence[Any]:
         if "INPUT_TEXT" in asked.inputs:
-            return texts(asked, how)
-        rows: Float32 = embedder.embed_tokens(embedder.from_ids(asked.inputs["INPUT_IDS"]), **how)
-        return rows
+            return read_texts(asked, embedder)
+        tokens: Sequence[Any] = embedder.from_ids(asked.inputs["INPUT_IDS"])
+        return tokens
+
+    def named_texts(asked: Asked) -> Sequence[Any]:
+        _check_model(asked, "siglip_text", embedder.model.name)
+        return read_texts(asked, embedder)
+
+    def embed(texts: Callable[[Asked], Sequence[Any]]) -> Callable[[Asked, Mapping[str, Any]], Float32]:
+        def embedded(asked: Asked, how: Mapping[str, Any]) -> Float32:
+            given = texts(asked)
+            method = embedder.embed_texts if isinstance(given[0], str) else embedder.embed_tokens
+            rows: Float32 = method(given, **how)
+            return rows
+
+        return embedded
 
     def pixels(asked: Asked, how: Mapping[str, Any]) -> Float32:
         given = np.asarray(asked.inputs["PIXEL_VALUES"], np.float32)
         rows: Float32 = embedder.embed_tensors(embedder.from_pixels(given), **how)
         return rows
-
-    def named_texts(asked: Asked, how: Mapping[str, Any]) -> Float32:
-        _check_model(asked, "siglip_text", embedder.model.name)
-        return texts(asked, how)
 
     def images(asked: Asked, how: Mapping[str, Any]) -> Float32:
         _check_model(asked, "siglip_vision", embedder.model.name)
@@ -76,22 +88,27 @@ def served_models(embedder: Any) -> dict[str, ServedModel]:
 
     if hasattr(embedder, "embed_texts"):
         ids = Tensor("INPUT_IDS", "INT64", (embedder.context,))
-        made.append(ServedModel("siglip_text", (ids, text), vector, TOWER_ROWS, ids_or_texts))
-        made.append(ServedModel("embed_text", (text,), vector, EMBED_ROWS, named_texts))
+        made.append(ServedModel("siglip_text", (ids, text), vector, tower_rows, embed(ids_or_texts), ids_or_texts))
+        made.append(ServedModel("embed_text", (text,), vector, embed_rows, embed(named_texts), named_texts))
     if embedder.pixels is not None:
         picture = Tensor("PIXEL_VALUES", "FP32", embedder.pixels)
-        made.append(ServedModel("siglip_vision", (picture,), vector, TOWER_ROWS, pixels))
-    made.append(ServedModel("embed_image", (image,), vector, EMBED_ROWS, images))
+        made.append(ServedModel("siglip_vision", (picture,), vector, tower_rows, pixels))
+    made.append(ServedModel("embed_image", (image,), vector, embed_rows, images))
     return {model.name: model for model in made}
 
 
 def run(model: ServedModel, asked: Asked) -> Float32:
     """float32 (rows, d) of a request. Overloaded, TimedOut and Closed as its batcher has them, else InputError."""
+    check_inputs(model, asked)
+    return model.embed(asked, {**batching(asked.parameters), "name": model.name, "raw": True})
+
+
+def check_inputs(model: ServedModel, asked: Asked) -> None:
+    """InputError where a request has several inputs."""
     if len(asked.inputs) > 1:
         raise InputError(
             f"{model.name} takes one input, {' or '.join(t.name for t in model.inputs)}; give one of them."
         )
-    return model.embed(asked, {**batching(asked.parameters), "name": model.name, "raw": True})
 
 
 def batching(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,11 +127,23 @@ def _check_model(asked: Asked, name: str, own: str) -> None:
         raise InputError(f"The parameter embed_model is {wanted!r}; this service has {name!r}, which is {own!r}.")
 
 
-def _texts(elements: Any) -> list[str]:
+def read_texts(asked: Asked, embedder: Any) -> list[str]:
+    """The texts of INPUT_TEXT. InputError for one beyond the model's context unless the parameter truncation is set."""
     try:
-        return [element.decode() for element in elements]
+        texts = [element.decode() for element in asked.inputs["INPUT_TEXT"]]
     except UnicodeDecodeError as error:
         raise InputError(f"A text is not UTF-8 ({error}).") from error
+    if read_flag(asked.parameters, "truncation", False):
+        return texts
+    most = embedder.context
+    long = [text for text in texts if len(text.encode()) > most - ENDS]  # others need not be counted
+    for text, count in zip(long, embedder.count_tokens(long) if long else (), strict=True):
+        if count > most:
+            raise InputError(
+                f"The text {text[:80]!r} has {count} tokens, and the model reads {most}; shorten it, or set the "
+                "parameter truncation to true to have it cut."
+            )
+    return texts
 
 
 def _decoded(data: bytes) -> bytes:

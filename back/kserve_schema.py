@@ -74,7 +74,8 @@ _INFER: Json = {
         "id": {**_TEXT, "description": "Comes back with the answer."},
         "parameters": {
             "type": "object",
-            "description": "binary_data_output, timeout in microseconds, priority 1 to 3, embed_model, base64_encoded.",
+            "description": "binary_data_output, timeout in microseconds, priority 1 to 3, truncation, embed_model, "
+            "base64_encoded.",
         },
         "inputs": _list(_INPUT),
         "outputs": _list({"type": "object", "required": ["name"], "properties": {"name": _TEXT, "parameters": _ANY}}),

@@ -55,8 +55,8 @@ def blueprint(embedder: Callable[[], Any]) -> APIBlueprint:
             {"object": "embedding", "index": i, "embedding": _base64(row) if packed else row}
             for i, row in enumerate(rows)
         ]
-        # What a text costs the model does not depend on it, so that nothing is to be charged for.
-        usage = {"prompt_tokens": 0, "total_tokens": 0}
+        tokens = count_tokens(model, inputs)
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return _answer({"object": "list", "data": data, "model": model.model.name, "usage": usage})
 
     @routes.get("/models", summary="The model", responses=_MODELS)
@@ -118,6 +118,12 @@ def embed(model: Any, inputs: Sequence[str | bytes]) -> Float32:
     if images:
         rows[images] = model.embed_images([inputs[i] for i in images], name=NAME)
     return rows
+
+
+def count_tokens(model: Any, inputs: Sequence[str | bytes]) -> int:
+    """Token ids of the texts that the model reads, as far as it does: what is beyond its context is cut."""
+    texts = [one for one in inputs if isinstance(one, str)]
+    return sum(min(count, model.context) for count in model.count_tokens(texts)) if texts else 0
 
 
 def error_answer(error: ClipsieveError, status: int) -> Response:

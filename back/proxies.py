@@ -3,6 +3,7 @@
 Anybody may write these headers, so that they are believed of the addresses alone that the service is told of.
 """
 
+import functools
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,6 +76,7 @@ def known_callers(app: Any, proxies: Sequence[Network]) -> Any:
     return answer
 
 
+@functools.lru_cache(4096)
 def _parsed(text: str) -> Address | None:
     """IPv4 as itself where a socket that listens for both tells of it in IPv6."""
     try:

@@ -116,6 +116,10 @@ class NewJob(Question):
     dedup: Annotated[bool, Field(description="export: one of each group of near-duplicates.")] = False
     limit: Annotated[int | None, Field(description="export: the first so many.", ge=1)] = None
     images: Annotated[bool, Field(description="yolo: the images beside their labels.")] = False
+    boxes: Annotated[bool, Field(description="Where in each image a detector sees the class, or those of the set.")] = (
+        False
+    )
+    box_threshold: Annotated[float, Field(description="Least score of a box.", ge=0, le=1)] = 0.1
 
 
 class JobPath(Model):
@@ -251,8 +255,8 @@ def hit_to_json(hit: Hit) -> dict[str, Any]:
         "key": hit.key,
         "score": hit.score,
         "margin": None if hit.negative is None else hit.margin,
-        "pos": {"ex": example_to_json(hit.positive), "score": hit.score},
-        "neg": None if hit.negative is None else {"ex": example_to_json(hit.negative), "score": worst},
+        "pos": {"ex": classset.example_to_json(hit.positive), "score": hit.score},
+        "neg": None if hit.negative is None else {"ex": classset.example_to_json(hit.negative), "score": worst},
     }
 
 
@@ -266,15 +270,10 @@ def learned_to_json(
     most, least = max(range(len(parts)), key=parts.__getitem__), min(range(len(parts)), key=parts.__getitem__)
 
     def reason(at: int, speaks: bool) -> dict[str, Any] | None:
-        return {"ex": example_to_json(examples[at]), "score": parts[at]} if speaks else None
+        return {"ex": classset.example_to_json(examples[at]), "score": parts[at]} if speaks else None
 
     pos, neg = reason(most, parts[most] > 0), reason(least, parts[least] < 0)
     return {"id": str(id), "key": key, "odds": odds, "pos": pos, "neg": neg}
-
-
-def example_to_json(example: Example) -> str | dict[str, str]:
-    """A text, or {"image": id or content hash}."""
-    return example.text if example.text is not None else {"image": str(example.image)}
 
 
 def explained_to_json(meta: MetaClass, positive: list[float], negative: list[float]) -> dict[str, Any]:
@@ -282,7 +281,7 @@ def explained_to_json(meta: MetaClass, positive: list[float], negative: list[flo
 
     def side(examples: tuple[Example, ...], scores: list[float]) -> list[dict[str, Any]]:
         pairs = sorted(zip(scores, examples, strict=True), key=lambda pair: -pair[0])
-        return [{"ex": example_to_json(e), "score": s} for s, e in pairs]
+        return [{"ex": classset.example_to_json(e), "score": s} for s, e in pairs]
 
     best, worst = max(positive), max(negative, default=None)
     return {

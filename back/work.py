@@ -21,9 +21,11 @@ import pyarrow.parquet as pq
 
 from clipsieve import classset
 from clipsieve.back import schema
+from clipsieve.back.boxes import Boxes
 from clipsieve.back.job import SKIPPED, Job, Result
 from clipsieve.back.jobs import Tell, Work
 from clipsieve.back.shelf import Shelf
+from clipsieve.back.sought import COLUMNS, Sought, require_place
 from clipsieve.errors import CollectionChanged, InputError, NotFound
 from clipsieve.index.collection import Collection, RankedAnswer
 from clipsieve.index.export import As, export
@@ -31,7 +33,7 @@ from clipsieve.index.label import SCHEMA
 from clipsieve.index.records import Record, hit_records, label_records
 from clipsieve.index.rule import Ranked
 from clipsieve.labels import write_table
-from clipsieve.types import ClassSet, ClassVectors, Int64, ModelId, Skipped
+from clipsieve.types import ClassSet, ClassVectors, Int64, MetaClass, ModelId, Skipped
 
 KINDS: dict[str, tuple[str, As]] = {
     "csv": (".csv", "list"),
@@ -56,7 +58,7 @@ LEAST_PART, MOST_PART = 10_000, 1_000_000
 ATTEMPTS = 3
 
 _TASK, _VECTORS, _IDS = "task.json", "vectors.npz", "ids.npy"
-_OF_LABEL = frozenset({"kind", "format", "collection", "set", "reject"})
+_OF_LABEL = frozenset({"kind", "format", "collection", "set", "reject", "boxes", "box_threshold"})
 _OF_EXPORT = frozenset({"threshold", "where", "modality", "view", "sort", "dedup", "limit", "images"})
 
 
@@ -69,6 +71,7 @@ class Task:
     label    what the items of a question are labelled with
     ids      int64, those to export; None for all that the question finds
     options  the other fields of the request
+    sought   the boxes that are written; None for a job without
     """
 
     classes: ClassSet | None
@@ -76,19 +79,26 @@ class Task:
     label: str | None
     ids: Int64 | None
     options: dict[str, Any]
+    sought: Sought | None = None
 
     @classmethod
-    def of(cls, collection: Collection, body: schema.NewJob, stored: Any) -> "Task":
+    def of(cls, collection: Collection, body: schema.NewJob, stored: Any, boxes: Boxes) -> "Task":
         """What a request asks. What is wrong with it is said now, not by a job that fails: InputError, NotFound."""
         if body.format not in schema.FORMATS[body.kind]:
             raise InputError(f"A job of kind {body.kind!r} writes {', '.join(schema.FORMATS[body.kind])}.")
+        if body.boxes:
+            require_place(body.format)
+
+        def sought(classes: ClassSet) -> Sought | None:
+            return Sought.of(collection, classes, boxes, body.box_threshold) if body.boxes else None
+
         if body.kind == "label":
             if stray := body.model_fields_set - _OF_LABEL:
                 raise InputError(f"A job that labels takes no {min(stray).rstrip('_')}; it is for an export.")
             if body.set is None:
                 raise InputError("There is no set to label with; give one.")
             classes = schema.read_set(body.set, stored)
-            return cls(classes, collection.embed(classes), None, None, {"reject": body.reject})
+            return cls(classes, collection.embed(classes), None, None, {"reject": body.reject}, sought(classes))
         if body.reject:
             raise InputError("An export takes no reject; it is for a job that labels.")
         options = body.model_dump(
@@ -96,6 +106,8 @@ class Task:
         )
         ids = None if body.ids is None else np.array(list(dict.fromkeys(map(int, body.ids))), np.int64)
         if body.set is None and body.class_ is None and ids is not None:
+            if body.boxes:
+                raise InputError("Boxes are those of a class; give one beside the ids, or leave out boxes.")
             return cls(None, (), None, ids, options)
         whole, name = schema.read_question(body, stored)
         meta = next(c for c in whole.classes if c.name == name)
@@ -103,7 +115,9 @@ class Task:
         collection.rank(one, 1, where=body.where, dedup=body.dedup, modality=body.modality)
         unnamed = isinstance(body.class_, dict) and "name" not in body.class_
         label = meta.positive[0].text if unnamed and meta.positive[0].text is not None else meta.name
-        return cls(one, collection.embed(one), label, ids, options)
+        named = MetaClass(label, meta.positive, meta.negative)
+        seen = ClassSet([named], "none", whole.templates, nms=whole.nms, mode=whole.mode)
+        return cls(one, collection.embed(one), label, ids, options, sought(seen))
 
     def write(self, folder: Path) -> None:
         """Keep it in the job's folder."""
@@ -113,9 +127,11 @@ class Task:
             "model": None if model is None else dataclasses.asdict(model),
             "label": self.label,
             "options": self.options,
+            "sought": None if self.sought is None else self.sought.to_json(),
         }
         (folder / _TASK).write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
         sides = {f"{i}{side}": rows for i, v in enumerate(self.vectors) for side, rows in _sides(v)}
+        sides |= {} if self.sought is None else self.sought.sides()
         np.savez(folder / _VECTORS, allow_pickle=False, **cast(Any, sides))
         if self.ids is not None:
             np.save(folder / _IDS, self.ids)
@@ -130,8 +146,10 @@ class Task:
                 ClassVectors(c.name, sides[f"{i}+"], sides[f"{i}-"], ModelId(**value["model"]))
                 for i, c in enumerate(() if classes is None else classes.classes)
             )
+            told = value.get("sought")  # jobs of versions before had none
+            sought = None if told is None else Sought.from_json(told, sides)
         ids = np.load(folder / _IDS) if (folder / _IDS).exists() else None
-        return cls(classes, vectors, value["label"], ids, value["options"])
+        return cls(classes, vectors, value["label"], ids, value["options"], sought)
 
 
 def make_work(shelf: Shelf) -> Work:
@@ -182,10 +200,16 @@ def _label(collection: Collection, task: Task, format: str, folder: Path, tell: 
     collection.label(task.classes, parts, reject=task.options["reject"], progress=labelled, part_rows=size)
     suffix, kind = KINDS[format]
     out = folder / f"result{suffix}"
+    skipped: list[Skipped] = []
     if kind == "list":
-        write_table(_told_tables(parts, total, tell), SCHEMA, out, format)
-        return Result(out.name, total)
-    return _write(_told(label_records(parts), total, tell), out, kind, collection, [], "")
+        tables, columns = _told_tables(parts, total, tell), SCHEMA
+        if task.sought is not None:
+            tables = task.sought.tables(tables, collection, skipped)
+            columns = pa.schema([*SCHEMA, *(pa.field(*column) for column in COLUMNS)])
+        write_table(tables, columns, out, format)
+        return _done(out, total - len(skipped), skipped)
+    records = _told(label_records(parts), total, tell)
+    return _write(_with_boxes(records, task, collection, skipped), out, kind, collection, skipped, "")
 
 
 def _export(collection: Collection, task: Task, format: str, folder: Path, tell: Tell) -> Result:
@@ -201,7 +225,8 @@ def _export(collection: Collection, task: Task, format: str, folder: Path, tell:
         answer, ranked = _found(collection, task, skipped)
         records, total = _of_answer(answer, ranked, task.label), len(ranked.ids)
     out = folder / f"result{suffix}"
-    return _write(_told(records, total, tell), out, kind, collection, skipped, task.label or "")
+    told = _told(records, total, tell)
+    return _write(_with_boxes(told, task, collection, skipped), out, kind, collection, skipped, task.label or "")
 
 
 def _found(collection: Collection, task: Task, skipped: list[Skipped]) -> tuple[RankedAnswer, Ranked]:
@@ -257,10 +282,20 @@ def _write(
     out.unlink(missing_ok=True)  # of a service that was killed before it said so
     done = export(records, out, kind, collection, note=note)
     skipped += done.skipped
+    return _done(out, done.written, skipped)
+
+
+def _done(out: Path, written: int, skipped: list[Skipped]) -> Result:
     if skipped:
         with (out.parent / SKIPPED).open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("key", "reason"), *((s.key, s.reason) for s in skipped)])
-    return Result(out.name, done.written, len(skipped))
+    return Result(out.name, written, len(skipped))
+
+
+def _with_boxes(
+    records: Iterator[Record], task: Task, collection: Collection, skipped: list[Skipped]
+) -> Iterator[Record]:
+    return records if task.sought is None else task.sought.records(records, collection, skipped)
 
 
 def _told(records: Iterator[Record], total: int, tell: Tell) -> Iterator[Record]:

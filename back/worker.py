@@ -12,7 +12,10 @@ import sys
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -22,6 +25,7 @@ from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseExc
 from gunicorn.workers.gthread import ThreadWorker
 
 from clipsieve.back import guard
+from clipsieve.back.express import EXPRESS, MOST_BYTES, Express
 from clipsieve.back.gate import Deadlines
 from clipsieve.back.protect import Protection
 from clipsieve.errors import ClipsieveError
@@ -39,6 +43,10 @@ NOTE_SECONDS = 0.5
 IN_A_ROW, SOON_MS = 32, 2
 """Requests of a client that one thread answers as long as they follow each other so soon: to hand a connection back to
 be watched, and on to a thread again, costs as much as a short answer. Then it is the others' turn."""
+
+
+START = 128
+"""Bytes of a request that show whether it may be an express one."""
 
 
 class Messages(Logger):  # type: ignore[misc]  # gunicorn has no types
@@ -65,9 +73,16 @@ def worker_class(open_all: Callable[[], None], ready: Callable[[str], None], pro
     class Worker(ThreadWorker):  # type: ignore[misc]
         failed = False
         noted = -math.inf
+        woken = False
+
+        def init_process(self) -> None:
+            self.answered: deque[tuple[Any, Any, Any]] = deque()
+            super().init_process()
 
         def run(self) -> None:
             sys.setswitchinterval(SWITCH_SECONDS)
+            # Settings are asked for many times a request, and change no more: they become plain attributes.
+            self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
             for listener in self.sockets:  # a connection is accepted once something comes of it, or after some seconds
                 if hasattr(socket, "TCP_DEFER_ACCEPT"):
                     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
@@ -99,9 +114,80 @@ def worker_class(open_all: Callable[[], None], ready: Callable[[str], None], pro
                     kept = super().handle(conn)
                 finally:
                     deadlines.clear(conn.sock)
-                if kept is not True or not self.alive or not follows(conn):
+                if kept is not True or not self.alive or not follows(conn) or self.is_express(conn):
                     break
             return kept
+
+        @property
+        def express(self) -> Express | None:
+            """What answers without a thread, if the application has such."""
+            found: Express | None = self.wsgi.extensions.get(EXPRESS)
+            return found
+
+        def is_express(self, conn: Any) -> bool:
+            """Whether the loop is to look at what comes next."""
+            express = self.express
+            if express is None or conn.parser.unreader.buf.getvalue():
+                return False
+            return express.knows(conn.sock.recv(START, socket.MSG_PEEK))
+
+        def on_client_socket_readable(self, conn: Any, client: Any) -> None:
+            if not self.begin(conn):
+                super().on_client_socket_readable(conn, client)
+                return
+            self.poller.unregister(client)
+            self.keepalived_conns.remove(conn)
+
+        def begin(self, conn: Any) -> bool:
+            """Whether what has come on a connection is on its way to the model."""
+            express = self.express
+            if express is None or not express.routes or conn.parser.unreader.buf.getvalue():
+                return False
+            try:
+                data = conn.sock.recv(MOST_BYTES)
+            except OSError:
+                return False
+            begun = express.begin(data, conn.client[0] if conn.client else "", partial(self.told, conn))
+            if not begun:
+                conn.parser.unreader.unread(data)
+            return begun
+
+        def told(self, conn: Any, going: Any, done: Any) -> None:  # by a thread of the batcher
+            self.answered.append((conn, going, done))
+            if not self.woken:
+                self.woken = True
+                self.method_queue.defer(self.answer)
+
+        def answer(self) -> None:
+            """Send what is there: all answers of a batch, most often."""
+            self.woken = False
+            express = self.express
+            while express is not None and self.answered:
+                conn, going, done = self.answered.popleft()
+                data = express.answer(going, done, self.alive)
+                try:
+                    sent = conn.sock.send(data)
+                except BlockingIOError:
+                    sent = 0
+                except OSError:
+                    data, sent = b"", 0
+                if sent < len(data):
+                    rest = self.tpool.submit(self.send, conn, data[sent:])
+                    rest.add_done_callback(partial(self.method_queue.defer, self.finish_request, conn))
+                    continue
+                kept: Future[bool] = Future()
+                kept.set_result(bool(data) and self.alive)
+                self.finish_request(conn, kept)
+
+        def send(self, conn: Any, data: bytes) -> bool:
+            """The rest of an answer that was not taken at once."""
+            conn.sock.setblocking(True)
+            deadlines.answers(conn.sock, len(data))
+            try:
+                conn.sock.sendall(data)
+            finally:
+                deadlines.clear(conn.sock)
+            return bool(self.alive)
 
         def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
             status = status_of(exc)

@@ -29,6 +29,8 @@ ALL = (
     "serving",
     "suppress",
     "learning",
+    "triton",
+    "embedding",
     "page",
 )
 

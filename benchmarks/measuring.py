@@ -32,14 +32,24 @@ PACKAGES = ("numpy", "torch", "faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs", "pyarr
 
 def arguments(description: str) -> argparse.Namespace:
     """--quick, --raw FOLDER and --scratch FOLDER, which becomes the folder of all temporary files."""
+    args = parser_of(description).parse_args()
+    set_scratch(args)
+    return args
+
+
+def parser_of(description: str) -> argparse.ArgumentParser:
+    """The same for benchmarks that have options of their own; they call `set_scratch` with what was parsed."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
     parser.add_argument("--raw", type=Path, default=RAW, help="folder of the raw measurements")
     parser.add_argument("--scratch", help="folder for temporary files (2 GB for memory), by default the system's")
-    args = parser.parse_args()
+    return parser
+
+
+def set_scratch(args: argparse.Namespace) -> None:
+    """Let --scratch be the folder of all temporary files."""
     if args.scratch:
         tempfile.tempdir = args.scratch
-    return args
 
 
 def alternate(competitors: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--detector", help="another than the random one, for instance mini")
     parser.add_argument("--raw", type=Path, default=RAW)
     args = parser.parse_args()
-    images, rounds = (40, 1) if args.quick else (192, 3)
+    images, rounds = (40, 1) if args.quick else (192, 2)
     names = ("forward_images_per_s", "detector_images_per_s", "pipeline_images_per_s")
     measured: dict[str, list[float]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as temporary:

@@ -264,6 +264,52 @@ def learning(record: Record) -> Iterator[Figure]:
             yield Figure(f"{name}, {len(rest)} other classes: learned, spread, gain", over(rest, "learned, spread", 2))
 
 
+def triton(record: Record) -> Iterator[Figure]:
+    windows, clients = record["windows"], record["clients"]
+
+    def middle(values: Iterable[float]) -> float:
+        return statistics.median(values)
+
+    for form, least in (("json", 1.2), ("binary", 1.0)):
+        ours, theirs = ([w[f"{name} {form}"] for w in windows] for name in ("ours", "triton"))
+        what = f"{form}, {clients} clients"
+        ratio = middle(o["rate"] / t["rate"] for o, t in zip(ours, theirs, strict=True))
+        yield Figure(f"{what}: rate over Triton's", ratio, least=least)
+        yield Figure(f"{what}: p99 over p50", middle(w["p99"] / w["p50"] for w in ours), most=1.5)
+        rows = middle(w["rows_per_execution"] for w in ours)
+        yield Figure(f"{what}: rows of an execution, of {record['max_batch']}", rows, least=24)
+        for name, some in (("ours", ours), ("Triton", theirs)):
+            yield Figure(f"{what}: {name}, requests a second", middle(w["rate"] for w in some))
+            yield Figure(f"{what}: {name}, p50 in ms", middle(w["p50"] * 1e3 for w in some))
+            yield Figure(f"{what}: {name}, p99 in ms", middle(w["p99"] * 1e3 for w in some))
+            yield Figure(f"{what}: {name}, processor time of a request in ms", middle(w["server_ms"] for w in some))
+        yield Figure(f"{what}: the client's processor time of a request in ms", middle(w["client_ms"] for w in ours))
+        yield Figure(f"{what}: Triton, p99 over p50", middle(w["p99"] / w["p50"] for w in theirs))
+        yield Figure(f"{what}: Triton, rows of an execution", middle(w["rows_per_execution"] for w in theirs))
+
+
+def embedding(record: Record) -> Iterator[Figure]:
+    def middle(values: Iterable[float]) -> float:
+        return statistics.median(values)
+
+    for name, case in record["cases"].items():
+        windows = case["windows"]
+        service, floor = [w["service"] for w in windows], [w["floor"] for w in windows]
+        row_ms = middle(1e3 / f["rate"] for f in floor)
+        yield Figure(f"{name}: a row of the model in batches, ms", row_ms)
+        ratio = middle(s["rate"] / f["rate"] for s, f in zip(service, floor, strict=True))
+        least = 0.9 if row_ms >= 20 else None
+        yield Figure(f"{name}, {record['clients']} clients: rate over the model's own", ratio, least=least)
+        rows = middle(s["rows_per_execution"] for s in service)
+        yield Figure(f"{name}: rows of an execution, of {record['max_batch']}", rows, least=24)
+        yield Figure(f"{name}: p50 in ms", middle(s["p50"] * 1e3 for s in service))
+        yield Figure(f"{name}: p99 over p50", middle(s["p99"] / s["p50"] for s in service))
+        costs = [s["server_ms"] - f["cpu_ms"] for s, f in zip(service, floor, strict=True)]
+        if row_ms < 20:
+            yield Figure(f"{name}: processor time of a request, the service less the model, ms", middle(costs))
+            yield Figure(f"{name}: the same of the client, ms", middle(s["client_ms"] for s in service))
+
+
 def page(record: Record) -> Iterator[Figure]:
     def middle(part: str, name: str) -> float:
         return float(statistics.median(one[name] for one in record[part]))
@@ -282,6 +328,22 @@ def page(record: Record) -> Iterator[Figure]:
     yield Figure("most cells in the page meanwhile", scrolled["most"], most=150)
 
 
+def onnx(record: Record) -> Iterator[Figure]:
+    for kind in ("float", "int8"):
+        for what, seconds in record["seconds"].items():
+            middle = medians(seconds)
+            yield Figure(
+                f"{kind}, batches of {record['batch']} {what}: speed over torch's", middle["torch"] / middle[kind]
+            )
+        answers = record["answers"][kind]
+        yield Figure(f"{kind}: recall at 10 of the model's own nearest of {record['images']:,}", answers["recall"])
+        gain = answers["top1"] - record["answers"]["torch"]["top1"]
+        yield Figure(f"{kind}: top-1 without examples", answers["top1"])
+        yield Figure(f"{kind}: the same, less the model's own", gain)
+        yield Figure(f"{kind}: least cosine of an image's two vectors", answers["least_cosine"])
+        yield Figure(f"{kind}: megabytes", sum(record["sizes"][kind].values()) / 1e6)
+
+
 FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "labelling": labelling,
     "exact_scan": exact_scan,
@@ -296,7 +358,10 @@ FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "serving": serving,
     "suppress": suppress,
     "learning": learning,
+    "triton": triton,
+    "embedding": embedding,
     "page": page,
+    "onnx": onnx,
 }
 
 

@@ -4,7 +4,8 @@
      "calibration": "background", "templates": null, "nms": null, "mode": null}
 
 A string is a text; {"image": "17"} an item by id, as a string because JavaScript rounds above 2**53 (a number is read
-too); {"image": "<64 hex digits>"} an uploaded image by content hash. Only "classes", "name" and "positive" must be
+too); {"image": "<64 hex digits>"} an uploaded image by content hash; {"image": "17", "box": [x0, y0, x1, y1]} a part of
+one, in 0..1 of it. Only "classes", "name" and "positive" must be
 there. A field that is not known is an error, so that a misspelt "treshold" does not pass in silence; a set that is
 stored keeps such fields, and whoever stored it is told of them.
 
@@ -43,8 +44,8 @@ def to_json(classes: ClassSet) -> dict[str, Any]:
         "classes": [
             {
                 "name": c.name,
-                "positive": [_example_to_json(e) for e in c.positive],
-                "negative": [_example_to_json(e) for e in c.negative],
+                "positive": [example_to_json(e) for e in c.positive],
+                "negative": [example_to_json(e) for e in c.negative],
                 "threshold": c.threshold,
             }
             for c in classes.classes
@@ -94,26 +95,32 @@ def _class_from_json(where: str, value: object, strict: bool) -> MetaClass:
         _only_known(where, body, _CLASS_FIELDS)
     return MetaClass(
         _required(where, body, "name"),
-        [_example_from_json(f"{where}.positive", e) for e in _list(where, body, "positive")],
-        [_example_from_json(f"{where}.negative", e) for e in _list(where, body, "negative", optional=True)],
+        [example_from_json(f"{where}.positive", e) for e in _list(where, body, "positive")],
+        [example_from_json(f"{where}.negative", e) for e in _list(where, body, "negative", optional=True)],
         threshold=body.get("threshold"),
     )
 
 
-def _example_to_json(example: Example) -> str | dict[str, str]:
-    return example.text if example.text is not None else {"image": str(example.image)}
+def example_to_json(example: Example) -> str | dict[str, Any]:
+    """One example: a text, or {"image": ...}, with "box" where it is a part of an image."""
+    if example.text is not None:
+        return example.text
+    return {"image": str(example.image)} | ({} if example.box is None else {"box": list(example.box)})
 
 
-def _example_from_json(where: str, value: object) -> Example:
+def example_from_json(where: str, value: object) -> Example:
+    """What `example_to_json` gave. InputError names `where` it stands."""
     if isinstance(value, str):
         return Example(text=value)
-    if isinstance(value, Mapping) and value.keys() == {"image"}:
+    if isinstance(value, Mapping) and value.keys() in ({"image"}, {"image", "box"}):
         image = value["image"]
         # 19 digits hold every id; a content hash has 64, and might be all digits.
         if isinstance(image, str) and len(image) <= 19 and image.isascii() and image.isdigit():
             image = int(image)
-        return Example(image=image)
-    raise InputError(f'{where} holds {value!r}; an example is a text, or {{"image": id or content hash}}.')
+        return Example(image=image, box=value.get("box"))
+    raise InputError(
+        f'{where} holds {value!r}; an example is a text, or {{"image": id or content hash}}, perhaps with a "box".'
+    )
 
 
 def _templates_from_json(value: Any) -> Any:

@@ -22,7 +22,7 @@ from clipsieve.commands_build import index, inference, info
 from clipsieve.commands_change import add, check, compact, remove
 from clipsieve.commands_demo import demo
 from clipsieve.commands_detect import detect
-from clipsieve.commands_embed import embed_server
+from clipsieve.commands_embed import embed_server, export_onnx
 from clipsieve.commands_evaluate import evaluate
 from clipsieve.commands_front import front
 from clipsieve.commands_label import label
@@ -57,6 +57,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "front": front,
     "embed-server": embed_server,
     "load-test": load_test,
+    "export-onnx": export_onnx,
     "add": add,
     "remove": remove,
     "watch": watch,

@@ -292,11 +292,8 @@ def _hit(value: Mapping[str, Any]) -> Hit:
     return Hit(int(value["id"]), value["key"], value["score"], margin, _example(value["pos"]["ex"]), negative)
 
 
-def _example(value: str | Mapping[str, str]) -> Example:
-    if isinstance(value, str):
-        return Example(value)
-    image = value["image"]
-    return Example(image=int(image) if len(image) < 64 else image)
+def _example(value: str | Mapping[str, Any]) -> Example:
+    return classset.example_from_json("the service's answer", value)
 
 
 def _read(image: str | os.PathLike[str]) -> bytes:

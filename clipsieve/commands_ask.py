@@ -11,7 +11,7 @@ import typer
 
 from clipsieve import options
 from clipsieve.command import say
-from clipsieve.commands_boxes import counted, load_detector
+from clipsieve.commands_boxes import note_lacking
 from clipsieve.errors import InputError
 from clipsieve.parts import Parts, print_json, progress
 
@@ -35,8 +35,6 @@ def search(
     threshold: options.Threshold = None,
     calibration: options.CalibrationName = None,
     where: options.Where = None,
-    at_least: options.AtLeast = None,
-    box_threshold: options.BoxThreshold = 0.1,
     dedup: options.Dedup = False,
     modality: options.Modality = "image",
     regions: Annotated[bool, typer.Option("--regions", help="Find boxes instead of whole images.")] = False,
@@ -64,34 +62,34 @@ def search(
 
     Example: clipsieve search photos.clip --image bus.jpg --not-image truck.jpg --where "width > 800" --out sheet.html
 
-    Example: clipsieve search photos.clip --regions "red circle" --not "orange circle" --at-least "3 red circle"
+    Example: clipsieve search photos.clip --regions "red circle" --where "count('red circle') >= 3"
     """
+    from clipsieve.index.counting import counts
     from clipsieve.output import choose_format
 
     chosen = choose_format(format, out)
     if every_box and not regions:
         raise InputError("--every-box is about boxes; give --regions with it.")
-    if regions and (image or not_image or calibration or dedup or modality != "image" or budget_ms is not None):
+    if regions and (calibration or dedup or modality != "image" or budget_ms is not None):
         raise InputError(
-            "--regions finds boxes by texts alone; leave out --image, --not-image, --calibration, --dedup, --modality "
-            "and --budget-ms."
+            "--regions finds boxes on the detector's own scale; leave out --calibration, --dedup, --modality and "
+            "--budget-ms."
         )
-    asked = _asked(text, not_, image, not_image, set_, class_, threshold, calibration)
+    # On the detector's scale texts and images meet.
+    asked = _asked(text, not_, image, not_image, set_, class_, threshold, "background" if regions else calibration)
     with open_folder(ctx, folder, model, device, state) as collection:
-        detector = load_detector(ctx.obj, collection, device) if regions or at_least else None
-        within = counted(collection, detector, at_least, box_threshold, where)
+        if regions or counts(where or ""):
+            note_lacking(collection)
         if regions:
-            assert detector is not None
-            result = collection.search_regions(
-                asked.classes, detector, k, where=where, within=within, every_box=every_box
-            )
+            for data in asked.uploads.values():
+                collection.keep_example_image(data)
+            result = collection.search_regions(asked.classes, k=k, where=where, every_box=every_box)
         else:
-            _upload(collection, asked)
+            upload(collection, asked)
             result = collection.search(
                 asked.classes,
                 k,
                 where=where,
-                within=within,
                 dedup=dedup,
                 modality=cast(Any, _modality(modality)),
                 budget_ms=budget_ms,
@@ -128,8 +126,6 @@ def filter_(
     threshold: options.Threshold = None,
     calibration: options.CalibrationName = None,
     where: options.Where = None,
-    at_least: options.AtLeast = None,
-    box_threshold: options.BoxThreshold = 0.1,
     dedup: options.Dedup = False,
     modality: options.Modality = "image",
     model: options.QuestionModel = None,
@@ -144,20 +140,22 @@ def filter_(
     Example: clipsieve filter photos.clip "red bus" --not "red truck" --threshold 0.24 --out buses
     """
     asked = _asked(text, not_, image, not_image, set_, class_, threshold, calibration)
-    if k is None and asked.question.threshold is None and not asked.question.negative and not at_least:
-        raise InputError(
-            "Every image would match: there is no --threshold, --not, --at-least or -k; give one (`clipsieve search` "
-            "shows which scores to expect)."
-        )
     from clipsieve.durable import naming
+    from clipsieve.index.counting import counts
     from clipsieve.index.export import export
     from clipsieve.index.records import hit_records
 
+    counting = counts(where or "")
+    if k is None and asked.question.threshold is None and not asked.question.negative and not counting:
+        raise InputError(
+            "Every image would match: there is no --threshold, --not or -k, and --where counts nothing; give one "
+            "(`clipsieve search` shows which scores to expect)."
+        )
     with open_folder(ctx, folder, model, device, state) as collection:
-        _upload(collection, asked)
-        detector = load_detector(ctx.obj, collection, device) if at_least else None
-        within = counted(collection, detector, at_least, box_threshold, where)
-        wanted: dict[str, Any] = {"where": where, "within": within, "dedup": dedup, "modality": _modality(modality)}
+        upload(collection, asked)
+        if counting:
+            note_lacking(collection)
+        wanted: dict[str, Any] = {"where": where, "dedup": dedup, "modality": _modality(modality)}
         hits: Iterator[Hit] = (
             collection.filter(asked.classes, **wanted)
             if k is None
@@ -184,8 +182,14 @@ def open_folder(
     from clipsieve.opening import open_collection
 
     parts: Parts = ctx.obj
+
+    def load_detector(name: str, *, device: str) -> Any:
+        say(f"Loading the detector {name}.")
+        return parts.load_detector(name, device=device, regions=None)
+
+    how: dict[str, Any] = {"load": parts.load, "load_detector": load_detector}
     with progress("reading metadata", "rows") as shown:
-        return open_collection(folder, model=model, device=device, state=state, progress=shown.update, load=parts.load)
+        return open_collection(folder, model=model, device=device, state=state, progress=shown.update, **how)
 
 
 def _asked(
@@ -216,7 +220,8 @@ def _asked(
     return asked
 
 
-def _upload(collection: "Collection", asked: "Asked") -> None:
+def upload(collection: "Collection", asked: "Asked") -> None:
+    """Embed the image files of a question. InputError names one that is no image."""
     for digest, data in asked.uploads.items():
         try:
             collection.add_example_image(data)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from clipsieve.back.shelf import Fetch, Served, Shelf
     from clipsieve.back.stores import Store
     from clipsieve.index.collection import Collection
+    from clipsieve.inference.batched_detector import BatchedDetector
     from clipsieve.protocols import Detector, TextEmbedder
 
 INDICES_PATHS = Path("indices_paths.json")
@@ -199,8 +200,9 @@ def back(
             fetch=fetch,
             meters=meters,
             limits=limits,
-            embedder=lambda: models.get(named or model_of(shelf)),
+            embedder=(lambda: models.get(named or model_of(shelf))) if entries or model else None,
             detector=find,
+            detector_name=detector,
             encoder=lambda: models.batcher(named or model_of(shelf)),
             store=make_store(store, state, entries),
             protection=protection,
@@ -317,9 +319,7 @@ def open_entries(
 def model_of(shelf: "Shelf") -> str:
     """The name of the model that made the first collection. ModelUnavailable where the folder does not say it."""
     if not shelf.names:
-        raise ModelUnavailable(
-            "This service has no model that classifies; start it with one: clipsieve back --model NAME."
-        )
+        raise ModelUnavailable("This service has no model that embeds; start it with one: clipsieve back --model NAME.")
     served = shelf[None]
     made_with = served.collection.manifest.model
     if made_with is None:
@@ -424,13 +424,17 @@ def make_fetch(allow_private: bool, timeout: float, threads: int) -> "Fetch":
 def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None) -> "Collection":
     from clipsieve.opening import open_collection
 
-    return open_collection(entry.folder, model=entry.model, state=state, load=lambda name, device="auto": load(name))
+    def load_model(name: str, device: str = "auto") -> Any:
+        return load(name)
+
+    # A filter that counts boxes may cost a pass over all regions: not for a request.
+    return open_collection(entry.folder, model=entry.model, state=state, load=load_model, load_detector=None)
 
 
 class Models:
     """Embedders by name, each made once and for many threads: what they ask for at the same time runs as a batch.
 
-    Detectors likewise, without the batches.
+    Detectors likewise, images alone as batches.
 
     prepared  told how long images and texts took to prepare, see `clipsieve.inference.batcher`
     options   its BatchOptions, if they are to be others
@@ -440,7 +444,7 @@ class Models:
         self._parts, self._device, self._prepared, self._options = parts, device, prepared, options
         self._made: dict[str, Any] = {}
         self._batched: dict[str, Any] = {}
-        self._detectors: dict[str, Detector] = {}
+        self._detectors: dict[str, BatchedDetector] = {}
         self._lock = threading.Lock()
 
     def get(self, name: str) -> Any:
@@ -474,12 +478,14 @@ class Models:
 
     def detector(self, name: str) -> "Detector":
         """The detector of that name, which finds as many regions in an image as DirectAI's server looks at."""
+        from clipsieve.inference.batched_detector import BatchedDetector
         from clipsieve.inference.detector import MOST_REGIONS
         from clipsieve.inference.embedder import use_all_processors
 
         with self._lock:
             if name not in self._detectors:
-                self._detectors[name] = self._parts.load_detector(name, device=self._device, regions=MOST_REGIONS)
+                one = self._parts.load_detector(name, device=self._device, regions=MOST_REGIONS)
+                self._detectors[name] = BatchedDetector(one)
                 use_all_processors()
             return self._detectors[name]
 
@@ -487,9 +493,10 @@ class Models:
         """Model -> what its batcher counted, and its cache of texts or None. No wait for a model that is loading."""
         made, batchers = self._made.copy(), self._batched.copy()
         caches = {name: one.statistics() for name, one in made.items() if one is not batchers[name]}
-        return {name: (one.statistics(), caches.get(name)) for name, one in batchers.items()}
+        found: dict[str, tuple[Any, Any]] = {n: (one.statistics(), caches.get(n)) for n, one in batchers.items()}
+        return found | {f"{n} (detector)": (one.statistics(), None) for n, one in self._detectors.copy().items()}
 
     def close(self) -> None:
         """Finish what was asked for, and end the threads."""
-        for one in self._batched.values():
+        for one in (*self._batched.values(), *self._detectors.values()):
             one.close()

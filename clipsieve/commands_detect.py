@@ -57,15 +57,19 @@ def detect(
     from clipsieve.index.detections_out import choose_detect_format, require_place, write_detections
     from clipsieve.index.records import Tally
     from clipsieve.pictures import draw_boxes
-    from clipsieve.question import read_set
+    from clipsieve.question import read_asked
 
     kind = choose_detect_format(format, out)
     require_place(out, kind)
-    classes = read_set(set_)
+    asked = read_asked(set_)
+    classes = asked.classes
     with open_folder(ctx, folder, None, device, state) as collection:
+        for data in asked.uploads.values():
+            collection.keep_example_image(data)
         regions = collection.regions
         detector = load_detector_of(ctx.obj, regions, device, precision)
-        compiled = detecting.compile_set(classes, detector, nms=nms, mode=mode_of(agnostic), threshold=threshold)
+        how: dict[str, Any] = {"nms": nms, "mode": mode_of(agnostic), "threshold": threshold}
+        compiled = detecting.compile_set(classes, detector, **how, pictures=collection.example_bytes)
         only = None if where is None else collection.select(where)
         counts, tally = detecting.Counts(), Tally()
         names = [c.name for c in classes.classes]
@@ -147,7 +151,7 @@ def size_of(collection: "Collection", id: int, row: Mapping[str, Any]) -> tuple[
 def _records(
     collection: "Collection", walked: "Iterator[ImageBoxes]", names: list[str], counts: "Counts", tally: "Tally"
 ) -> "Iterator[tuple[Record, Mapping[str, Any]]]":
-    from clipsieve.index.detecting import BLOCK_IMAGES, record
+    from clipsieve.index.detecting import BLOCK_IMAGES, record, unknown_size
     from clipsieve.index.records import Record
 
     while block := list(itertools.islice(walked, BLOCK_IMAGES)):
@@ -156,7 +160,7 @@ def _records(
             try:
                 size = size_of(collection, found.id, row)
             except (NotFound, InputError) as error:
-                tally.skip(Record(found.id, key, {}), f"How large it is is not known. {error}")
+                tally.skip(Record(found.id, key, {}), unknown_size(error))
                 continue
             counts.add(found)
             yield record(found, key, size, names), row

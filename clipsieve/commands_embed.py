@@ -1,4 +1,4 @@
-"""`embed-server`: a model's embeddings over HTTP, without a collection."""
+"""`embed-server` and `export-onnx`: a model's embeddings over HTTP, without a collection, and a model as ONNX files."""
 
 import os
 import sys
@@ -103,3 +103,25 @@ def embed_server(
             sys.stdout.flush()
 
     raise typer.Exit(serve(make_app, lambda: models.get(model), models.close, binding, protection, ready))
+
+
+def export_onnx(
+    model: Annotated[str, typer.Argument(help="mini, local-dir:PATH or hf:ORG/NAME.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to make.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Weights of 8 bits, where they are matrices.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Write a model's towers as ONNX files, to be asked as --model onnx:DIR on a CPU.
+
+    Example: clipsieve export-onnx hf:google/siglip-base-patch16-224 --out siglip-int8 --int8
+    """
+    from clipsieve.inference.embedder import load_checkpoint
+    from clipsieve.inference.onnx_towers import export_onnx as export
+
+    checkpoint, files = load_checkpoint(model)
+    written = export(checkpoint, files, out, int8=int8)
+    if json:
+        print_json({"model": f"onnx:{out}", "int8": int8, "files": written})
+        return
+    typer.echo("\n".join(f"{name:12} {size / 1e6:10,.1f} MB" for name, size in written.items()))
+    typer.echo(f"Ask it as --model onnx:{out}; compare it with the model that it was made of first.")

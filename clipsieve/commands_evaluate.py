@@ -276,7 +276,7 @@ def _embed(given: str, embedder: Any, truth: str, batch_size: int, what: str, sh
 
 
 def _first(items: Iterable[Any], truth: str, shots: int) -> Iterator[Any]:
-    """Of each class the first so many, so that no other is embedded; what cannot be read is passed on as it is."""
+    """Of each class the first so many that can be read, so that no other is embedded; what cannot is passed on too."""
     from clipsieve.labels import truth_of
     from clipsieve.types import ImageItem
 
@@ -285,7 +285,17 @@ def _first(items: Iterable[Any], truth: str, shots: int) -> Iterator[Any]:
         if isinstance(item, ImageItem):
             row = {**item.meta, "key": item.key, "caption": item.caption}
             ((name, _),) = truth_of([row], truth, ())
-            seen[name] += 1
-            if seen[name] > shots:
+            if seen[name] >= shots:
                 continue
+            seen[name] += _is_image(item.data)
         yield item
+
+
+def _is_image(data: bytes) -> bool:
+    from clipsieve.inference.decode import decode
+
+    try:
+        decode(data)
+    except InputError:
+        return False
+    return True

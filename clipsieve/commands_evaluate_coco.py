@@ -36,11 +36,13 @@ def evaluate_folder(
     json: bool,
 ) -> None:
     """Print the average precision of a class set's boxes on the regions that a collection has."""
-    from clipsieve.question import read_set
+    from clipsieve.question import read_asked
 
-    known, classes = read_annotations(coco), read_set(set_)
+    known, asked = read_annotations(coco), read_asked(set_)
     with open_folder(ctx, folder, None, device, state) as collection:
-        found = evaluate_boxes(ctx.obj, collection, known, classes, agnostic, nms, device, precision)
+        for data in asked.uploads.values():
+            collection.keep_example_image(data)
+        found = evaluate_boxes(ctx.obj, collection, known, asked.classes, agnostic, nms, device, precision)
         lacking, unseen = collection.regions.lacking, collection.regions.unseen
     if json:
         print_json({"folder": str(folder), "coco": str(coco), "without_regions": lacking, "unseen": unseen, **found})
@@ -82,8 +84,9 @@ def evaluate_boxes(
     detector = load_detector_of(parts, collection.regions, device, precision)
     items = _items(collection, known)
     results: dict[str, Any] = {}
-    for what, asked in _variants(classes).items():
-        compiled = compile_set(asked, detector, nms=nms, mode=mode_of(agnostic), threshold=0)
+    how: dict[str, Any] = {"nms": nms, "mode": mode_of(agnostic), "threshold": 0, "pictures": collection.example_bytes}
+    for what, variant in _variants(classes).items():
+        compiled = compile_set(variant, detector, **how)
         boxes = _boxes(collection, known, compiled, [c.name for c in classes.classes], items, what)
         graded = [one for one in boxes if one["class"] in known.categories]
         results[what] = asdict(evaluate_coco(known, set(items.values()), names, graded))

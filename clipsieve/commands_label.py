@@ -10,7 +10,7 @@ import typer
 
 from clipsieve import options
 from clipsieve.command import say
-from clipsieve.commands_ask import open_folder
+from clipsieve.commands_ask import open_folder, upload
 from clipsieve.commands_build import DEFAULT_MODEL
 from clipsieve.errors import CollectionMissing, InputError
 from clipsieve.parts import Parts, print_json, progress
@@ -68,13 +68,15 @@ def label(
     from clipsieve.grading import grade
     from clipsieve.labelling import count_labels, label_parts, write_labels
     from clipsieve.labels import read_only
-    from clipsieve.question import read_set
+    from clipsieve.question import read_asked
 
-    classes = read_set(set_)
+    asked = read_asked(set_)
+    classes = asked.classes
     names = tuple(c.name for c in classes.classes)
     wanted = None if only is None else read_only(only)
     with contextlib.ExitStack() as stack:
         collection = _open(ctx, folder, wanted, model, batch_size, device, state, stack)
+        upload(collection, asked)
         parts = _parts_folder(out, kind, stack)
         with progress("labelling", "images") as shown:
             shown.update(0, collection.count)

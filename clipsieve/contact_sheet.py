@@ -68,7 +68,7 @@ def example_name(example: Example, names: Mapping[int | str, str]) -> str:
         return example.text
     assert example.image is not None
     short = f"item {example.image}" if isinstance(example.image, int) else f"image {example.image[:8]}"
-    return names.get(example.image, short)
+    return ("a part of " if example.box is not None else "") + names.get(example.image, short)
 
 
 def describe_claim(result: QueryResult) -> str:

@@ -64,7 +64,8 @@ def tables(parts: Path, rows: Rows, only: Collection[str] | None = None) -> Iter
 def write_table(stream: Iterator[pa.Table], schema: pa.Schema, path: Path, kind: str) -> None:
     """The rows as one file, "parquet", "csv" or "jsonl"; it appears at once.
 
-    In CSV, fields are empty where a value is null. In JSON lines ids are texts, and an infinite margin is null.
+    In CSV, fields are empty where a value is null, and lists are JSON. In JSON lines ids are texts, and an infinite
+    margin is null.
     """
 
     def write_parquet(file: BinaryIO) -> None:
@@ -77,7 +78,7 @@ def write_table(stream: Iterator[pa.Table], schema: pa.Schema, path: Path, kind:
         lines = csv.writer(text)
         lines.writerow(schema.names)
         for table in stream:
-            lines.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))
+            lines.writerows(zip(*map(_in_csv, table.columns), strict=True))
         text.detach()  # flushes, and leaves the file open
 
     def write_jsonl(file: BinaryIO) -> None:
@@ -137,6 +138,11 @@ def truth_of(metadata: Sequence[Mapping[str, Any]], truth: str, classes: Sequenc
         at = -1 if name is None else exact.get(name, loose.get(_loose(name), -1))
         found.append((name, at))
     return found
+
+
+def _in_csv(column: pa.ChunkedArray) -> list[Any]:
+    values: list[Any] = column.to_pylist()
+    return [json.dumps(v, ensure_ascii=False) for v in values] if pa.types.is_list(column.type) else values
 
 
 def _folder(path: str) -> str | None:

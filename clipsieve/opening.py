@@ -38,6 +38,7 @@ def open_collection(
     state: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
     load: Callable[..., Any] = load_model,
+    load_detector: Callable[..., Any] | None = load_detector,
 ) -> "Collection":
     """Open a collection folder to ask it; a context manager.
 
@@ -47,6 +48,7 @@ def open_collection(
     state     folder for what is derived, where the collection's own cannot be written
     progress  called with (rows read, rows to read) while the metadata cache is made
     load      (name, device=...) -> the embedder of a name
+    load_detector  likewise a detector, where boxes are asked for; None: they cannot be
 
     >>> clipsieve.open("photos").search(MetaClass("bus", ["red bus"], ["red truck"]), k=40)  # doctest: +SKIP
     """
@@ -57,12 +59,19 @@ def open_collection(
 
         return probe(embedder)
 
+    def cut(data: bytes, box: Any) -> bytes:
+        from clipsieve.inference.finding import cut
+
+        return cut(data, box)
+
     return collection.open_collection(
         folder,
         model=model,
         embedder=embedder,
         state=state,
         load=lambda name: load(name, device=device),
+        load_detector=None if load_detector is None else lambda name: load_detector(name, device=device),
         probe=probe,
+        cut=cut,
         progress=progress,
     )

@@ -92,13 +92,6 @@ Agnostic = Annotated[
 Nms = Annotated[
     float | None, typer.Option("--nms", metavar="X", help="Overlap from which boxes are one; the set's, else 0.4.")
 ]
-AtLeast = Annotated[
-    list[str] | None,
-    typer.Option("--at-least", metavar='"N TEXT"', help="Only images that show N such objects or more."),
-]
-BoxThreshold = Annotated[
-    float, typer.Option("--box-threshold", metavar="T", help="Least score, in 0..1, of a box that --at-least counts.")
-]
 Dedup = Annotated[bool, typer.Option("--dedup/--no-dedup", help="Show one of each group of near-duplicates.")]
 Modality = Annotated[
     str, typer.Option("--modality", metavar="image|text", help="Compare with the images or with their captions.")

@@ -1,19 +1,25 @@
 """A question from words of the command line: texts, image files, or a class of a set in a file."""
 
-from collections.abc import Mapping, Sequence
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from clipsieve import classset
 from clipsieve.errors import InputError, NotFound
 from clipsieve.types import Calibration, ClassSet, Example, MetaClass, content_hash
+
+_G = TypeVar("_G")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What was asked.
 
-    classes  the one class, with its calibration and templates
+    classes  the one class, with its calibration and templates; of `read_asked` all that the set has
     uploads  content hash -> bytes, of the images among its examples
     names    content hash -> what the user called the image
     notes    what was decided on the user's behalf, to be told
@@ -81,7 +87,8 @@ def ask_set(
 
     threshold, calibration  override the set's own
     """
-    classes = read_set(path)
+    asked = read_asked(path)
+    classes = asked.classes
     names = [c.name for c in classes.classes]
     if name is None and len(names) > 1:
         raise InputError(f"{path} holds {len(names)} classes; choose one with --class: {', '.join(names)}.")
@@ -90,13 +97,43 @@ def ask_set(
     chosen = classes.classes[0 if name is None else names.index(name)]
     if threshold is not None:
         chosen = MetaClass(chosen.name, chosen.positive, chosen.negative, threshold)
-    return Asked(ClassSet([chosen], calibration or classes.calibration, templates=classes.templates))
+    one = ClassSet([chosen], calibration or classes.calibration, classes.templates, classes.nms, classes.mode)
+    return Asked(one, asked.uploads, asked.names)
 
 
 def read_set(path: Path) -> ClassSet:
     """The class set in a file, in our JSON or DirectAI's. InputError names the file and what is wrong in it."""
+    return _parsed(path, classset.loads, path.read_bytes())
+
+
+def read_asked(path: Path) -> Asked:
+    """The same with the image files that it names, {"image": "crop.png"}: their paths begin at the file's folder."""
+    value = _parsed(path, json.loads, path.read_bytes())
+    uploads: dict[str, bytes] = {}
+    names: dict[int | str, str] = {}
+    for example in _examples(value):
+        name = example.get("image")
+        if isinstance(name, str) and not re.fullmatch(r"[0-9]{1,19}|[0-9a-f]{64}", name):
+            data = _parsed(path, read_image, path.parent / name)
+            digest = content_hash(data)
+            example["image"], uploads[digest], names[digest] = digest, data, name
+    return Asked(_parsed(path, classset.from_json, value), uploads, names)
+
+
+def _examples(value: Any) -> Iterator[dict[str, Any]]:
+    """What stands in a set, as JSON has it, where an example that is an image may stand."""
+    classes = value.get("classes") if isinstance(value, dict) else None
+    for one in classes if isinstance(classes, list) else []:
+        for side in ("positive", "negative"):
+            examples = one.get(side) if isinstance(one, dict) else None
+            yield from (e for e in (examples if isinstance(examples, list) else []) if isinstance(e, dict))
+
+
+def _parsed(path: Path, parse: Callable[[_G], _T], given: _G) -> _T:
     try:
-        return classset.loads(path.read_bytes())
+        return parse(given)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: The class set is not JSON: {error}.") from error
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

@@ -182,10 +182,13 @@ class Example:
     """One example of a class: a text, or an image. Exactly one of the two is given.
 
     image  the item's id in the collection (int), or the `content_hash` of an uploaded image (str)
+    box    the part of the image that is meant, x0 y0 x1 y1 in 0..1 of it; None: all of it, or, to a detector, what is
+           likeliest an object in it
     """
 
     text: str | None = None
     image: int | str | None = None
+    box: Box | None = None
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.image is None):
@@ -200,6 +203,8 @@ class Example:
             raise InputError(
                 f"Example.image is {self.image!r}; a content hash has 64 lowercase hex digits (an id is an int)."
             )
+        if self.box is not None:
+            object.__setattr__(self, "box", _box(self.text, self.box))
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -211,7 +216,7 @@ class MetaClass:
     threshold  least score of a match, on the score's own scale (cosine, or what the set's calibration makes of it)
 
     >>> MetaClass("bus", ["red bus"], ["red truck"]).positive
-    (Example(text='red bus', image=None),)
+    (Example(text='red bus', image=None, box=None),)
     """
 
     name: str
@@ -273,10 +278,10 @@ class ClassSet:
             raise InputError(f"ClassSet.classes names {twice!r} more than once; class names must differ.")
         _check_choice("ClassSet.calibration", calibration, Calibration)
         kinds = {e.text is None for c in classes for e in c.positive + c.negative}
-        if calibration == "none" and len(kinds) == 2:
+        if calibration == "none" and nms is None and len(kinds) == 2:  # a detector has a scale of its own
             raise InputError(
                 "ClassSet mixes text and image examples under calibration 'none', where an image's cosines would "
-                "drown every text's; make the set with calibration='background'."
+                "drown every text's; make the set with calibration='background', or a detector's with nms and mode."
             )
         if (nms is None) != (mode is None):
             raise InputError(f"ClassSet has nms {nms!r} and mode {mode!r}; give both for detection, or neither.")
@@ -430,6 +435,18 @@ class Distribution:
             raise InputError("Distribution.rivalled counts some of the items of Distribution.counts, from 0 up.")
         if not (self.edges[:-1] < self.edges[1:]).all():
             raise InputError("Distribution.edges does not ascend; each bin must end above its start.")
+
+
+def _box(text: str | None, box: object) -> Box:
+    if text is not None:
+        raise InputError(f"Example has the text {text!r} and a box; a box is a part of an image.")
+    sides = tuple(box) if isinstance(box, list | tuple) else ()
+    if len(sides) != 4 or any(isinstance(s, bool) or not isinstance(s, int | float) for s in sides):
+        raise InputError(f"Example.box is {box!r}; give x0, y0, x1 and y1 in 0..1 of the image.")
+    x0, y0, x1, y1 = map(float, sides)
+    if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+        raise InputError(f"Example.box is {box!r}; x0, y0, x1, y1 lie in 0..1 of the image, x0 < x1 and y0 < y1.")
+    return x0, y0, x1, y1
 
 
 def _examples(where: str, given: Iterable[Example | str]) -> tuple[Example, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from clipsieve.errors import InputError
 from clipsieve.index.examples import Remembered, Templates, embed_classes, embed_texts
+from clipsieve.index.records import example_name
 from clipsieve.index.regions import CollectionRegions
 from clipsieve.index.rule import Compiled, compile_classes, settle
 from clipsieve.index.suppress import Detections, compile_detection, detect
@@ -35,20 +36,60 @@ NMS = 0.5
 
 Keys = Callable[[Int64], Sequence[str]]
 
+ImageBytes = Callable[[int | str], bytes]
+"""An item's id, or a content hash -> the encoded image. NotFound where it is not there."""
+
 
 def embed_question(
-    meta: MetaClass, detector: Detector, templates: Templates = None, remembered: Remembered | None = None
+    meta: MetaClass,
+    detector: Detector,
+    templates: Templates = None,
+    remembered: Remembered | None = None,
+    pictures: ImageBytes | None = None,
 ) -> ClassVectors:
-    """A class in the detector's space. InputError for an example that is an image."""
+    """A class in the detector's space. The errors are those of `embed_questions`."""
+    (vectors,) = embed_questions([meta], detector, templates, remembered, pictures)
+    return vectors
+
+
+def embed_questions(
+    classes: Sequence[MetaClass],
+    detector: Detector,
+    templates: Templates = None,
+    remembered: Remembered | None = None,
+    pictures: ImageBytes | None = None,
+) -> tuple[ClassVectors, ...]:
+    """Classes in the detector's space.
+
+    pictures  the images that are examples; None where there can be none
+
+    NotFound for an image that is not there; InputError for one that cannot be decoded, or in which nothing is seen.
+    """
+    memory = Remembered() if remembered is None else remembered
 
     def texts(wanted: Sequence[str]) -> Float32:
-        return embed_texts(wanted, templates, detector.embed_texts, Remembered() if remembered is None else remembered)
+        return embed_texts(wanted, templates, detector.embed_texts, memory)
 
-    def images(_: Sequence[int | str]) -> Float32:
-        raise InputError(f"The class {meta.name!r} has an image as an example; boxes are found by texts alone.")
+    def image(example: Example) -> Float32:
+        if pictures is None:
+            raise InputError(f"{example_name(example)} is an example, and no images are at hand; give texts alone.")
+        assert example.image is not None
+        try:
+            return detector.embed_example(pictures(example.image), example.box)
+        except InputError as error:
+            raise InputError(f"{example_name(example)} cannot be an example to the detector: {error}") from error
 
-    (vectors,) = embed_classes([meta], detector.model, texts, images)
-    return vectors
+    def images(wanted: Sequence[Example]) -> Float32:
+        rows = []
+        for example in wanted:
+            vector = memory.get(example)
+            if vector is None:
+                vector = image(example)
+                memory.put(example, vector)
+            rows.append(vector)
+        return np.stack(rows)
+
+    return embed_classes(classes, detector.model, texts, images)
 
 
 def search(
@@ -91,24 +132,20 @@ def kept(regions: Regions, vectors: ClassVectors, threshold: float | None, nms: 
     return detect(compile_detection([vectors], [threshold], nms, "agnostic"), regions)
 
 
-def with_at_least(
-    regions: CollectionRegions, vectors: ClassVectors, count: int, ids: Int64, threshold: float, nms: float = NMS
-) -> Int64:
-    """Those of the items that show so many objects of a class or more: int64 (r,), ascending.
+def count(regions: CollectionRegions, vectors: ClassVectors, ids: Int64, threshold: float, nms: float = NMS) -> Int64:
+    """How many objects of a class each of the items shows: int64 (n,).
 
-    count      at least 1
     ids        of live items; those that nobody looked for regions in show nothing
     threshold  least score of a box that counts
     """
-    if count < 1:
-        raise InputError(f"At least {count} boxes are asked for; every image has that, ask for 1 or more.")
-    found = [np.zeros(0, np.int64)]
-    ids = np.unique(ids)
+    counts = np.zeros(len(ids), np.int64)
     for start in range(0, len(ids), ITEMS):
-        some = regions.of(ids[start : start + ITEMS])
-        items, counts = np.unique(some.item[kept(some, vectors, threshold, nms).region], return_counts=True)
-        found.append(items[counts >= count])
-    return np.concatenate(found)
+        block = ids[start : start + ITEMS]
+        some = regions.of(block)
+        items, found = np.unique(some.item[kept(some, vectors, threshold, nms).region], return_counts=True)
+        order = np.argsort(block)
+        counts[start + order[np.searchsorted(block, items, sorter=order)]] = found
+    return counts
 
 
 def _least(threshold: float | None) -> float:

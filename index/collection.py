@@ -14,8 +14,9 @@ import numpy as np
 
 from clipsieve.errors import CollectionReadOnly, InputError, NotFound
 from clipsieve.index import boxes, labels_out, query
+from clipsieve.index.counting import Count
 from clipsieve.index.duplicates import first_of_near
-from clipsieve.index.examples import Embedded, Embedding, Templates, unit_rows
+from clipsieve.index.examples import Embedded, Embedding, Remembered, Templates, unit_rows
 from clipsieve.index.label import PART_ROWS, Labelling
 from clipsieve.index.learn import MOST_MARKS, Learned, learn
 from clipsieve.index.missing import missing_files
@@ -25,9 +26,11 @@ from clipsieve.index.review import Asking, Review, review
 from clipsieve.index.rule import Question, Ranked, View, first_of_group, settle
 from clipsieve.index.scan import scan_threshold
 from clipsieve.index.stored import Modality
+from clipsieve.index.uploads import Uploads
 from clipsieve.manifest import Manifest, Probe
 from clipsieve.protocols import Detector
 from clipsieve.types import (
+    Box,
     Calibration,
     Claim,
     ClassSet,
@@ -58,7 +61,9 @@ def open_collection(
     embedder: Any = None,
     state: str | os.PathLike[str] | None = None,
     load: Callable[[str], Any] | None = None,
+    load_detector: Callable[[str], Any] | None = None,
     probe: Callable[[Any], Probe] | None = None,
+    cut: Callable[[bytes, Box], bytes] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> "Collection":
     """Open a collection that clipsieve made, or, for reading, one of clip-retrieval.
@@ -67,8 +72,10 @@ def open_collection(
     embedder  an ImageEmbedder or TextEmbedder, or both; needed for texts and uploaded images only
     state     folder for what is derived, where the collection's own cannot be written
     load      makes an embedder of a model's name, when the first question needs one
+    load_detector  likewise a detector, for questions about boxes and filters that count them
     probe     what an embedder makes of the fixed probe images and texts (clipsieve.inference.probe.probe); compared
               with what the manifest holds before the embedder is used
+    cut       a part of an encoded image, encoded, for examples that are parts
     progress  called with (rows read, rows to read) while the metadata cache is made
 
     ModelMismatch for an embedder of another model; CollectionMissing, CollectionDamaged for a folder that is no, or no
@@ -76,23 +83,34 @@ def open_collection(
     """
     opened = Opened.of(Path(folder), state, progress)
     try:
-        embedding = Embedding(Path(folder), opened.manifest, model, load, probe)
+        embedding = Embedding(Path(folder), opened.manifest, model, load, probe, cut)
         if embedder is not None:
             embedding.use(embedder)
     except BaseException:
         opened.close()
         raise
-    return Collection(Path(folder), opened, embedding)
+    return Collection(Path(folder), opened, embedding, load_detector)
 
 
 class Collection:
     """Images that can be asked for. Safe to use from several threads at once; a context manager."""
 
-    def __init__(self, folder: Path, opened: Opened, embedding: Embedding | Embedded) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        opened: Opened,
+        embedding: Embedding | Embedded,
+        load_detector: Callable[[str], Detector] | None = None,
+    ) -> None:
         self.folder = folder
         self._opened = opened
         self._embedding = embedding
         self._refreshing = threading.Lock()
+        self._load_detector = load_detector
+        self._detectors: dict[str, Detector] = {}
+        self._loading = threading.Lock()  # guards _detectors
+        self._boxed = Remembered()  # examples in the detector's space
+        self._uploads = Uploads()
 
     @property
     def manifest(self) -> Manifest:
@@ -165,8 +183,9 @@ class Collection:
 
         question     a class, or one of a set, by `name`; a set of one class needs none
         threshold    least score, in place of the class's own
-        where        a filter over the metadata: an SQL expression, see `columns`
-        within       ids that alone may be found, such as `with_at_least` gives
+        where        a filter over the metadata: an SQL expression, see `columns`; `count('red circle') >= 3` in it
+                     holds for images in which a detector saw so many, see `counting`
+        within       ids that alone may be found
         dedup        one item per group of duplicates
         modality     "text" compares with the items' captions instead of their images
         budget_ms    when to stop and say so
@@ -457,7 +476,7 @@ class Collection:
         passed to `add_example_image`.
         """
         return self._embedding.classes(
-            classes.classes, classes.templates if templates == "own" else templates, self._item_vector
+            classes.classes, classes.templates if templates == "own" else templates, self._image_vector
         )
 
     def embed_examples(self, examples: Sequence[Example]) -> Float32:
@@ -465,12 +484,23 @@ class Collection:
 
         The errors are those of `embed`.
         """
-        (vectors,) = self._embedding.classes([MetaClass("examples", examples)], None, self._item_vector)
+        (vectors,) = self._embedding.classes([MetaClass("examples", examples)], None, self._image_vector)
         return vectors.positive
 
     def add_example_image(self, data: bytes) -> str:
         """Embed an uploaded image so that it may be an example; its content hash, which Example takes."""
-        return self._embedding.upload(data)
+        name = self._embedding.upload(data)
+        self._uploads.put(data)
+        return name
+
+    def keep_example_image(self, data: bytes) -> str:
+        """The same for examples of boxes, or parts: the image is kept, 64 MB of such, and not embedded."""
+        return self._uploads.put(data)
+
+    def example_bytes(self, image: int | str) -> bytes:
+        """The encoded image that an Example means. NotFound where it is not there, or no longer."""
+        kept = self._uploads.get(image) if isinstance(image, str) else None
+        return self.image_bytes(self._opened.id_of(image), thumbnails=False) if kept is None else kept
 
     @property
     def regions(self) -> CollectionRegions:
@@ -484,7 +514,7 @@ class Collection:
     def search_regions(
         self,
         question: MetaClass | ClassSet,
-        detector: Detector,
+        detector: Detector | None = None,
         k: int = 40,
         *,
         name: str | None = None,
@@ -494,17 +524,20 @@ class Collection:
         every_box: bool = False,
         templates: Templates | Own = "own",
     ) -> QueryResult:
-        """The best k boxes of a class of texts; a hit is an image with its box. See `boxes.search`.
+        """The best k boxes of a class; a hit is an image with its box. See `boxes.search`.
 
-        detector   the one that found the regions, `regions.model`; ModelMismatch for another
+        detector   the one that found the regions, `regions.model`; ModelMismatch for another. By default it is loaded
         threshold  least score, in 0..1, in place of the class's own
         every_box  an image comes with each of its boxes; by default once, with its best one
 
         The others are those of `search`. NotFound where no detector looked.
         """
-        classes, meta = _chosen(question, name, templates, None)
+        # A detector has a scale of its own, on which texts and images meet.
+        classes, meta = _chosen(question, name, templates, "background")
         opened = self._opened
-        vectors = boxes.embed_question(meta, detector, classes.templates)
+        finder = self._detector() if detector is None else detector
+        memory = self._boxed if detector is None else None
+        vectors = boxes.embed_question(meta, finder, classes.templates, memory, self.example_bytes)
         only = self._only(where, within)
         return boxes.search(
             opened.regions,
@@ -516,32 +549,6 @@ class Collection:
             only=only,
             every_box=every_box,
         )
-
-    def with_at_least(
-        self,
-        count: int,
-        question: MetaClass | ClassSet,
-        detector: Detector,
-        *,
-        threshold: float,
-        nms: float = boxes.NMS,
-        where: str | None = None,
-        within: Int64 | None = None,
-    ) -> Int64:
-        """The ids of images that show so many objects of a class of texts or more: int64 (r,), ascending.
-
-        threshold  least score of a box that counts, in 0..1
-        nms        overlap from which two boxes are one object
-
-        Images that nobody looked for regions in are not among them; `regions.lacking` says how many there are.
-        """
-        classes, meta = _chosen(question, None, "own", None)
-        opened = self._opened
-        only = self._only(where, within)
-        ids = opened.metadata.select("1") if only is None else only
-        live = ids[~np.isin(ids, opened.removed)]
-        vectors = boxes.embed_question(meta, detector, classes.templates)
-        return boxes.with_at_least(opened.regions, vectors, count, live, threshold, nms)
 
     def items(self, ids: Sequence[int] | Int64, columns: Sequence[str] | None = None) -> list[Mapping[str, object]]:
         """The metadata rows of these items, in order. NotFound names an id that was never given, or was removed.
@@ -561,7 +568,7 @@ class Collection:
 
     def select(self, where: str) -> Int64:
         """The ids of items that a filter lets through, int64 (r,), ascending, removed ones left out."""
-        found = self._opened.metadata.select(where)
+        found = self._opened.metadata.select(where, count=self._counter())
         return found[~np.isin(found, self._opened.removed)]
 
     def vectors(self, ids: Sequence[int] | Int64, modality: Modality = "image") -> Float32:
@@ -669,8 +676,35 @@ class Collection:
     def _only(self, where: str | None, within: Int64 | None) -> Int64 | None:
         if where is None:
             return within
-        found = self._opened.metadata.select(where)
+        found = self._opened.metadata.select(where, count=self._counter())
         return found if within is None else np.intersect1d(found, within)
+
+    def _detector(self) -> Detector:
+        """What found the regions. NotFound where nothing did, InputError where it cannot be had."""
+        model = self.regions.model
+        if self._load_detector is None:
+            raise InputError(
+                f"Boxes are asked for with the detector that found them, {model.name!r}, and none was given; open the "
+                "collection with clipsieve.open."
+            )
+        with self._loading:
+            if model.name not in self._detectors:
+                self._detectors = {model.name: self._load_detector(model.name)}
+            return self._detectors[model.name]
+
+    def _counter(self) -> Count | None:
+        if self._load_detector is None:
+            return None
+        opened = self._opened
+
+        def count(text: str, least: float, ids: Int64) -> Int64:
+            vectors = boxes.embed_question(MetaClass(text, [text]), self._detector(), None, self._boxed)
+            vectors.model.require(opened.regions.model, "The regions")
+            counts, live = np.zeros(len(ids), np.int64), ~np.isin(ids, opened.removed)
+            counts[live] = boxes.count(opened.regions, vectors, ids[live], least)
+            return counts
+
+        return count
 
     def _scales(self, classes: ClassSet, vectors: Sequence[ClassVectors], modality: Modality) -> Any:
         if classes.calibration == "none":
@@ -678,9 +712,16 @@ class Collection:
         background = self._opened.background(modality)
         return tuple(background.scale(v) for v in vectors)
 
-    def _item_vector(self, image: int | str) -> Float32:
-        vector: Float32 = unit_rows(self.vectors([self._opened.id_of(image)]))[0]
-        return vector
+    def _image_vector(self, example: Example) -> Float32:
+        assert example.image is not None
+        if example.box is None:
+            vector: Float32 = unit_rows(self.vectors([self._opened.id_of(example.image)]))[0]
+            return vector
+        if isinstance(example.image, int) and self.manifest.detection is not None:
+            stored = self.regions.crop(example.image, example.box)
+            if stored is not None:
+                return stored
+        return self._embedding.part(example, self.example_bytes(example.image))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,21 +3,22 @@
 The rule is that of `suppress.py`. No image is looked at: a detector is needed for the set's texts alone.
 """
 
+import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, NotFound
+from clipsieve.index.boxes import ImageBytes, embed_questions
 from clipsieve.index.calibrate import Float64
-from clipsieve.index.examples import Remembered, embed_classes, embed_texts
-from clipsieve.index.records import Record
+from clipsieve.index.records import Images, Record, Tally
 from clipsieve.index.regions import CollectionRegions
 from clipsieve.index.suppress import CompiledDetection, compile_detection, detect
 from clipsieve.protocols import Detector
-from clipsieve.types import ClassSet, Float32, Int64, Mode
+from clipsieve.types import ClassSet, Int64, Mode
 
 BLOCK_IMAGES = 128
 """Images whose regions are in memory at a time: 120 MB of float32 at 300 regions of 768 dimensions."""
@@ -26,6 +27,10 @@ NMS = 0.4
 MODE: Mode = "agnostic"
 THRESHOLD = 0.1
 """What holds where neither the caller nor the set says anything; those of DirectAI."""
+
+
+Size = Callable[[int, Mapping[str, object]], tuple[int, int]]
+"""An item's id and metadata -> width and height of the upright image in pixels. NotFound or InputError: not known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,27 +71,23 @@ def compile_set(
     nms: float | None = None,
     mode: Mode | None = None,
     threshold: float = THRESHOLD,
+    pictures: ImageBytes | None = None,
 ) -> CompiledDetection:
     """A class set as what to look for.
 
     nms, mode  in place of the set's own; NMS and MODE where neither says anything
     threshold  least score of the classes that have none of their own
+    pictures   the images that are examples; None where there can be none
 
-    InputError for a calibrated set, or one with images for examples.
+    InputError for a calibrated set; else the errors are those of `boxes.embed_questions`.
     """
     if classes.calibration != "none":
         raise InputError(
             f"The set has calibration {classes.calibration!r}; a detector's scores have a scale of their own, so give "
             'a set with calibration "none".'
         )
-
-    def texts(wanted: Sequence[str]) -> Float32:
-        return embed_texts(wanted, classes.templates, detector.embed_texts, Remembered())
-
-    def images(wanted: Sequence[int | str]) -> Float32:
-        raise InputError(f"The set has the image {wanted[0]} among its examples; boxes are found by texts only.")
-
-    vectors = embed_classes(classes.classes, detector.model, texts, images) if classes.classes else ()
+    found = classes.classes
+    vectors = embed_questions(found, detector, classes.templates, pictures=pictures) if found else ()
     return compile_detection(
         vectors,
         [threshold if c.threshold is None else c.threshold for c in classes.classes],
@@ -104,7 +105,7 @@ def walk(regions: CollectionRegions, compiled: CompiledDetection, only: Int64 | 
     """
     for ids in wanted_ids(regions, only):
         for start in range(0, len(ids), BLOCK_IMAGES):
-            yield from _boxes_of(regions, compiled, ids[start : start + BLOCK_IMAGES])
+            yield from boxes_of(regions, compiled, ids[start : start + BLOCK_IMAGES])
 
 
 def wanted_ids(regions: CollectionRegions, only: Int64 | None = None) -> Iterator[Int64]:
@@ -127,7 +128,39 @@ def record(found: ImageBoxes, key: str, size: tuple[int, int], names: Sequence[s
     return Record(found.id, key, {"width": size[0], "height": size[1], "boxes": boxes})
 
 
-def _boxes_of(regions: CollectionRegions, compiled: CompiledDetection, ids: Int64) -> Iterator[ImageBoxes]:
+def with_boxes(
+    records: Iterable[Record],
+    images: Images,
+    regions: CollectionRegions,
+    compiled: CompiledDetection,
+    names: Sequence[str],
+    size: Size,
+    tally: Tally,
+) -> Iterator[Record]:
+    """The records and what `record` says of their boxes; those whose size is not known are skipped.
+
+    names  of the classes
+    """
+    stream = iter(records)
+    while block := list(itertools.islice(stream, BLOCK_IMAGES)):
+        ids = np.array([one.id for one in block], np.int64)
+        rows = images.items(ids)
+        for one, row, found in zip(block, rows, boxes_of(regions, compiled, ids), strict=True):
+            try:
+                pixels = size(one.id, row)
+            except (NotFound, InputError) as error:
+                tally.skip(one, unknown_size(error))
+                continue
+            yield replace(one, found={**one.found, **record(found, one.key, pixels, names).found})
+
+
+def unknown_size(error: Exception) -> str:
+    """Why an image is left out whose boxes cannot be told in pixels."""
+    return f"How large it is is not known. {error}"
+
+
+def boxes_of(regions: CollectionRegions, compiled: CompiledDetection, ids: Int64) -> Iterator[ImageBoxes]:
+    """The boxes kept in each of these images, in their order; none where nobody looked."""
     own = regions.of(ids)
     kept = detect(compiled, own)
     boxes = own.boxes[kept.region].astype(np.float64).clip(0, 1)

@@ -17,6 +17,7 @@ from clipsieve.errors import InputError
 from clipsieve.index.export import Exported, list_skipped, with_bytes
 from clipsieve.index.packs import write_webdataset
 from clipsieve.index.records import Images, Record, Tally, safe_name
+from clipsieve.index.zips import box_shares
 from clipsieve.types import ClassSet
 
 DetectFormat = Literal["coco", "yolo", "parquet", "webdataset", "drawn"]
@@ -110,9 +111,7 @@ def _write_yolo(out: Path, rows: Rows, names: Sequence[str], tally: Tally) -> No
         width, height = record.found["width"], record.found["height"]
         lines = []
         for one in record.found["boxes"]:
-            x, y, w, h = one["box"]
-            shares = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
-            lines.append(f"{number[one['class']]} {' '.join(f'{share:.6f}' for share in shares)}\n")
+            lines.append(f"{number[one['class']]} {box_shares(one['box'], width, height)}\n")
         _place(out / "labels" / safe_name(record.key), ".txt", record, "".join(lines).encode())
         tally.written += 1
     (out / "classes.txt").write_text("".join(f"{' '.join(name.split())}\n" for name in names), encoding="utf-8")

@@ -11,7 +11,7 @@ from clipsieve.errors import InputError, ModelMismatch
 from clipsieve.index.templates import expand
 from clipsieve.manifest import Manifest, Probe
 from clipsieve.protocols import ImageEmbedder, TextEmbedder
-from clipsieve.types import ClassVectors, Example, Float32, MetaClass, ModelId, TemplateSet, content_hash
+from clipsieve.types import Box, ClassVectors, Example, Float32, MetaClass, ModelId, TemplateSet, content_hash
 
 Templates = tuple[str, ...] | TemplateSet | None
 
@@ -51,6 +51,7 @@ class Embedding:
     name   of the model, where the manifest does not say; overrides it for `load`
     load   makes an embedder of a name
     probe  what an embedder makes of the fixed probe images and texts; compared with the manifest's before it is used
+    cut    a part of an encoded image, encoded
     """
 
     def __init__(
@@ -60,9 +61,10 @@ class Embedding:
         name: str | None = None,
         load: Callable[[str], Any] | None = None,
         probe: Callable[[Any], Probe] | None = None,
+        cut: Callable[[bytes, Box], bytes] | None = None,
     ) -> None:
         self._folder, self._manifest = folder, manifest
-        self._name, self._load, self._probe = name, load, probe
+        self._name, self._load, self._probe, self._cut = name, load, probe, cut
         self._embedder: Any = None
         self._texts, self._uploads = Remembered(), Remembered()
         self._loading = threading.Lock()
@@ -94,11 +96,11 @@ class Embedding:
         self,
         classes: Sequence[MetaClass],
         templates: Templates,
-        item_vector: Callable[[int | str], Float32],
+        image_vector: Callable[[Example], Float32],
     ) -> tuple[ClassVectors, ...]:
         """The classes as vectors.
 
-        item_vector  an item's id, or the content hash of an image that was not uploaded -> float32 (d,), unit length
+        image_vector  an image that was not uploaded -> float32 (d,), unit length
         """
         if any(e.text is not None for c in classes for e in c.positive + c.negative):
             self._need_texts()  # its model's name is asked for next
@@ -107,21 +109,32 @@ class Embedding:
         def texts(wanted: Sequence[str]) -> Float32:
             return embed_texts(wanted, templates, self._need_texts().embed_texts, self._texts)
 
-        def images(wanted: Sequence[int | str]) -> Float32:
-            known = [self._uploads.get(image) if isinstance(image, str) else None for image in wanted]
-            return np.stack([item_vector(i) if v is None else v for i, v in zip(wanted, known, strict=True)])
+        def images(wanted: Sequence[Example]) -> Float32:
+            known = [self._uploads.get((e.image, e.box)) for e in wanted]
+            return np.stack([image_vector(e) if v is None else v for e, v in zip(wanted, known, strict=True)])
 
         return embed_classes(classes, model, texts, images)
 
     def upload(self, data: bytes) -> str:
         """Embed an image; its content hash, under which it is remembered."""
         name = content_hash(data)
-        if self._uploads.get(name) is None:
-            embedder = self._need("An uploaded image")
-            if not isinstance(embedder, ImageEmbedder):
-                raise InputError("The embedder given takes no images; give one that does, or ask with texts or items.")
-            self._uploads.put(name, embedder.embed_images([data])[0])
+        if self._uploads.get((name, None)) is None:
+            self._uploads.put((name, None), self._need_images().embed_images([data])[0])
         return name
+
+    def part(self, example: Example, data: bytes) -> Float32:
+        """The vector of a part of an image, which is remembered: float32 (d,). InputError if it cannot be decoded."""
+        if self._cut is None or example.box is None:
+            raise InputError("A part of an image cannot be cut out here; open the collection with clipsieve.open.")
+        vector: Float32 = self._need_images().embed_images([self._cut(data, example.box)])[0]
+        self._uploads.put((example.image, example.box), vector)
+        return vector
+
+    def _need_images(self) -> ImageEmbedder:
+        embedder = self._need("An image")
+        if not isinstance(embedder, ImageEmbedder):
+            raise InputError("The embedder given takes no images; give one that does, or ask with texts or items.")
+        return embedder
 
     def _need_texts(self) -> TextEmbedder:
         embedder = self._need("A text")
@@ -159,7 +172,7 @@ class Embedded:
                 model.require(v.model, f"Class {v.name!r}")
 
     def classes(
-        self, classes: Sequence[MetaClass], templates: Templates, item_vector: Callable[[int | str], Float32]
+        self, classes: Sequence[MetaClass], templates: Templates, image_vector: Callable[[Example], Float32]
     ) -> tuple[ClassVectors, ...]:
         """Those of these names. InputError for another one."""
         for c in classes:
@@ -175,26 +188,30 @@ class Embedded:
         """InputError: there is nothing to embed with."""
         raise InputError("What was embedded before takes no further image; give it to the collection itself.")
 
+    def part(self, example: Example, data: bytes) -> Float32:
+        """InputError: there is nothing to embed with."""
+        raise InputError("What was embedded before takes no further image; give it to the collection itself.")
+
 
 def embed_classes(
     classes: Sequence[MetaClass],
     model: ModelId,
     texts: Callable[[Sequence[str]], Float32],
-    images: Callable[[Sequence[int | str]], Float32],
+    images: Callable[[Sequence[Example]], Float32],
 ) -> tuple[ClassVectors, ...]:
     """The classes with a vector for each example, in order.
 
     texts   n texts -> float32 (n, d), unit rows; each text is passed once, all together
-    images  n item ids or content hashes -> float32 (n, d), unit rows, likewise
+    images  n examples that are images -> float32 (n, d), unit rows, likewise
     """
     examples = [e for c in classes for e in c.positive + c.negative]
     wanted_texts = list(dict.fromkeys(e.text for e in examples if e.text is not None))
-    wanted_images = list(dict.fromkeys(e.image for e in examples if e.image is not None))
+    wanted_images = list(dict.fromkeys(e for e in examples if e.image is not None))
     known: dict[Example, Float32] = {}
     if wanted_texts:
         known |= {Example(text=t): v for t, v in zip(wanted_texts, texts(wanted_texts), strict=True)}
     if wanted_images:
-        known |= {Example(image=i): v for i, v in zip(wanted_images, images(wanted_images), strict=True)}
+        known |= dict(zip(wanted_images, images(wanted_images), strict=True))
     dim = len(next(iter(known.values())))
 
     def rows(side: Sequence[Example]) -> Float32:

@@ -214,6 +214,8 @@ def _write_list(file: BinaryIO, suffix: str, rows: Iterable[tuple[Record, Row]],
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = None
     for line in lines:
+        if "boxes" in line:
+            line["boxes"] = json.dumps(line["boxes"], ensure_ascii=False)
         if writer is None:
             writer = csv.DictWriter(text, list(line), extrasaction="ignore")
             writer.writeheader()
@@ -229,6 +231,7 @@ def _write_parquet(file: BinaryIO, lines: Iterator[dict[str, Any]], tally: Tally
     import pyarrow.parquet as pq
 
     types = {"id": pa.int64(), "score": pa.float32(), "margin": pa.float32()}
+    types |= {"width": pa.int64(), "height": pa.int64(), "boxes": boxes_type()}
     writer = None
     try:
         while batch := list(itertools.islice(lines, 65_536)):
@@ -246,33 +249,53 @@ def _write_parquet(file: BinaryIO, lines: Iterator[dict[str, Any]], tally: Tally
 
 
 def _write_coco(file: BinaryIO, beside: BinaryIO, rows: Iterable[tuple[Record, Row]], tally: Tally, note: str) -> None:
-    """Image-level categories: an annotation's box is the whole image. Unlabelled images have no annotation.
+    """An annotation for each box of a record that has `boxes`; else an image-level one, whose box is the whole image.
+
+    Without a box, or a label, there is none.
 
     beside  where annotations wait until all images are written
     """
     categories: dict[str, int] = {}
     annotations = 0
+
+    def annotate(image: int, label: object, more: Mapping[str, Any]) -> None:
+        nonlocal annotations
+        annotations += 1
+        category = categories.setdefault(str(label), len(categories) + 1)
+        one = {"id": annotations, "image_id": image, "category_id": category, **more, "iscrowd": 0}
+        beside.write((b",\n" if annotations > 1 else b"\n") + _json(one))
+
     file.write(b'{"info": ' + _json({"description": note or "made by clipsieve"}) + b', "images": [')
     for record, row in rows:
-        size = {name: int(row[name]) for name in ("width", "height") if row.get(name) is not None}
+        known = {**row, **record.found}
+        size = {name: int(known[name]) for name in ("width", "height") if known.get(name) is not None}
         file.write((b",\n" if tally.written else b"\n") + _json({"id": record.id, "file_name": record.key, **size}))
         tally.written += 1
         label = record.found.get("label")
-        if label is None:
-            continue
-        annotations += 1
-        category = categories.setdefault(str(label), len(categories) + 1)
-        annotation: dict[str, Any] = {"id": annotations, "image_id": record.id, "category_id": category}
-        if len(size) == 2:
-            annotation |= {"bbox": [0, 0, size["width"], size["height"]], "area": size["width"] * size["height"]}
-        if record.found.get("score") is not None:
-            annotation["score"] = record.found["score"]
-        beside.write((b",\n" if annotations > 1 else b"\n") + _json(annotation | {"iscrowd": 0}))
+        if "boxes" in record.found:
+            for one in record.found["boxes"]:
+                area = one["box"][2] * one["box"][3]
+                annotate(record.id, one["class"], {"bbox": one["box"], "area": area, "score": one["score"]})
+        elif label is not None:
+            whole: dict[str, Any] = {}
+            if len(size) == 2:
+                whole |= {"bbox": [0, 0, size["width"], size["height"]], "area": size["width"] * size["height"]}
+            if record.found.get("score") is not None:
+                whole["score"] = record.found["score"]
+            annotate(record.id, label, whole)
     file.write(b'], "annotations": [')
     beside.seek(0)
     shutil.copyfileobj(beside, file)
     named = [{"id": number, "name": name} for name, number in categories.items()]
     file.write(b'], "categories": ' + _json(named) + b"}")
+
+
+def boxes_type() -> Any:
+    """How Arrow holds the boxes of a record: left, top, width and height in pixels, the class and the score of each."""
+    import pyarrow as pa
+
+    fields = [("class", pa.string()), ("score", pa.float64()), ("box", pa.list_(pa.float64(), 4))]
+    return pa.list_(pa.struct(fields))
 
 
 def _json(value: object) -> bytes:

@@ -206,4 +206,6 @@ def _indices(label: Int64) -> pa.Array:
 
 
 def _say(example: Example) -> str:
-    return example.text if example.text is not None else str(example.image)
+    if example.text is not None:
+        return example.text
+    return str(example.image) if example.box is None else f"a part of {example.image}"

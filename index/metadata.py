@@ -26,6 +26,7 @@ from clipsieve.errors import NotFound
 from clipsieve.index import cache
 from clipsieve.index import where as filters
 from clipsieve.index.connections import Connections, Stale, explained
+from clipsieve.index.counting import Count, Counting
 from clipsieve.manifest import Manifest
 from clipsieve.types import Int64
 from clipsieve.whole import changed
@@ -126,14 +127,20 @@ class SqliteMetadata:
                 raise NotFound(f"{self._folder} has no item with key {key!r}; `clipsieve info` shows some of its keys.")
         return np.array([found[key] for key in keys], dtype=np.int64)
 
-    def select(self, where: str, *, limit_s: float = 30.0) -> Int64:
+    def select(self, where: str, *, limit_s: float = 30.0, count: Count | None = None) -> Int64:
         """The ids of rows for which the SQL expression holds: int64 (r,), ascending.
 
         A column whose name is no plain word stands in double quotes, a text in single ones: `"a.b" = 'x' and year > 9`.
-        InputError if it cannot be read, names no such column (it lists them), or takes longer than `limit_s` seconds.
+        count  counts what `count('red circle')` asks for, see `counting`
+
+        InputError if it cannot be read, names no such column (it lists them), or takes longer than `limit_s` seconds,
+        what is counted not among them.
         CollectionChanged where a later commit did away with rows.
         """
-        rows = self._run(lambda c: filters.run(c, where, self.columns, limit_s), whole=True)
+        counting = Counting(count)
+        rows = self._run(lambda c: filters.run(c, where, self.columns, limit_s, counting), whole=True)
+        while counting.settle():
+            rows = self._run(lambda c: filters.run(c, where, self.columns, limit_s, counting), whole=True)
         ids = np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
         return ids[self._inside(ids)]
 

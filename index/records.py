@@ -67,10 +67,11 @@ def label_records(labels: Path) -> Iterator[Record]:
 
 
 def example_name(example: Example) -> str:
-    """An example in a word or two: its text, "item 17", or "image 1a2b3c4d5e6f"."""
+    """An example in a word or two: its text, "item 17", "image 1a2b3c4d5e6f", "a part of item 17"."""
     if example.text is not None:
         return example.text
-    return f"item {example.image}" if isinstance(example.image, int) else f"image {str(example.image)[:12]}"
+    name = f"item {example.image}" if isinstance(example.image, int) else f"image {str(example.image)[:12]}"
+    return name if example.box is None else f"a part of {name}"
 
 
 def safe_name(key: str) -> str:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from clipsieve import shards
 from clipsieve.errors import NotFound
+from clipsieve.index.examples import unit_rows
 from clipsieve.index.flat import FlatIndex, check_search
 from clipsieve.index.region_rows import ROLES, asked, rows_of_regions, spans
 from clipsieve.index.rows import Rows
@@ -18,13 +19,17 @@ from clipsieve.index.stored import entry_of, open_covered, open_index, shards_of
 from clipsieve.manifest import Manifest, Shard
 from clipsieve.protocols import VectorIndex
 from clipsieve.stored_regions import BOX, NUMBERS, read_table, unseen_ids
-from clipsieve.types import Claim, Float32, Int64, ModelId, Regions
+from clipsieve.types import Box, Claim, Float32, Int64, ModelId, Regions
 from clipsieve.whole import reading
 
 _T = TypeVar("_T")
 
 Space = Literal["region", "crop"]
 """Which vectors of the regions: the detector's, or those of their crops in the collection's own space."""
+
+
+SAME = 1e-5
+"""Difference, in 0..1 of an image, up to which two corners are one: what rounding leaves of a box that was printed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,6 +128,14 @@ class CollectionRegions:
             item[at] = part.items(position)
         boxes, (objectness, shift, scale) = np.ascontiguousarray(columns[:, :4]), columns[:, 4:].T.copy()
         return Regions(vectors, boxes, item, objectness, shift, scale, self.model)
+
+    def crop(self, id: int, box: Box) -> Float32 | None:
+        """The vector of what is in a box, in the collection's own space, where that box is stored with one: (d,)."""
+        if not self.detection.crops:
+            return None
+        numbers = self.numbers_of(np.array([id], np.int64))
+        at = np.flatnonzero(np.abs(self.take(numbers).boxes - np.array(box)).max(axis=1, initial=0) <= SAME)
+        return unit_rows(self._rows("crop").take(numbers[at[:1]]))[0] if len(at) else None
 
     def numbers_of(self, ids: Int64) -> Int64:
         """The numbers of all regions of these items, ascending: int64 (r,)."""

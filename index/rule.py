@@ -41,6 +41,9 @@ Its other threads spin for some 20 ms after every call. A few candidates settled
 so keep the cores from the next search: it took twice as long on two cores.
 """
 
+WIDENED = 512
+"""Rows that are float64 at a time: what the processor's cache holds."""
+
 FEW = 2**26
 """Multiplications up to which all cores would not save what their spinning costs."""
 
@@ -124,11 +127,14 @@ def settle(compiled: Compiled, vectors: Float32) -> Float32:
     """Levels as `products`, but correctly rounded: for the rows that decide. float32 (b, d) -> (e, b)."""
     units = compiled.units.astype(np.float64)
     levels = np.empty((len(units), len(vectors)))  # (e, b)
-    step = len(vectors) or 1
+    step = WIDENED
     if units.size * len(vectors) <= FEW:
         step = max(1, (ALONE if len(units) > 1 else ALONE_VECTOR) // max(1, units.size))
+    wide = np.empty((min(step, len(vectors)), vectors.shape[1]))  # one for all blocks: fresh memory costs its use
     for start in range(0, len(vectors), step):
-        block = vectors[start : start + step].astype(np.float64)
+        some = vectors[start : start + step]
+        block = wide[: len(some)]
+        np.copyto(block, some)
         np.matmul(units, block.T, out=levels[:, start : start + step])
     if compiled.center is not None and compiled.spread is not None:
         levels = (levels - compiled.center) / compiled.spread

@@ -10,16 +10,18 @@ import time
 from collections.abc import Callable, Sequence
 
 from clipsieve.errors import InputError
+from clipsieve.index.counting import NAME, Counting, with_row
 
 FUNCTIONS = frozenset(
     re.findall(
         r"\S+",
-        "-> ->> abs ceil ceiling coalesce date datetime floor glob ifnull iif instr json_array_length json_extract "
-        "json_type json_valid julianday length like ln log log10 log2 lower ltrim max min mod nullif pow power replace "
-        "round rtrim sign sqrt strftime substr substring time trim trunc typeof unicode unixepoch upper",
+        "-> ->> abs ceil ceiling coalesce count date datetime floor glob ifnull iif instr json_array_length "
+        "json_extract json_type json_valid julianday length like ln log log10 log2 lower ltrim max min mod nullif pow "
+        "power replace round rtrim sign sqrt strftime substr substring time trim trunc typeof unicode unixepoch upper",
     )
 )
-"""What a filter may call. None of them reads or writes anything beyond its arguments, save the clock."""
+"""What a filter may call. None of them reads or writes anything beyond its arguments, save the clock and `count`,
+which is not SQLite's: see `counting`."""
 
 READING = frozenset({"hex", "json_array", "json_group_array", "printf"})
 """What is called beside them to read rows out. A filter that does can do no more with them than with FUNCTIONS."""
@@ -81,13 +83,20 @@ def fence(connection: sqlite3.Connection) -> None:
     connection.set_authorizer(allowed)
 
 
-def run(connection: sqlite3.Connection, where: str, columns: Sequence[str], limit_s: float) -> list[tuple[int]]:
-    """`SELECT id ... WHERE where`, ascending, on a fenced connection. InputError says what is wrong with `where`."""
+def run(
+    connection: sqlite3.Connection, where: str, columns: Sequence[str], limit_s: float, counting: Counting
+) -> list[tuple[int]]:
+    """`SELECT id ... WHERE where`, ascending, on a fenced connection. InputError says what is wrong with `where`.
+
+    counting  what `count` in it asks
+    """
     check_expression(where, columns)
+    for arguments in (2, 3):
+        connection.create_function(NAME, arguments, counting)
     connection.set_progress_handler(_deadline(limit_s), 10_000)
     try:
         # A newline before the closing parenthesis costs nothing and keeps `where` on its own lines in SQLite's errors.
-        return connection.execute(f"SELECT id FROM items WHERE ({where}\n) ORDER BY id").fetchall()
+        return connection.execute(f"SELECT id FROM items WHERE ({with_row(where)}\n) ORDER BY id").fetchall()
     except (sqlite3.Error, sqlite3.Warning, OverflowError) as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         if code == sqlite3.SQLITE_INTERRUPT:

@@ -6,7 +6,7 @@ A zip lists its members at its end, so that their names are held in memory: half
 import json
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
@@ -24,8 +24,8 @@ def write_yolo(
 ) -> None:
     """`data.yaml` with the names of the classes, `labels/NAME.txt`, and `images/NAME.jpg` where the bytes are given.
 
-    The box of a label is the whole image; an item without a label has an empty file, as a background image. InputError
-    for more than MOST_ITEMS.
+    A record with `boxes` has a line for each of them; of another one the box of the label is the whole image. An item
+    without either has an empty file, as a background image. InputError for more than MOST_ITEMS.
     """
     categories: dict[str, int] = {}
     with _Zip(file) as out:
@@ -33,9 +33,9 @@ def write_yolo(
             name = out.free(_name(record, data), record.id)
             if data is not None:
                 out.add(f"images/{name}", data)
-            label = record.found.get("label")
-            line = "" if label is None else f"{categories.setdefault(str(label), len(categories))} {WHOLE_IMAGE}\n"
-            out.add(f"labels/{PurePosixPath(name).with_suffix('.txt')}", line.encode())
+            placed = _placed(record)
+            lines = [f"{categories.setdefault(label, len(categories))} {place}\n" for label, place in placed]
+            out.add(f"labels/{PurePosixPath(name).with_suffix('.txt')}", "".join(lines).encode())
             tally.written += 1
         lines = [f"# {' '.join(note.split())}"] if note else []
         lines += ["path: .", "train: images", "val: images", "names:" if categories else "names: {}"]
@@ -78,6 +78,20 @@ class _Zip:
 
     def __exit__(self, *_: object) -> None:
         self._zip.close()
+
+
+def box_shares(box: Sequence[float], width: int, height: int) -> str:
+    """Left, top, width and height in pixels of such an image -> centre and size in 0..1, as YOLO writes a box."""
+    x, y, w, h = box
+    return " ".join(f"{share:.6f}" for share in ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height))
+
+
+def _placed(record: Record) -> list[tuple[str, str]]:
+    """What an item shows, and where, as YOLO writes a box."""
+    found = record.found
+    if "boxes" in found:
+        return [(one["class"], box_shares(one["box"], found["width"], found["height"])) for one in found["boxes"]]
+    return [] if found.get("label") is None else [(str(found["label"]), WHOLE_IMAGE)]
 
 
 def _name(record: Record, data: bytes | None) -> str:

@@ -57,6 +57,7 @@ class Request:
     put, taken, done   rows put, taken up by the model, and back from it, so far
     over               nothing more happens to it: `vectors` is whole, or there is an `error`, or nobody wants it
     ended              locked until it is over; a plain lock costs a quarter of an Event
+    told               called with it once it is over, where nobody waits for it
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Request:
         self.vectors: Float32 = np.empty((rows, dim), np.float32)
         self.ended = threading.Lock()
         self.ended.acquire()
+        self.told: Callable[[Request], None] | None = None
         self._timeout = threading.TIMEOUT_MAX if timeout is None else timeout
         self._clock = clock
 

@@ -237,6 +237,11 @@ class BatchedTextEmbedder(Batched):
         """See StagedTextEmbedder."""
         return self._texts.tokenize(texts)
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Token ids of each text before it is cut, its ends included; 0 for all where the embedder does not tell."""
+        count = getattr(self._texts, "count_tokens", None)
+        return [0] * len(texts) if count is None else list(count(texts))
+
     @property
     def context(self) -> int:
         """See StagedTextEmbedder."""
@@ -269,6 +274,17 @@ class BatchedTextEmbedder(Batched):
     ) -> Float32:
         """See protocols.TextEmbedder."""
         return self._embed("text", len(texts), lambda _: [texts], timeout, priority, name, raw)
+
+    def submit(
+        self,
+        rows: Sequence[Tensors] | Sequence[str],
+        told: Callable[[Request], None],
+        *,
+        priority: int = 0,
+        name: str | None = None,
+    ) -> None:
+        """Texts or tokens, one or more, that nobody waits for; see `RowQueue.submit`. Their rows are raw."""
+        self._queue.submit("text", rows, priority, name, told)
 
 
 class BatchedEmbedder(BatchedImageEmbedder, BatchedTextEmbedder):

@@ -52,8 +52,9 @@ def embed_items(
     count = workers or processors()
     with (
         ThreadPoolExecutor(count, "clipsieve-decode") as decoders,
-        # One more than can be at work: it brings the next batch together meanwhile.
-        ThreadPoolExecutor(embedder.lanes + 1, "clipsieve-embed") as lanes,
+        # One more than can be at work: it brings the next batch together meanwhile. Not with a detector, which would
+        # be at work on one batch while the embedder is on the next, each with a thread for every processor.
+        ThreadPoolExecutor(embedder.lanes + (finder is None), "clipsieve-embed") as lanes,
     ):
         ahead = 2 * batch_size + count
         prepared = ordered_map(decoders, prepare, items, ahead, weigh=weigh, limit=READ_AHEAD_BYTES)

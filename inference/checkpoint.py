@@ -35,6 +35,7 @@ class Checkpoint:
     pixels         (3, h, w), where `encode_images` also takes float32 of this shape, scaled already, under the one name
                    that `prepare` has; None where the input is no such picture
     vocabulary     token ids are below this; 0 where there is no text tower
+    count_tokens   texts -> how many token ids each has before it is cut, its ends included; None where none tells
     """
 
     module: "torch.nn.Module"
@@ -46,6 +47,7 @@ class Checkpoint:
     encode_texts: Callable[["torch.nn.Module", Batch], "torch.Tensor"] | None = None
     pixels: tuple[int, int, int] | None = None
     vocabulary: int = 0
+    count_tokens: Callable[[Sequence[str]], list[int]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class TextCheckpoint:
     tokenize: Callable[[Sequence[str]], Batch]
     encode_texts: Callable[["torch.nn.Module", Batch], "torch.Tensor"]
     vocabulary: int = 0
+    count_tokens: Callable[[Sequence[str]], list[int]] | None = None
 
 
 def hash_weights(module: "torch.nn.Module") -> str:

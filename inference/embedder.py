@@ -82,7 +82,7 @@ def load_embedder(name: str, *, device: str = "auto", precision: str = "auto") -
     ModelUnavailable: the weights cannot be fetched or opened. InputError: no such model, device or precision.
     """
     parsed = parse_name(name)
-    devices, dtype = find_devices(device), find_dtype(precision, device)
+    devices, dtype = devices_of(parsed, device), find_dtype(precision, device)
     with fetching(
         name,
         "give a folder with `--model local-dir:PATH`, or use the small model that comes along with `--model mini`",
@@ -100,15 +100,37 @@ def load_text_embedder(name: str, *, device: str = "auto", precision: str = "aut
     from clipsieve.inference.text_towers import load_text_tower
 
     parsed = parse_name(name)
-    devices, dtype = find_devices(device), find_dtype(precision, device)
+    devices, dtype = devices_of(parsed, device), find_dtype(precision, device)
     with fetching(name, "or give a folder, local-dir:PATH"):
-        tower = None if parsed.kind == "open_clip" else load_text_tower(parsed.where)
+        tower = None if parsed.kind in ("open_clip", "onnx") else load_text_tower(parsed.where)
     if tower is not None:
         return TorchTextEmbedder(parsed.name, tower, devices, dtype)
     embedder = load_embedder(name, device=device, precision=precision)
     if not isinstance(embedder, TorchTextEmbedder):
         raise InputError(f"The model {name!r} takes no texts; choose one that does.")
     return embedder
+
+
+def devices_of(parsed: ModelName, device: str) -> list["torch.device"]:
+    """Where a model runs. InputError for an ONNX model on a GPU."""
+    if parsed.kind != "onnx":
+        return find_devices(device)
+    if device not in ("auto", "cpu"):
+        raise InputError(f"ONNX models run on the CPU; the device {device!r} is for others.")
+    return find_devices("cpu")
+
+
+def load_checkpoint(name: str) -> tuple[Checkpoint, Path]:
+    """A checkpoint in a folder or on the hub, as it is, and the folder that its files are in. InputError for others."""
+    from transformers.utils.hub import cached_file
+
+    parsed = parse_name(name)
+    if parsed.kind not in ("folder", "hub"):
+        raise InputError(f"The model {name!r} is no checkpoint in a folder; give mini, local-dir:PATH or hf:ORG/NAME.")
+    with fetching(name, "or give a folder, local-dir:PATH"):
+        checkpoint = _load(parsed)
+        found = parsed.where if parsed.kind == "folder" else Path(str(cached_file(parsed.where, "config.json"))).parent
+    return checkpoint, Path(found)
 
 
 def use_all_processors() -> None:
@@ -240,6 +262,7 @@ class TorchTextEmbedder(TorchModel):
         assert checkpoint.tokenize is not None
         assert checkpoint.encode_texts is not None
         self._tokenizer, self._encode_texts = checkpoint.tokenize, checkpoint.encode_texts
+        self._count_tokens = checkpoint.count_tokens
         self._tokenizing = threading.Lock()  # fast tokenizers refuse a second caller: "Already borrowed"
         self.dim = self.embed_texts(["a picture"]).shape[1]
         self._ids = TokenIds(self.tokenize([""])[0], checkpoint.vocabulary)
@@ -252,6 +275,13 @@ class TorchTextEmbedder(TorchModel):
     def from_ids(self, ids: Int64) -> list[Tensors]:
         """See StagedTextEmbedder."""
         return self._ids.tensors(ids)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Token ids of each text before it is cut, its ends included; 0 for all where the tokenizer does not tell."""
+        if self._count_tokens is None or not texts:
+            return [0] * len(texts)
+        with self._tokenizing:
+            return self._count_tokens(texts)
 
     def tokenize(self, texts: Sequence[str]) -> list[Tensors]:
         """See StagedTextEmbedder."""
@@ -284,7 +314,10 @@ class TorchEmbedder(TorchImageEmbedder, TorchTextEmbedder):
 def _load(parsed: ModelName) -> Checkpoint:
     from clipsieve.inference.from_open_clip import load_open_clip
     from clipsieve.inference.from_transformers import load_transformers
+    from clipsieve.inference.onnx_towers import load_onnx
 
+    if parsed.kind == "onnx":
+        return load_onnx(Path(parsed.where))
     if parsed.kind == "open_clip":
         return load_open_clip(parsed.where, parsed.tag)
     if parsed.kind == "hub":

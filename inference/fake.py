@@ -64,6 +64,10 @@ class FakeEmbedder:
         """See embedder.StagedTextEmbedder."""
         return [{"hash": _hash(b"text " + text.encode("utf-8", "replace"))} for text in texts]
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Words, and two ends."""
+        return [len(text.split()) + 2 for text in texts]
+
     @property
     def context(self) -> int:
         """See embedder.StagedTextEmbedder."""

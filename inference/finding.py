@@ -1,6 +1,7 @@
 """The regions of images that are being embedded, from the same decoding of each."""
 
 import dataclasses
+import io
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from clipsieve.inference.embedder import CHUNK, StagedEmbedder
 from clipsieve.manifest import Detection
 from clipsieve.ordered import processors
 from clipsieve.stored_regions import StoredRegions, join, store
-from clipsieve.types import Float32, Regions
+from clipsieve.types import Box, Float32, Regions
 from clipsieve.writer import Writer
 
 BATCH = 32
@@ -96,6 +97,15 @@ def settle(writer: Writer, finder: Finder) -> None:
             f"{finder.detection.most} {'with' if finder.detection.crops else 'without'}; keep it so, or look through "
             "it anew with `clipsieve regions --anew`."
         )
+
+
+def cut(data: bytes, box: Box) -> bytes:
+    """What is in a box of an encoded image, as a crop is cut, as PNG. InputError if it cannot be decoded."""
+    image = decode(data)
+    (pixels,) = _pixels(image.size, np.array([box], np.float32))
+    file = io.BytesIO()
+    image.crop(pixels).save(file, "PNG")
+    return file.getvalue()
 
 
 def _pixels(size: tuple[int, int], boxes: Float32) -> Iterator[tuple[int, int, int, int]]:

@@ -9,8 +9,10 @@ from PIL import Image
 from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors
 
 
-def load_open_clip(architecture: str, tag: str | None = None, folder: str | None = None) -> Checkpoint:
-    """The published weights `tag` of `architecture`, or the checkpoint in `folder`.
+def load_open_clip(
+    architecture: str, tag: str | None = None, folder: str | None = None, model: Any = None
+) -> Checkpoint:
+    """The published weights `tag` of `architecture`, or the checkpoint in `folder`, or `model` with what else is there.
 
     Raises whatever open_clip does where files are missing; the caller makes a sentence of it.
     """
@@ -21,14 +23,15 @@ def load_open_clip(architecture: str, tag: str | None = None, folder: str | None
     source = architecture if folder is None else f"local-dir:{folder}"
     published = {} if tag is None else open_clip.get_pretrained_cfg(architecture, tag)
     # open_clip only warns when weights need QuickGELU and the architecture's default is another activation.
-    model: Any = open_clip.create_model(
-        source,
-        pretrained=tag,
-        precision="fp32",
-        device="cpu",
-        force_quick_gelu=bool(published.get("quick_gelu")),
-        require_pretrained=True,  # a folder without weights is an error, not a random model
-    )
+    if model is None:
+        model = open_clip.create_model(
+            source,
+            pretrained=tag,
+            precision="fp32",
+            device="cpu",
+            force_quick_gelu=bool(published.get("quick_gelu")),
+            require_pretrained=True,  # a folder without weights is an error, not a random model
+        )
     model.eval()
     tokenizer = open_clip.get_tokenizer(source)
     cfg = model.visual.preprocess_cfg
@@ -51,6 +54,12 @@ def load_open_clip(architecture: str, tag: str | None = None, folder: str | None
     def tokenize(texts: Sequence[str]) -> Batch:
         return {"text": tokenizer(list(texts))}
 
+    def count_tokens(texts: Sequence[str]) -> list[int]:
+        if not hasattr(tokenizer, "tokenizer"):  # open_clip's own: its two ends come beside
+            return [len(tokenizer.encode(text)) + 2 for text in texts]
+        cleaned = [tokenizer.clean_fn(text) for text in texts]
+        return [len(ids) for ids in tokenizer.tokenizer(cleaned, verbose=False).input_ids]
+
     def encode_texts(module: Any, batch: Batch) -> torch.Tensor:
         return module.encode_text(batch["text"])  # type: ignore[no-any-return]
 
@@ -69,6 +78,7 @@ def load_open_clip(architecture: str, tag: str | None = None, folder: str | None
         encode_texts,
         pixels=(3, height, width),
         vocabulary=vocabulary,
+        count_tokens=count_tokens,
     )
 
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import torch
 
 
-def load_transformers(source: str) -> Checkpoint:
-    """The checkpoint in the folder or hub repository `source`.
+def load_transformers(source: str, model: Any = None) -> Checkpoint:
+    """The checkpoint in the folder or hub repository `source`, or `model` with what else is there.
 
     InputError if it has no image tower, or its file lacks weights. Raises whatever transformers does where files are
     missing; the caller makes a sentence of it.
@@ -23,7 +23,7 @@ def load_transformers(source: str) -> Checkpoint:
     import torch
     from transformers import AutoImageProcessor, AutoTokenizer
 
-    model, untrained_pooler = _load_model(source)
+    model, untrained_pooler = _load_model(source) if model is None else (model, False)
     # Pillow's resize, as the models were trained with; torchvision's differs by a grey level or two.
     load_processor: Any = AutoImageProcessor.from_pretrained
     processor = load_processor(source, backend="pil")
@@ -57,6 +57,9 @@ def load_transformers(source: str) -> Checkpoint:
             ).items()
         )
 
+    def count_tokens(texts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in tokenizer(list(texts), truncation=False, verbose=False).input_ids]
+
     def encode_texts(module: Any, batch: Batch) -> torch.Tensor:
         return read_vectors(module.get_text_features(**batch))
 
@@ -78,6 +81,7 @@ def load_transformers(source: str) -> Checkpoint:
         encode_texts,
         pixels=pixels,
         vocabulary=text_config.vocab_size,
+        count_tokens=count_tokens,
     )
 
 

@@ -36,18 +36,19 @@ class ModelName:
     kind         "open_clip": a published checkpoint of open_clip's list
                  "hub": a repository on the Hugging Face hub, in transformers' format
                  "folder": a folder here, of either format
+                 "onnx": a folder that `clipsieve export-onnx` made
     where        the architecture; the repository; the folder
     tag          open_clip's name of the weights
     """
 
     name: str
-    kind: Literal["open_clip", "hub", "folder"]
+    kind: Literal["open_clip", "hub", "folder", "onnx"]
     where: str
     tag: str = ""
 
 
 def parse_name(name: str) -> ModelName:
-    """What `name` means: `mini`, `open_clip:NAME/TAG`, `hf:ORG/NAME`, `local-dir:PATH`, or a peer's spelling of one.
+    """What `name` means: `mini`, `open_clip:NAME/TAG`, `hf:ORG/NAME`, `local-dir:PATH`, `onnx:PATH`, or a peer's name.
 
     Those are `ViT-B/32` and OpenAI's other names, with or without `openai_clip:`, `hf_clip:ORG/NAME`, and
     `sentence-transformers/NAME` and `M-CLIP/NAME`. `hf:` and the bare name take a folder too. InputError for anything
@@ -56,6 +57,9 @@ def parse_name(name: str) -> ModelName:
     prefix, colon, rest = name.partition(":")
     if name == "mini":
         return ModelName(name, "folder", str(MINI))
+    if prefix == "onnx" and rest:
+        folder = str(Path(rest).expanduser().resolve())
+        return ModelName(f"onnx:{folder}", "onnx", folder)
     if name.startswith(tuple(f"{org}/" for org in _TEXT_TOWERS)) and not Path(name).is_dir():
         name, prefix, rest = f"hf:{name}", "hf", name
     if prefix == "openai_clip" or name in _OPENAI:

@@ -75,23 +75,23 @@ class RowQueue:
 
         It is counted under its kind, and its name if it has one. Overloaded if too much waits, Closed after `close`.
         """
-        check_timeout(timeout)
-        seconds = self.options.timeout if timeout is None else timeout
-        with self._lock:
-            if self._closed:
-                raise Closed("The embedder was closed and takes no more; open another.")
-            if self._waiting and self._waiting + rows > self.options.queue_limit:
-                for counts in self._counts_of(kind, name):
-                    counts.refused += 1
-                raise self._overloaded(rows)
-            number = next(self._numbers)
-            request = Request(kind, rows, seconds, priority, number, self._dim, self._clock, name)
-            self._waiting += rows
-            self._open.add(request)
+        request = self._accept(kind, rows, timeout, priority, name)
         try:
             yield request
         finally:
             self._give_up(request, None)
+
+    def submit(
+        self, kind: str, rows: Sequence[Any], priority: int, name: str | None, told: Callable[[Request], None]
+    ) -> None:
+        """A request of 1 row or more that nobody waits for, so that it has no timeout. Overloaded and Closed as there.
+
+        told  called with it once it is over, with its `vectors` or an `error`, by a thread that others wait for: it
+              only passes it on
+        """
+        request = self._accept(kind, len(rows), None, priority, name)
+        request.told = told
+        self.put(request, rows)
 
     def put(self, request: Request, rows: Sequence[Any]) -> None:
         """The next rows of the request, not all of one shape perhaps. Raises what an earlier one has failed with."""
@@ -136,6 +136,22 @@ class RowQueue:
                 self._changed.wait()
         self._workers.shutdown()
 
+    def _accept(self, kind: str, rows: int, timeout: float | None, priority: int, name: str | None) -> Request:
+        check_timeout(timeout)
+        seconds = self.options.timeout if timeout is None else timeout
+        with self._lock:
+            if self._closed:
+                raise Closed("The embedder was closed and takes no more; open another.")
+            if self._waiting and self._waiting + rows > self.options.queue_limit:
+                for counts in self._counts_of(kind, name):
+                    counts.refused += 1
+                raise self._overloaded(rows)
+            number = next(self._numbers)
+            request = Request(kind, rows, seconds, priority, number, self._dim, self._clock, name)
+            self._waiting += rows
+            self._open.add(request)
+        return request
+
     def _overloaded(self, rows: int) -> Overloaded:
         seconds = self._waiting * self._pace / self._lanes / 1e9 or 1.0
         return Overloaded(
@@ -171,6 +187,8 @@ class RowQueue:
             else:
                 counts.failed.add(now - request.arrived)
         request.ended.release()
+        if request.told is not None:
+            request.told(request)
         if self._closed:
             self._changed.notify_all()
 

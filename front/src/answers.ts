@@ -11,7 +11,8 @@ export interface Collection {
   modalities: string[];
   columns: string[];
   duplicates: boolean;
-  detector: string | null;
+  /** Whether the service can say where in pictures a class is seen. */
+  boxes: boolean;
   read_only: boolean;
   index_rev: string;
 }

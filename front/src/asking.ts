@@ -2,7 +2,7 @@
 
 import type { Found } from "./answers";
 import * as api from "./api";
-import { type ClassSet, type MetaClass, isText, toQuestion } from "./classes";
+import { type ClassSet, type MetaClass, toQuestion } from "./classes";
 import { type Histogram, countsAt, scaleOf } from "./histogram";
 import type { Sort, View } from "./link";
 import { announce, clearTrouble, note, trouble } from "./notices";
@@ -180,9 +180,7 @@ function show(found: Found): void {
 function shape(): { view: View; sort: Sort; dedup: boolean; boxes: boolean } {
   const collection = store.collection.peek();
   const dedup = store.dedup.peek() && collection?.duplicates === true;
-  const one = store.current.peek();
-  // A detector knows texts alone.
-  const boxes = collection?.detector != null && store.boxes.peek() && !!one && [...one.positive, ...one.negative].every(isText);
+  const boxes = store.boxes.peek() && collection?.boxes === true;
   return { view: store.view.peek(), sort: store.sort.peek(), dedup, boxes };
 }
 

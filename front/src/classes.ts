@@ -1,6 +1,7 @@
 /** Class sets: what a class looks like and what it must not be taken for. Pure: nothing here asks or shows anything. */
 
-export type Example = string | { image: string };
+/** A text, or an image; with a box the part of it from x0, y0 to x1, y1, in 0..1. */
+export type Example = string | { image: string; box?: number[] };
 export type Side = "positive" | "negative";
 
 export interface MetaClass {
@@ -80,7 +81,8 @@ export function toLabels(set: ClassSet): Record<string, unknown> {
 }
 
 export function same(a: Example, b: Example): boolean {
-  return typeof a === "string" || typeof b === "string" ? a === b : a.image === b.image;
+  if (typeof a === "string" || typeof b === "string") return a === b;
+  return a.image === b.image && String(a.box) === String(b.box);
 }
 
 export function isText(example: Example): example is string {
@@ -152,7 +154,10 @@ function readExamples(value: unknown, where: string): Example[] {
     if (typeof image !== "string" && typeof image !== "number") {
       throw new Error(`${where} holds what is neither a text nor an image.`);
     }
-    return { image: String(image) };
+    const box: unknown = isObject(one) ? one["box"] : undefined;
+    if (box === undefined) return { image: String(image) };
+    if (!Array.isArray(box) || !box.every((side) => typeof side === "number")) throw new Error(`${where} has a box that is none.`);
+    return { image: String(image), box };
   });
 }
 

@@ -185,7 +185,7 @@ export function toggleBoxes(): void {
   store.boxes.value = !store.boxes.peek();
   remember(false);
   // They are asked for only where they are shown.
-  if (store.boxes.peek() && store.collection.peek()?.detector != null) void search();
+  if (store.boxes.peek() && store.collection.peek()?.boxes === true) void search();
 }
 
 export async function setCollection(id: string): Promise<void> {

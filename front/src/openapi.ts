@@ -476,6 +476,18 @@ export interface components {
          */
         NewJob: {
             /**
+             * Box Threshold
+             * @description Least score of a box.
+             * @default 0.1
+             */
+            box_threshold?: number;
+            /**
+             * Boxes
+             * @description Where in each image a detector sees the class, or those of the set.
+             * @default false
+             */
+            boxes?: boolean;
+            /**
              * Class
              * @description A class, or the name of one of the set; a set of one class needs none.
              */
@@ -851,6 +863,8 @@ export interface operations {
                         negative: {
                             /** @description A text, or an image: an item's id or a content hash. */
                             ex: string | {
+                                /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                box?: number[];
                                 image: string;
                             };
                             score: number;
@@ -858,6 +872,8 @@ export interface operations {
                         positive: {
                             /** @description A text, or an image: an item's id or a content hash. */
                             ex: string | {
+                                /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                box?: number[];
                                 image: string;
                             };
                             score: number;
@@ -944,10 +960,16 @@ export interface operations {
                 content: {
                     "application/json": {
                         collections: {
+                            /** @description Whether this service can say where in images a class is seen. */
+                            boxes: boolean;
                             /** @description Metadata that `where` may use. */
                             columns: string[];
                             count: number;
+                            /** @description What found the regions, where there are any. */
+                            detector: string | null;
                             dim: number;
+                            /** @description Whether near-duplicates are known, for `dedup`. */
+                            duplicates: boolean;
                             flags: string[];
                             /** @description Its name. */
                             id: string;
@@ -1021,6 +1043,8 @@ export interface operations {
                         id: string;
                         key: string;
                         metadata: Record<string, never>;
+                        /** @description Where a detector sees anything, likeliest objects first, or null. */
+                        regions: number[][] | null;
                     };
                 };
             };
@@ -1410,6 +1434,8 @@ export interface operations {
                             neg: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -1417,6 +1443,8 @@ export interface operations {
                             pos: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -1608,6 +1636,8 @@ export interface operations {
                          */
                         claim: "exact" | "complete" | "partial";
                         hits: {
+                            /** @description Where boxes were asked for: by falling score. */
+                            boxes?: (number | string)[][];
                             h: number | null;
                             /** @description A whole number; JavaScript would round it. */
                             id: string;
@@ -1617,6 +1647,8 @@ export interface operations {
                             neg: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -1624,6 +1656,8 @@ export interface operations {
                             pos: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -1937,6 +1971,8 @@ export interface operations {
                             neg: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -1944,6 +1980,8 @@ export interface operations {
                             pos: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -1967,6 +2005,8 @@ export interface operations {
                             neg: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -1974,6 +2014,8 @@ export interface operations {
                             pos: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -1994,6 +2036,8 @@ export interface operations {
                             neg: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;
@@ -2001,6 +2045,8 @@ export interface operations {
                             pos: {
                                 /** @description A text, or an image: an item's id or a content hash. */
                                 ex: string | {
+                                    /** @description x0, y0, x1 and y1 in 0..1 of the image, where a part of it is meant. */
+                                    box?: number[];
                                     image: string;
                                 };
                                 score: number;

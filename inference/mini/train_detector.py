@@ -6,7 +6,8 @@ The result is a folder in transformers' own format, `OUT/owlvit`. Each step show
 photographs (`detector_data`), and the text tower about 260 fresh texts. Every patch whose center lies in the middle of
 an object's box answers for that object:
 
-- a focal logistic loss over all pairs of patch and text, as the truth of every pair is known;
+- a focal logistic loss over all pairs of patch and text, as the truth of every pair is known; patches at the edge of a
+  box only learn which texts are not true of it, as their boxes could veto;
 - a softmax over the 144 pairs of colour and shape, or over the ten classes, for the patches that answer;
 - distance and generalised IoU of the boxes;
 - a ranking by detail: of two texts that are true of an object, the one that says more scores higher, so that a negative
@@ -78,6 +79,13 @@ def build_tokenizer() -> CLIPTokenizer:
     tokenizer: CLIPTokenizer = make(
         vocab={token: i for i, token in enumerate(tokens)}, merges=merges, pad_token="!", model_max_length=TOKENS
     )
+    return tokenizer
+
+
+def resumed_tokenizer(folder: Path) -> CLIPTokenizer:
+    """That of a run's folder: made anew, tokens that are equally frequent may change places."""
+    load: Any = CLIPTokenizer.from_pretrained
+    tokenizer: CLIPTokenizer = load(folder)
     return tokenizer
 
 
@@ -279,6 +287,11 @@ def losses(
     said = logits[rows]
     focal = _focal(said, true.float()).sum(dim=1) @ weight
     focal = focal + 4 * _focal(logits[ground], torch.zeros(())).sum() / len(rows)
+    edge = torch.nonzero((owner >= 0) & ~middle)[:, 0]  # gives boxes too: what it says wrongly would veto the middle's
+    edge = edge[torch.randperm(len(edge))[: len(rows) // 2]]
+    edge_codes = batch.codes[picture[edge].numpy(), owner[edge].numpy()]
+    wrong = ~torch.from_numpy(texts.true(edge_codes))
+    focal = focal + (_focal(logits[edge], torch.zeros(())) * wrong).sum() / max(1, len(edge))
 
     drawn, photo = codes[:, 0] >= 0, codes[:, PHOTO] >= 0
     names = PAIRS + len(COLOURS) + len(SHAPES)
@@ -433,7 +446,8 @@ def _gradients(
 
 def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
-    tokenizer = build_tokenizer()
+    checkpoint, start = args.out / "checkpoint.pt", 0
+    tokenizer = resumed_tokenizer(args.out / "owlvit") if checkpoint.exists() else build_tokenizer()
     model = build_model(args, tokenizer)
     inner = Inner(model.owlvit.vision_model)
     scenes, mosaics = read_pictures(args)
@@ -455,7 +469,6 @@ def train(args: argparse.Namespace) -> None:
     # A thread for a share of the pictures: threads that share each operation wait for each other thousands of times.
     torch.set_num_threads(1)
     pool = ThreadPoolExecutor(args.threads)
-    checkpoint, start = args.out / "checkpoint.pt", 0
     if checkpoint.exists():
         state = torch.load(checkpoint)
         model.load_state_dict(state["model"])

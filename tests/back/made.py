@@ -45,6 +45,9 @@ class FakeDetector:
         self.texts += texts
         return FAKE.embed_texts(texts)
 
+    def embed_example(self, image, box=None):
+        raise NotImplementedError
+
 
 def vectors(count, seed=0):
     """Around the texts' vectors, in turn."""

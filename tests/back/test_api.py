@@ -273,7 +273,8 @@ def test_boxes_of_hits_and_items(tmp_path):
         assert sorted(item["regions"]) == sorted([x, y, 0.5, 0.5] for x in (0, 0.5) for y in (0, 0.5))
     assert any(hit["boxes"] for hit in hits)
     assert "boxes" not in post(client, "/search", **asked)["hits"][0]
-    assert client.get("/api/v1/info").get_json()["collections"][0]["detector"] == "fake"
+    known = client.get("/api/v1/info").get_json()["collections"][0]
+    assert (known["detector"], known["boxes"]) == ("fake", False)  # what the service has, is not loaded yet
     shelf.close()
     for given, words in ((None, "--detector fake"), (lambda: FakeDetector(name="other"), "other")):
         client, shelf = serve({"c": tmp_path / "c"}, detector=given)

@@ -43,8 +43,8 @@ def serve(store, *seen, detector=None):
 
 
 def start(store, **options):
-    app = create_app(Shelf([]), fetch=lambda url: b"", embedder=lambda: FAKE, store=store, **options)
-    return app.test_client()
+    options = {"embedder": lambda: FAKE, **options}
+    return create_app(Shelf([]), fetch=lambda url: b"", store=store, **options).test_client()
 
 
 def deploy(client, *configs, **fields):
@@ -273,6 +273,24 @@ def test_a_service_without_a_detector_keeps_them(store):
     message = "This service has no detector; start it with one: back --detector MODEL."
     assert told(answer) == refusal(message, 503)
     assert told(detect(client, UNKNOWN)) == (400, NO_KEY)
+
+
+def test_a_service_without_a_model_keeps_classifiers(store):
+    detector = FakeDetector(("cat", LEFT))
+    client = start(store, embedder=None, detector=lambda: detector)
+
+    def classify(id, data=PICTURE):
+        return told(client.post(f"/classify?deployed_id={id}", data={"data": (io.BytesIO(data), "a.jpg")}))
+
+    body = {"classifier_configs": [{"name": "cat", "examples_to_include": ["cat"]}]}
+    id = client.post("/deploy_classifier", json=body).get_json()["deployed_id"]
+    message = "This service has no model that classifies; start it with one: back --model NAME."
+    assert classify(id) == refusal(message, 503)
+    assert classify(id, b"no image") == (422, NO_IMAGE)
+    assert classify(UNKNOWN) == (400, NO_KEY)
+    id = deployed(client, CAT, **PLAIN)
+    assert classify(id)[0] == 422
+    assert names(client, id) == ["cat"]
 
 
 def test_a_store_that_fails():

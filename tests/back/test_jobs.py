@@ -31,7 +31,8 @@ from clipsieve.index.build import build_indices
 from clipsieve.index.collection import open_collection
 from clipsieve.index.compact import compact
 from clipsieve.index.label import SCHEMA
-from clipsieve.inference.fake import FakeEmbedder
+from clipsieve.inference.fake import FakeDetector, FakeEmbedder
+from clipsieve.inference.finding import Finder
 from clipsieve.inference.reader import open_source
 from clipsieve.inference.run import embed_collection
 from clipsieve.manifest import Manifest
@@ -41,6 +42,7 @@ from tests.back.made import DIM, FAKE, NAMES, add_items
 from tests.back.service import poll, running
 from tests.inference.pictures import jpeg, write_tree
 
+DETECTOR = FakeDetector(DIM)
 COUNT = 600
 BUS = {"name": "bus", "positive": ["bus"], "negative": ["truck"]}
 SET = {"classes": [{"name": name, "positive": [name]} for name in NAMES]}
@@ -62,13 +64,15 @@ def pictures(tmp_path_factory):
 
 
 @contextmanager
-def serving(folder, place, wrap=lambda work: work):
+def serving(folder, place, wrap=lambda work: work, detector=None):
     """A client of a service over the collection, with the jobs in a folder."""
     shelf = Shelf([Served("photos", open_collection(folder, embedder=FAKE))])
     jobs = Jobs(place / "jobs", wrap(work.make_work(shelf)))
     jobs.start()
     try:
-        yield create_app(shelf, fetch=lambda url: b"", jobs=jobs).test_client()
+        yield create_app(
+            shelf, fetch=lambda url: b"", jobs=jobs, detector=detector and (lambda: detector)
+        ).test_client()
     finally:
         jobs.close()
         shelf.close()
@@ -190,6 +194,78 @@ def test_boxes_of_an_export(client):
         labels = {name: found.read(name) for name in found.namelist() if name != "data.yaml"}
         assert b'names:\n  0: "bus"\n' in found.read("data.yaml")
     assert labels == {f"labels/{Path(hit['key']).stem}.txt": b"0 0.5 0.5 1 1\n" for hit in hits}
+
+
+@pytest.fixture(scope="module")
+def looked_through(tmp_path_factory):
+    """A collection with regions: quarters of 20 x 10 pixels, of which each image's show other things."""
+    root = tmp_path_factory.mktemp("looked")
+    write_tree(root / "in", {f"{i}.jpg": jpeg(i, (40, 20)) for i in range(6)})
+    embed_collection(open_source(root / "in"), FAKE, root / "photos.clip", finder=Finder(DETECTOR), workers=1)
+    return root / "photos.clip"
+
+
+def boxes_by_hand(folder, threshold, names=("bus",)):
+    """Item -> its boxes as files have them: quarters do not overlap, so that each shows its best class."""
+    texts = DETECTOR.embed_texts(names)
+    with open_collection(folder) as collection:
+        regions = collection.regions
+        found = {}
+        for id in collection.sample(100).tolist():
+            own = regions.of([id])
+            scores = 1 / (1 + np.exp(-(own.vectors @ texts.T + own.shift[:, None]) * own.scale[:, None]))
+            found[id] = [
+                {"class": names[k], "score": pytest.approx(row[k], abs=1e-5), "box": [40 * x0, 20 * y0, 20, 10]}
+                for k in range(len(names))
+                for row, (x0, y0, *_) in sorted(zip(scores, own.boxes, strict=True), key=lambda pair: -pair[0][k])
+                if row[k] >= threshold and row.argmax() == k
+            ]
+    return found
+
+
+def test_detected_boxes_of_an_export(looked_through, tmp_path):
+    wanted = boxes_by_hand(looked_through, 0.3)
+    assert 0 < sum(map(len, wanted.values())) < 24
+    question = {"class": {"positive": ["bus"], "threshold": -1.0}, "boxes": True, "box_threshold": 0.3}
+    with serving(looked_through, tmp_path, detector=DETECTOR) as client:
+        for format, read in (
+            ("csv", lambda data: [{**row, "boxes": json.loads(row["boxes"])} for row in in_csv(data)]),
+            ("parquet", lambda data: pq.read_table(io.BytesIO(data)).to_pylist()),
+            ("jsonl", lambda data: [json.loads(line) for line in data.splitlines()]),
+        ):
+            rows = read(finished(client, kind="export", format=format, **question)[1])
+            assert {int(row["id"]): row["boxes"] for row in rows} == wanted
+            assert {(int(row["width"]), int(row["height"])) for row in rows} == {(40, 20)}
+        coco = json.loads(finished(client, kind="export", format="coco", **question)[1])
+        assert {image["id"] for image in coco["images"]} == set(wanted)
+        flat = [(id, box["box"], box["score"]) for id, boxes in wanted.items() for box in boxes]
+        told = [(a["image_id"], a["bbox"], a["score"]) for a in coco["annotations"]]
+        assert sorted(told, key=lambda one: one[:2]) == sorted(flat, key=lambda one: one[:2])
+        with zipfile.ZipFile(io.BytesIO(finished(client, kind="export", format="yolo", **question)[1])) as found:
+            labels = {name: found.read(name).decode().splitlines() for name in found.namelist()}
+        for id, boxes in wanted.items():
+            shares = [f"0 {(b['box'][0] + 10) / 40:.6f} {(b['box'][1] + 5) / 20:.6f} 0.500000 0.500000" for b in boxes]
+            assert labels[f"labels/{id}.txt"] == shares
+        with tarfile.open(
+            fileobj=io.BytesIO(finished(client, kind="export", format="webdataset", **question)[1])
+        ) as tar:
+            parts = [json.load(tar.extractfile(m)) for m in tar if m.name.endswith(".json")]
+        assert {int(part["id"]): part["boxes"] for part in parts} == wanted
+
+
+def test_detected_boxes_beside_labels(looked_through, tmp_path):
+    wanted = boxes_by_hand(looked_through, 0.3, NAMES)
+    asked = {"kind": "label", "set": SET, "boxes": True, "box_threshold": 0.3}
+    with serving(looked_through, tmp_path, detector=DETECTOR) as client:
+        table = pq.read_table(io.BytesIO(finished(client, format="parquet", **asked)[1]))
+        assert table.column_names == [*SCHEMA.names, "width", "height", "boxes"]
+        assert dict(zip(table["id"].to_pylist(), table["boxes"].to_pylist(), strict=True)) == wanted
+        coco = json.loads(finished(client, format="coco", **asked)[1])
+        assert len(coco["annotations"]) == sum(map(len, wanted.values()))
+        assert "no place for boxes" in begin(client, 400, format="folders", **asked)
+        assert "those of a class" in begin(client, 400, kind="export", format="csv", ids=["1"], boxes=True)
+    with serving(looked_through, tmp_path) as client:
+        assert "--detector fake" in begin(client, 400, format="csv", **asked)
 
 
 def test_images_of_an_export(pictures, tmp_path):

@@ -14,6 +14,7 @@ from clipsieve.back.meters import Meters
 from clipsieve.back.protect import Protection
 from clipsieve.back.shelf import Shelf
 from clipsieve.errors import Overloaded, TimedOut
+from clipsieve.inference.batch_request import BatchOptions
 from clipsieve.inference.batcher import batched
 from clipsieve.inference.fake import FakeEmbedder
 from tests.inference.pictures import encoded, picture
@@ -29,7 +30,7 @@ TEXT_INFER, IDS_INFER, IMAGE_INFER, PIXEL_INFER = (
 
 @pytest.fixture
 def client():
-    with batched(FAKE) as embedder:
+    with batched(FAKE, BatchOptions(max_batch=32)) as embedder:
         protection = Protection(Policy(max_bytes=10_000))
         yield create_embedding_app(lambda: embedder, Meters(), protection).test_client()
 
@@ -119,7 +120,7 @@ def test_models_have_the_names_datatypes_and_shapes_that_were_deployed(client, n
     assert config["max_batch_size"] == rows
     assert [one["dims"] for one in config["input"]] == [shape[1:] for _, _, shape in inputs]
     assert config["input"][-1]["data_type"] == {"BYTES": "TYPE_STRING"}.get(inputs[-1][1], "TYPE_FP32")
-    assert config["dynamic_batching"]["preferred_batch_size"] == [64]
+    assert config["dynamic_batching"]["preferred_batch_size"] == [32]
 
 
 def test_the_repository_lists_them(client):
@@ -400,6 +401,8 @@ def test_timeout_and_priority_are_the_batchers():
     seen = []
 
     class Seen(FakeEmbedder):
+        options = BatchOptions()
+
         def embed_texts(self, texts, **how):
             seen.append(how)
             if texts == ["late"]:
@@ -416,6 +419,23 @@ def test_timeout_and_priority_are_the_batchers():
     assert client.post(TEXT_INFER, json=texts(["late"])).status_code == 503
     many = client.post(TEXT_INFER, json=texts(["many"]))
     assert (many.status_code, many.headers["Retry-After"], many.json) == (503, "7", {"error": "many"})
+
+
+def test_a_text_beyond_the_context_is_refused_unless_it_may_be_cut(client):
+    given = ["short", "one two three four five six seven"]
+    answer = client.post(TEXT_INFER, json=texts(given))
+    assert answer.status_code == 400
+    assert "'one two three four five six seven' has 9 tokens, and the model reads 8" in answer.json["error"]
+    for yes in (True, "true"):
+        rows_of(client.post(TEXT_INFER, json=texts(given, parameters={"truncation": yes})))
+
+
+def test_a_request_may_have_as_many_rows_as_a_batch():
+    with batched(FAKE, BatchOptions(max_batch=64)) as embedder:
+        client = create_embedding_app(lambda: embedder, Meters(), Protection()).test_client()
+        assert b'"max_batch_size":64' in client.get("/v2/models/siglip_text/config").data
+        assert len(rows_of(client.post(TEXT_INFER, json=texts(["a"] * 64)))) == 64
+        assert client.post(TEXT_INFER, json=texts(["a"] * 65)).status_code == 400
 
 
 def test_statistics_are_of_what_ran(client):

@@ -21,6 +21,8 @@ from tests.back.redis_server import running_redis
 from tests.back.service import running
 from tests.inference.pictures import encoded
 
+pytestmark = pytest.mark.slow  # runs of the whole program, a second or more each
+
 QUESTION = {
     "embedding_input": FAKE.embed_texts(["bus"])[0].tolist(),
     "modality": "image",
@@ -86,7 +88,6 @@ def test_what_people_make_is_kept_beside_the_vectors(service, folder):
     assert Marks(folder).standing() == []
 
 
-@pytest.mark.slow
 def test_what_a_folder_gets_shows_in_a_running_service(tmp_path):
     folder = add_items(tmp_path / "c", 5)
     with running(folder) as service:
@@ -106,7 +107,6 @@ def test_deployed_classifiers_lie_in_the_first_collection(service, folder):
     assert service.ask(f"/model_config?deployed_id={said['deployed_id']}")[2]["classifier_configs"][0]["name"] == "bus"
 
 
-@pytest.mark.slow
 def test_a_model_alone_classifies_with_what_redis_holds(tmp_path):
     id = "b5d1bdec-3bf3-4632-a011-538384d5bcb1"
     stored = {
@@ -152,7 +152,7 @@ def form(data):
         (["--indices-paths", "broken.json"], "broken.json is not JSON"),
         (["a", "b/a"], "Two folders are called 'a'"),
         (["--model", "mini", "--store", "redis://127.0.0.1:1/0"], "Redis at 127.0.0.1:1 does not do"),
-        pytest.param(["--model", "nonsense"], "The model 'nonsense' is not known", marks=pytest.mark.slow),
+        (["--model", "nonsense"], "The model 'nonsense' is not known"),
     ],
 )
 def test_what_cannot_be_served_is_said(tmp_path, arguments, words):

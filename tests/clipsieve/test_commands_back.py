@@ -68,7 +68,7 @@ def test_the_model_is_the_collections(own, peers):
     assert model_of(Shelf([own, peers])) == "fake"
     with pytest.raises(ModelUnavailable, match="'peers' does not say which model"):
         model_of(Shelf([peers]))
-    with pytest.raises(ModelUnavailable, match="has no model that classifies"):
+    with pytest.raises(ModelUnavailable, match="has no model that embeds"):
         model_of(Shelf())
 
 

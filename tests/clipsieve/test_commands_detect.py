@@ -206,7 +206,6 @@ class Other(FakeDetector):
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ({"classes": [{"name": "x", "positive": [{"image": "1"}]}]}, "the image 1 among its examples"),
         ({"classes": [{"name": "x", "positive": ["x"]}], "calibration": "background"}, "calibration 'background'"),
         ({"classes": [{"name": "x"}]}, "positive"),
     ],

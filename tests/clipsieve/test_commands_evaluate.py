@@ -67,6 +67,17 @@ def test_the_figures_are_scikit_learns(evaluate, tmp_path):
     assert 0 < top1 < 1
 
 
+def test_what_cannot_be_read_is_no_shot(evaluate, tmp_path):
+    folder, _ = write_images(tmp_path / "test", 0)
+    shown, train = write_images(tmp_path / "train", 500)
+    broken = min(train)
+    (shown / broken).write_bytes(b"no image")
+    done = evaluate(folder, "--few-shot", shown, "--shots", "2", "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)["few_shot"]
+    assert (found["references"], found["skipped"]) == (2 * len(CLASSES), 1)
+
+
 def test_a_collection_and_a_table_give_the_same(evaluate, tmp_path):
     folder, files = write_images(tmp_path / "test", 0)
     embed_collection(open_source(folder), Near("near"), tmp_path / "test.clip")

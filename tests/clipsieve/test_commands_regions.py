@@ -206,24 +206,24 @@ def test_images_are_narrowed_to_those_that_show_enough(run, looked, tmp_path):
     threshold = float(np.median(score))
     counts = np.bincount(regions.item[score >= threshold], minlength=6)  # quarters do not overlap
     for n in range(1, 5):
-        asked = ("--at-least", f"{n} cat", "--box-threshold", threshold)
+        where = f"count('cat', {threshold!r}) >= {n}"
         wanted = set(np.flatnonzero(counts >= n).tolist())
-        found = json.loads(run("search", folder, "bus", *asked, "--json").stdout)["hits"]
+        found = json.loads(run("search", folder, "bus", "--where", where, "--json").stdout)["hits"]
         assert {int(hit["id"]) for hit in found} == wanted
-        boxes = json.loads(run("search", folder, "--regions", "cat", *asked, "--where", "id > 1", "--json").stdout)
+        narrowed = ("--where", f"id > 1 and {where}")
+        boxes = json.loads(run("search", folder, "--regions", "cat", *narrowed, "--json").stdout)
         assert {int(hit["id"]) for hit in boxes["hits"]} == {id for id in wanted if id > 1}
     out = tmp_path / "list.txt"
-    run("filter", folder, "bus", "--at-least", "2 cat", "--box-threshold", threshold, "--out", out, "--as", "list")
+    run("filter", folder, "bus", "--where", f"count('cat', {threshold!r}) > 1", "--out", out, "--as", "list")
     assert len(out.read_text().splitlines()) == np.count_nonzero(counts >= 2)
 
 
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--regions", "cat", "--dedup"], "by texts alone"),
+        (["--regions", "cat", "--dedup"], "own scale"),
         (["cat", "--every-box"], "give --regions"),
-        (["cat", "--at-least", "cat"], "how many of what"),
-        (["cat", "--at-least", "0 cat"], "how many of what"),
+        (["cat", "--where", "count(3) > 1"], "give it a text"),
     ],
 )
 def test_mistakes_about_boxes_get_a_sentence(run, looked, argv, words):

@@ -19,6 +19,8 @@ from tests.clipsieve.test_cli import run as run  # a fixture
 from tests.inference.pictures import jpeg, write_tree
 from tests.inference.test_add import live, write_tar
 
+pytestmark = pytest.mark.slow  # runs of the whole program, a second or more each
+
 ROOT = Path(__file__).parents[2]
 
 

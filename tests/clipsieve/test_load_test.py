@@ -116,6 +116,7 @@ def test_it_measures_what_the_service_says_it_did(load, model, tensors, batch):
     assert "window 3: " in done.stderr
 
 
+@pytest.mark.slow
 def test_images_of_a_file_and_what_people_read(load, tmp_path):
     images = [base64.b64encode(encoded(picture(i, (6, 5)))).decode() for i in range(3)]
     path = tmp_path / "images.json"
@@ -129,6 +130,7 @@ def test_images_of_a_file_and_what_people_read(load, tmp_path):
     assert "Row 0" in done.stderr
 
 
+@pytest.mark.slow
 def test_what_is_refused_is_counted_and_is_a_failure(load):
     done = load("--model", "embed_text", "--parameter", "embed_model=other", "--max-windows", "3")
     assert done.exit_code == 1
@@ -151,6 +153,7 @@ def test_what_cannot_be_meant(load, arguments, words):
     assert words in done.stderr
 
 
+@pytest.mark.slow
 def test_a_service_that_is_not_there():
     done = CliRunner().invoke(cli.app, ["load-test", "http://127.0.0.1:1", "--model", "embed_text"])
     assert done.exit_code == 1

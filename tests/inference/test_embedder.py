@@ -279,3 +279,12 @@ def test_cuda_agrees_with_the_cpu(open_clip_folder, siglip_folder, precision):
         texts = ["a red bus", "two dog"]
         assert np.einsum("ij,ij->i", cpu.embed_texts(texts), gpu.embed_texts(texts)).min() > 0.998
         assert cpu.model == gpu.model
+
+
+def test_tokens_are_counted_before_a_text_is_cut():
+    mini = load_embedder("mini", device="cpu")
+    assert isinstance(mini, TorchEmbedder)
+    short, long = mini.count_tokens(["a dog", "a dog " * 50])
+    (ids,) = mini.tokenize(["a dog"])
+    assert short == int((ids["text"] != ids["text"][-1]).sum())
+    assert long > mini.context > short

@@ -167,8 +167,14 @@ def test_a_run_resumes_and_its_folder_is_transformers_own(tmp_path: Path) -> Non
         subprocess.run(command, check=True)
         return [json.loads(line)["step"] for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
 
+    def words() -> dict[str, int]:
+        read = json.loads((tmp_path / "run/owlvit/tokenizer.json").read_text())
+        return dict(read["model"]["vocab"])
+
     assert run(2) == [1, 2]
+    before = words()
     assert run(3) == [1, 2, 3]
+    assert words() == before  # its weights were trained with these
     model = OwlViTForObjectDetection.from_pretrained(tmp_path / "run/owlvit")
     processor = AutoProcessor.from_pretrained(tmp_path / "run/owlvit")
     inputs = processor(text=[["a red circle", "a zebra"]], images=Image.new("RGB", (90, 70)), return_tensors="pt")

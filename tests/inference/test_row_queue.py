@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipsieve.errors import Closed, InputError, Overloaded, TimedOut
-from clipsieve.inference.batch_request import BatchOptions
+from clipsieve.inference.batch_request import BatchOptions, Request
 from clipsieve.inference.batch_statistics import Tally
 from clipsieve.inference.row_queue import RowQueue
 from tests.inference.gates import PATIENCE, Gate, until, vectors
@@ -488,3 +488,30 @@ def test_many_threads_get_their_own_rows_and_all_is_counted():
     assert sum(size * calls.count for size, calls in counts.executions.items()) == counts.rows
     assert counts.prepare.ns + counts.queue.ns <= counts.succeeded.ns
     queue.close()
+
+
+def test_a_request_that_nobody_waits_for_is_told_of():
+    with Asking(busy=False, queue_limit=3) as asking:
+        told: list[tuple[object, object]] = []
+        done = threading.Semaphore(0)
+
+        def tell(request):
+            told.append((request.vectors.tolist(), request.error))
+            done.release()
+
+        asking.gate.open()
+        asking.queue.submit("image", [1, 2], 0, "mine", tell)
+        assert done.acquire(timeout=PATIENCE)
+        assert told == [(vectors([1, 2]).tolist(), None)]
+        assert asking.queue.statistics().names["mine"].rows == 2
+
+
+def test_one_that_is_refused_or_fails_is_told_of_once():
+    with Asking(Gate(bad={7: InputError("no")}), queue_limit=1) as asking:
+        told: list[Request] = []
+        asking.queue.submit("image", [7], 0, None, told.append)
+        with pytest.raises(Overloaded):
+            asking.queue.submit("image", [2], 0, None, told.append)
+        asking.gate.open()
+        asking.queue.close()
+        assert [type(request.error) for request in told] == [InputError]

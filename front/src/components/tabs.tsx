@@ -42,7 +42,7 @@ export function Tabs(): JSX.Element | null {
 function Shape(): JSX.Element {
   const collection = store.collection.value;
   const sort = SORTS.find(([one]) => one === store.sort.value)?.[1] ?? "";
-  const boxed = collection?.detector != null || store.hits.value.some((hit) => hit.boxes?.length);
+  const boxed = collection?.boxes === true || store.hits.value.some((hit) => hit.boxes?.length);
   return (
     <Menu label={<>by {sort}</>} title="How they are shown">
       <p class="head">In order of</p>

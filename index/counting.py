@@ -1,0 +1,81 @@
+"""Counting in filters: `count('red circle') >= 3` holds for images that show so many.
+
+A filter is SQL over the metadata, and SQLite calls `count` row by row. What it asks for the first time is not known: it
+gets NULL, all such rows are looked at together, and the filter is asked again, until it asks for nothing new. So the
+regions are read of those rows alone that the rest of the filter has not ruled out, and in blocks.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from clipsieve.errors import InputError
+from clipsieve.types import Int64
+
+NAME = "count"
+LEAST = 0.1
+"""Least score of a box that counts, where the filter does not say."""
+
+Count = Callable[[str, float, Int64], Int64]
+"""A text, the least score of a box, int64 (n,) ids -> how many such boxes each of the items shows, int64 (n,)."""
+
+_CALL = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\])|\bcount\s*\(""", re.IGNORECASE)
+
+
+def counts(where: str) -> bool:
+    """Whether a filter counts anything."""
+    return any(call[1] is None for call in _CALL.finditer(where))
+
+
+def with_row(where: str) -> str:
+    """The filter with each call of count being told which row it is about."""
+    return _CALL.sub(lambda call: call[0] if call[1] is not None else f"{NAME}(id, ", where)
+
+
+class Counting:
+    """What one filter counts: the function for SQLite, and what is known so far.
+
+    count  counts; None where nothing can
+    """
+
+    def __init__(self, count: Count | None) -> None:
+        self._count = count
+        self._known: dict[tuple[str, float], dict[int, int]] = {}
+        self._asked: dict[tuple[str, float], set[int]] = {}
+        self._wrong: InputError | None = None
+
+    def __call__(self, id: int, text: Any, least: Any = LEAST) -> int | None:
+        """How many an item shows; None where that is not known yet."""
+        if not isinstance(text, str) or not text.strip():
+            self._wrong = InputError(f"count has {text!r} to look for; give it a text: count('red circle') >= 3.")
+            return None
+        if isinstance(least, bool) or not isinstance(least, int | float) or not math.isfinite(least):
+            self._wrong = InputError(f"count({text!r}) has the least score {least!r}; give a number in 0..1.")
+            return None
+        what = (text, float(least))
+        known = self._known.setdefault(what, {}).get(id)
+        if known is None:
+            self._asked.setdefault(what, set()).add(id)
+        return known
+
+    def settle(self) -> bool:
+        """Count what was asked for and not known; whether there was anything.
+
+        InputError for what was asked for wrongly, or where nothing can count.
+        """
+        if self._wrong is not None:
+            raise self._wrong
+        asked, self._asked = self._asked, {}
+        for (text, least), ids in asked.items():
+            if self._count is None:
+                raise InputError(
+                    "The filter counts boxes, for which there is no detector here; leave out count(), or ask the "
+                    "collection itself, with `clipsieve search` or clipsieve.open."
+                )
+            wanted = np.array(sorted(ids), np.int64)
+            found = self._count(text, least, wanted)
+            self._known[text, least].update(zip(wanted.tolist(), found.tolist(), strict=True))
+        return bool(asked)
