@@ -3,7 +3,7 @@
     make bench
     python -m benchmarks [--quick] [--only NAME ...] [--raw FOLDER] [--scratch FOLDER]
 
-The demo model's figures need a data set and are not among them: `python -m benchmarks.demo_model`.
+What needs a data set is not among them: `python -m benchmarks.demo_model` and `benchmarks.onnx`.
 """
 
 import argparse
@@ -33,6 +33,9 @@ ALL = (
     "embedding",
     "page",
 )
+
+APART = ("onnx",)
+"""Those with a report that need a data set."""
 
 
 def main() -> int:

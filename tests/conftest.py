@@ -5,6 +5,10 @@ import sys
 import zipfile
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("clipsieve", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("clipsieve")
 
 CLIP_RETRIEVAL = "clip-retrieval==2.45.0"
 REQUIREMENTS = (
