@@ -69,6 +69,7 @@ def main() -> None:
             Case("mini, ids", "mini", "siglip_text"),
             Case("mini, images", "mini", "embed_image"),
             Case("SigLIP base, ids", f"local-dir:{siglip}", "siglip_text"),
+            Case("SigLIP base, images", f"local-dir:{siglip}", "embed_image"),
         ]
         wanted = [case for case in cases if (args.only or "") in case.name]
         measured = {case.name: measure(case, Path(scratch), rounds, seconds) for case in wanted}

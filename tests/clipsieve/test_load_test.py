@@ -99,6 +99,7 @@ def load(service, tmp_path, monkeypatch):
     ("model", "tensors", "batch"),
     [("siglip_text", "binary", 1), ("embed_text", "json", 3), ("siglip_vision", "json", 1)],
 )
+@pytest.mark.slow
 def test_it_measures_what_the_service_says_it_did(load, model, tensors, batch):
     done = load("--model", model, "--tensors", tensors, "-b", batch, "--json")
     assert done.exit_code == 0, done.output

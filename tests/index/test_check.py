@@ -61,7 +61,7 @@ def test_a_whole_collection(out):
     assert repair(out) == []
 
 
-@pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
+@pytest.mark.parametrize("how", ["cut", *(pytest.param(how, marks=pytest.mark.slow) for how in ("flipped", "gone"))])
 @pytest.mark.parametrize("role", ["img_emb", "text_emb", "metadata", "thumbs", "skipped", "index", "groups"])
 def test_each_kind_of_file_is_named_and_mended(out, root, role, how):
     path = out / next(path for r, path in named(out) if r == role)

@@ -72,7 +72,7 @@ def test_without_an_index_too(asked: tuple[Question, Rows]) -> None:
     assert as_items(answer.ranked) == best_of(question, rows)
 
 
-@pytest.mark.parametrize("factory", ["Flat", "IVF8,Flat", "OPQ8,SQ8", "HNSW16"])
+@pytest.mark.parametrize("factory", ["Flat", "IVF8,Flat", pytest.param("OPQ8,SQ8", marks=pytest.mark.slow), "HNSW16"])
 def test_real_indices(factory: str) -> None:
     rows = make_rows(make_vectors(4000, 16), removed=0.05)
     index = train_and_build(factory, rows)
