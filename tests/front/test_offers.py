@@ -94,7 +94,7 @@ def test_pictures_and_captions(tab, scenes):
 
 def test_boxes_are_asked_for_and_done_without(tab, scenes):
     page, seen = tab.page, []
-    having(tab, scenes, detector="owl")
+    having(tab, scenes, boxes=True)
     page.on("request", lambda request: seen.append(asked(request)) if request.url.endswith("/search") else None)
     visit(tab, scenes)
     search(tab, "a red circle")
