@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import shutil
 import tempfile
 import time
@@ -102,7 +103,9 @@ def browser() -> Iterator[Any]:
         raise SystemExit("There is no chromium; install it: apt-get install chromium fonts-dejavu-core.")
     with sync_playwright() as playwright:
         words = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking"]
-        started = playwright.chromium.launch(executable_path=program, args=words)
+        # Its socket lies in TMPDIR, and may have no long path.
+        env: dict[str, str | float | bool] = {n: value for n, value in os.environ.items() if n != "TMPDIR"}
+        started = playwright.chromium.launch(executable_path=program, args=words, env=env)
         try:
             yield started
         finally:

@@ -155,6 +155,9 @@ if __name__ == "__main__":
     if what == "write":
         write(Path(top) / "c", int(rounds))
     else:
+        with open_collection(Path(top) / "c", embedder=FakeEmbedder()) as collection:
+            ask(collection)  # loads what takes longer to load than the writer takes for some commits
+        print("ready", flush=True)
         seen, again = WAYS[what](Path(top))
         assert seen == sorted(seen), "an older commit came after a newer one"
         print(json.dumps({"asked": len(seen), "windows": len(set(seen)), "again": again}))

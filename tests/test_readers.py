@@ -27,6 +27,7 @@ def test_every_answer_is_that_of_some_commit(tmp_path):
         return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     asking = [start(how) for how in readers.WAYS]
+    assert [(process.stdout or sys.stdin).readline() for process in asking] == ["ready\n"] * len(asking)
     writer = start("write")
     _, said = writer.communicate(timeout=300)
     (tmp_path / "done").touch()
