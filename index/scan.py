@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clipsieve.blas import one_thread_each, stay_alone
 from clipsieve.index.best import Best
-from clipsieve.index.blas import one_thread_each, stay_alone
 from clipsieve.index.rows import Rows, contains
 from clipsieve.index.rule import (
     Compiled,

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clipsieve.blas import stay_alone
 from clipsieve.index.best import Best
-from clipsieve.index.blas import stay_alone
 from clipsieve.index.rows import Rows
 from clipsieve.index.rule import SLACK, Compiled, Question, Ranked, compile_classes, join, maxima
 from clipsieve.index.scan import LEAST_SHARE, MOST_THREADS

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from clipsieve.blas import one_thread_each
 from clipsieve.errors import InputError
 from clipsieve.inference.checkpoint import Tensors
 from clipsieve.inference.decode import decode
@@ -51,6 +52,7 @@ def embed_items(
 
     count = workers or processors()
     with (
+        one_thread_each(),  # numpy's products in all decoders at once would wait for each other, spinning
         ThreadPoolExecutor(count, "clipsieve-decode") as decoders,
         # One more than can be at work: it brings the next batch together meanwhile. Not with a detector, which would
         # be at work on one batch while the embedder is on the next, each with a thread for every processor.

@@ -3,7 +3,7 @@
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from clipsieve.index.blas import one_thread_each
+from clipsieve.blas import one_thread_each
 
 
 def threads() -> set[int]:
