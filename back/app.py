@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
 import clipsieve
-from clipsieve.back import api, classify, detect, job_routes, knn, kserve, logs, marks, openai, sets, start
+from clipsieve.back import api, classify, detect, directai, job_routes, knn, kserve, logs, marks, openai, sets, start
 from clipsieve.back.boxes import Boxes
 from clipsieve.back.classifier import Classifier
 from clipsieve.back.describe import describe
@@ -140,8 +140,8 @@ def assemble(
         add_page(app, page)
     shapes: Mapping[str, ErrorAnswer] = {
         "knn": knn.error_answer,
-        "directai": classify.error_answer,
-        "directai_detect": classify.error_answer,
+        "directai": directai.error_answer,
+        "directai_detect": directai.error_answer,
         "kserve": kserve.error_answer,
         "openai": openai.error_answer,
     }

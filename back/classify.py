@@ -1,35 +1,33 @@
 """DirectAI's protocol for classifiers: /deploy_classifier, /classify and /model_config.
 
-Errors are {"status_code": N, "message": ..., "data": null}, but {"detail": ...} for a method that a route does not
-take. An image is looked at before the id, as there. What is answered with a bare 500 there is a sentence here.
+An image is looked at before the id, as there. What else there is to the protocol is in `directai`.
 """
 
-import json
-import logging
-import uuid
-from collections.abc import Callable
-from http import HTTPStatus
-from typing import Any
-
-from flask import Response, request
-from flask_openapi import APIBlueprint, Tag
+from flask import Response
+from flask_openapi import APIBlueprint
 
 from clipsieve.back import directai_shapes as shapes
 from clipsieve.back.classifier import Classifier
-from clipsieve.back.deployed import Deployed, from_stored, read_classifier, to_stored
+from clipsieve.back.deployed import Deployed, read_classifier
+from clipsieve.back.directai import (
+    NO_IMAGE,
+    TAG,
+    add_errors,
+    answer,
+    deploy_body,
+    deployed_id,
+    error_answer,
+    find,
+    read_question,
+    require_image,
+)
 from clipsieve.back.guard import reads
 from clipsieve.back.meters import Meters
-from clipsieve.back.pictures import upright_size
-from clipsieve.back.pydantic_v1 import Fault, invalid, missing, one_line, parse
+from clipsieve.back.pydantic_v1 import invalid, missing
 from clipsieve.back.stores import Store
-from clipsieve.errors import ClipsieveError, InputError, ModelUnavailable, NotFound, StoreUnavailable
+from clipsieve.errors import InputError, ModelUnavailable
 
-log = logging.getLogger("clipsieve.back")
-
-TAG = Tag(name="DirectAI", description="The protocol of DirectAI's data-free model server.")
-NO_STORE = "Exception in Model Config Storage Server. Please try again."
 NO_MODEL = "This service has no model that classifies; start it with one: back --model NAME."
-NO_IMAGE = "Invalid image received, unable to open."
 
 
 def blueprint(classifier: Classifier | None, store: Store, meters: Meters) -> APIBlueprint:
@@ -77,7 +75,7 @@ def blueprint(classifier: Classifier | None, store: Store, meters: Meters) -> AP
         responses={"200": shapes.result("The deployed body, with its id.", shapes.CONFIG)},
     )
     def model_config() -> Response:
-        id = _deployed_id()
+        id = deployed_id()
         if id is None:
             raise invalid([missing("query", "deployed_id")])
         return answer(find(store, id).to_json(id))
@@ -86,98 +84,7 @@ def blueprint(classifier: Classifier | None, store: Store, meters: Meters) -> AP
     return routes
 
 
-def add_errors(routes: APIBlueprint) -> None:
-    """Errors in the protocol's shape and with its statuses."""
-
-    @routes.errorhandler(InputError)
-    def refused(error: InputError) -> Response:
-        return error_answer(error, 422)
-
-    @routes.errorhandler(NotFound)
-    def not_found(error: NotFound) -> Response:
-        return error_answer(error, 400)
-
-    @routes.errorhandler(StoreUnavailable)
-    def unavailable(error: StoreUnavailable) -> Response:
-        log.error("%s %s: %s", request.method, request.path, error)
-        return error_answer(StoreUnavailable(NO_STORE), 502)
-
-
-def deploy_body(store: Store, read: Callable[[Any], tuple[Deployed, str | None]]) -> Response:
-    """Keep what the request's body holds.
-
-    read  a parsed body -> the configuration, and the id that it asks for
-    """
-    try:
-        value = parse(request.get_data(cache=False), request.mimetype)
-    except InputError:
-        raise
-    except (ValueError, RecursionError):
-        return answer({"detail": "There was an error parsing the body"}, 400)
-    deployed, asked = read(value)
-    return answer(deploy(store, deployed, asked))
-
-
-def deploy(store: Store, deployed: Deployed, asked: str | None) -> dict[str, str]:
-    """Keep a configuration under the id asked for, or, where nothing is kept under that, under a new one."""
-    if asked is not None and store.get(asked) is not None:
-        id, message = asked, "Model updated."
-    else:
-        id = str(uuid.uuid4())
-        message = "New model deployed." if asked is None else f"{asked} model not found. Generated new model."
-    store.put(id, to_stored(deployed, id))
-    return {"deployed_id": id, "message": message}
-
-
-def find(store: Store, id: str) -> Deployed:
-    """The configuration kept under this id. NotFound in DirectAI's words."""
-    stored = store.get(id)
-    if stored is None:
-        raise NotFound("Key not found")
-    return from_stored(stored, id)
-
-
-def require_image(data: bytes) -> tuple[int, int]:
-    """Width and height of an encoded image, upright. InputError in DirectAI's words if it cannot be opened."""
-    try:
-        return upright_size(data)
-    except InputError as error:
-        raise InputError(NO_IMAGE) from error
-
-
 def require_classifier(deployed: Deployed, id: str) -> None:
     """InputError for a detector."""
     if deployed.detector is not None:
         raise InputError(f"{id} is a detector; classify with the id of a classifier.")
-
-
-def read_question() -> tuple[str, bytes]:
-    """The id and the image of /classify; of several the last, as there. InputError for what is not given."""
-    id, files, texts = _deployed_id(), request.files.getlist("data"), request.form.getlist("data")
-    faults = [] if id is not None else [missing("query", "deployed_id")]
-    if not files and any(texts):
-        kind = "Expected UploadFile, received: <class 'str'>"
-        faults.append(Fault(("body", "data"), kind, "value_error"))
-    elif not files:
-        faults.append(missing("body", "data"))
-    if id is None or faults:
-        raise invalid(faults)
-    return id, files[-1].read()
-
-
-def error_answer(error: ClipsieveError, status: int) -> Response:
-    """An error in the protocol's shape."""
-    if status in (404, 405):
-        return answer({"detail": HTTPStatus(status).phrase}, status)
-    return answer({"status_code": status, "message": one_line(str(error)), "data": None}, status)
-
-
-def _deployed_id() -> str | None:
-    given = request.args.getlist("deployed_id")
-    return given[-1] if given else None
-
-
-def answer(value: Any, status: int = 200) -> Response:
-    """A value as JSON."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return Response(text, status, mimetype="application/json")

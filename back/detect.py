@@ -7,7 +7,8 @@ from flask import Response
 from flask_openapi import APIBlueprint
 
 from clipsieve.back import directai_shapes as shapes
-from clipsieve.back.classify import (
+from clipsieve.back.deployed import read_detector
+from clipsieve.back.directai import (
     NO_IMAGE,
     TAG,
     add_errors,
@@ -18,7 +19,6 @@ from clipsieve.back.classify import (
     read_question,
     require_image,
 )
-from clipsieve.back.deployed import read_detector
 from clipsieve.back.finder import Finder
 from clipsieve.back.guard import reads
 from clipsieve.back.stores import Store
