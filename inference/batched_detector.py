@@ -7,15 +7,14 @@ numbers, since images differ in how many regions they have.
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from clipsieve.errors import InputError
 from clipsieve.inference.batch_request import BatchOptions
 from clipsieve.inference.batch_statistics import BatchStatistics
 from clipsieve.inference.checkpoint import Tensors
-from clipsieve.inference.decode import decode
+from clipsieve.inference.decode import decode, prepare_each
 from clipsieve.inference.detector import CHUNK, StagedDetector
 from clipsieve.inference.row_queue import RowQueue
 from clipsieve.ordered import processors
@@ -53,12 +52,8 @@ class BatchedDetector:
         """See protocols.Detector."""
         with self._queue.request("image", len(images), None, 0) as request:
             if images:
-                tensors = []
-                for position, future in enumerate([self._decoders.submit(self._prepare, data) for data in images]):
-                    try:
-                        tensors.append(future.result())
-                    except InputError as error:
-                        raise InputError(f"Image {position} cannot be searched for regions: {error}") from error
+                coming = [self._decoders.submit(self._prepare, data) for data in images]
+                tensors = prepare_each(coming, Future.result, "searched for regions")
                 self._queue.put(request, tensors)
                 return self._unpack(self._queue.wait(request))
         return self._detector.detect_tensors([])

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar, overload
+from typing import Any, Protocol, Self, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 from PIL import Image
@@ -33,6 +33,15 @@ Prepared = Callable[[str, int], None]
 
 def _nobody(kind: str, ns: int) -> None:
     pass
+
+
+class Asking(TypedDict, total=False):
+    """How a request is to be treated; see `Batched`."""
+
+    timeout: float | None
+    priority: int
+    name: str | None
+    raw: bool
 
 
 class StagedClip(StagedEmbedder, StagedTextEmbedder, Protocol):
@@ -135,10 +144,10 @@ class Batched:
         kind: str,
         rows: int,
         prepared: Callable[[Request], Iterable[Sequence[Tensors | str]]],
-        timeout: float | None,
-        priority: int,
-        name: str | None,
-        raw: bool,
+        timeout: float | None = None,
+        priority: int = 0,
+        name: str | None = None,
+        raw: bool = False,
     ) -> Float32:
         if not rows:
             return np.zeros((0, self.dim), np.float32)
@@ -175,31 +184,13 @@ class BatchedImageEmbedder(Batched):
         """See StagedEmbedder."""
         return self._embedder.from_pixels(pixels)
 
-    def embed_tensors(
-        self,
-        batch: Sequence[Tensors],
-        *,
-        timeout: float | None = None,
-        priority: int = 0,
-        name: str | None = None,
-        raw: bool = False,
-    ) -> Float32:
+    def embed_tensors(self, batch: Sequence[Tensors], **asking: Unpack[Asking]) -> Float32:
         """See StagedEmbedder. They may differ in shape."""
-        return self._embed("image", len(batch), lambda _: [batch], timeout, priority, name, raw)
+        return self._embed("image", len(batch), lambda _: [batch], **asking)
 
-    def embed_images(
-        self,
-        images: Sequence[bytes],
-        *,
-        timeout: float | None = None,
-        priority: int = 0,
-        name: str | None = None,
-        raw: bool = False,
-    ) -> Float32:
+    def embed_images(self, images: Sequence[bytes], **asking: Unpack[Asking]) -> Float32:
         """See protocols.ImageEmbedder."""
-        return self._embed(
-            "image", len(images), lambda request: self._decoded(images, request), timeout, priority, name, raw
-        )
+        return self._embed("image", len(images), lambda request: self._decoded(images, request), **asking)
 
     def close(self) -> None:
         """See Batched."""
@@ -251,29 +242,13 @@ class BatchedTextEmbedder(Batched):
         """See StagedTextEmbedder."""
         return self._texts.from_ids(ids)
 
-    def embed_tokens(
-        self,
-        batch: Sequence[Tensors],
-        *,
-        timeout: float | None = None,
-        priority: int = 0,
-        name: str | None = None,
-        raw: bool = False,
-    ) -> Float32:
+    def embed_tokens(self, batch: Sequence[Tensors], **asking: Unpack[Asking]) -> Float32:
         """See StagedTextEmbedder. They may differ in shape."""
-        return self._embed("text", len(batch), lambda _: [batch], timeout, priority, name, raw)
+        return self._embed("text", len(batch), lambda _: [batch], **asking)
 
-    def embed_texts(
-        self,
-        texts: Sequence[str],
-        *,
-        timeout: float | None = None,
-        priority: int = 0,
-        name: str | None = None,
-        raw: bool = False,
-    ) -> Float32:
+    def embed_texts(self, texts: Sequence[str], **asking: Unpack[Asking]) -> Float32:
         """See protocols.TextEmbedder."""
-        return self._embed("text", len(texts), lambda _: [texts], timeout, priority, name, raw)
+        return self._embed("text", len(texts), lambda _: [texts], **asking)
 
     def submit(
         self,

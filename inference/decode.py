@@ -5,12 +5,17 @@ refused is refused here, from the header, before a pixel is decoded.
 """
 
 import io
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clipsieve.errors import InputError
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 MAX_PIXELS = 178_956_970
 """Largest image that is decoded unless told otherwise: where Pillow itself refuses, half a gigabyte of RGB."""
@@ -26,6 +31,17 @@ def image_extensions() -> frozenset[str]:
     """Lower-case extensions, with their dot, of every format that `decode` can read on this installation."""
     Image.init()
     return frozenset(ext for ext, format in Image.EXTENSION.items() if format in set(_formats()))
+
+
+def prepare_each(images: Iterable[_In], prepare: Callable[[_In], _Out], to_be: str) -> list[_Out]:
+    """What `prepare` makes of each image. Its InputError says then which one cannot be `to_be`: "embedded"."""
+    made = []
+    for position, image in enumerate(images):
+        try:
+            made.append(prepare(image))
+        except InputError as error:
+            raise InputError(f"Image {position} cannot be {to_be}: {error}") from error
+    return made
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -12,7 +12,7 @@ from PIL import Image
 from clipsieve.errors import InputError, ModelUnavailable
 from clipsieve.inference.best_regions import best_regions, overlaps
 from clipsieve.inference.checkpoint import Batch, Tensors, fetching, hash_weights
-from clipsieve.inference.decode import decode
+from clipsieve.inference.decode import decode, prepare_each
 from clipsieve.inference.lanes import Lanes, find_devices, find_dtype
 from clipsieve.inference.models import parse_detector
 from clipsieve.inference.owl import NOWHERE, Owl, load_owl
@@ -106,12 +106,7 @@ class OwlDetector:
 
     def detect(self, images: Sequence[bytes]) -> Regions:
         """See protocols.Detector."""
-        tensors = []
-        for position, data in enumerate(images):
-            try:
-                tensors.append(self.preprocess_image(decode(data)))
-            except InputError as error:
-                raise InputError(f"Image {position} cannot be searched for regions: {error}") from error
+        tensors = prepare_each(images, lambda data: self.preprocess_image(decode(data)), "searched for regions")
         chunks = [self._detect(tensors[i : i + CHUNK], i) for i in range(0, len(tensors), CHUNK)]
         return self._joined([regions for chunk in chunks for regions in chunk])
 

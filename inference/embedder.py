@@ -11,7 +11,7 @@ from PIL import Image
 
 from clipsieve.errors import InputError, ModelUnavailable
 from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors, TextCheckpoint, fetching, hash_weights
-from clipsieve.inference.decode import MAX_PIXELS, decode
+from clipsieve.inference.decode import MAX_PIXELS, decode, prepare_each
 from clipsieve.inference.lanes import Lanes, find_devices, find_dtype
 from clipsieve.inference.models import ModelName, parse_name
 from clipsieve.inference.token_ids import TokenIds
@@ -239,13 +239,7 @@ class TorchImageEmbedder(TorchModel):
 
     def embed_images(self, images: Sequence[bytes]) -> Float32:
         """See protocols.ImageEmbedder."""
-        tensors = []
-        for position, data in enumerate(images):
-            try:
-                tensors.append(self.preprocess(data))
-            except InputError as error:
-                raise InputError(f"Image {position} cannot be embedded: {error}") from error
-        return self._embed_chunks(self.embed_tensors, tensors)
+        return self._embed_chunks(self.embed_tensors, prepare_each(images, self.preprocess, "embedded"))
 
 
 class TorchTextEmbedder(TorchModel):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from clipsieve.errors import InputError
 from clipsieve.inference.checkpoint import Tensors
-from clipsieve.inference.decode import decode
+from clipsieve.inference.decode import decode, prepare_each
 from clipsieve.inference.token_ids import TokenIds
 from clipsieve.types import Box, Float32, Int64, ModelId, Regions
 
@@ -52,13 +52,7 @@ class FakeEmbedder:
 
     def embed_images(self, images: Sequence[bytes]) -> Float32:
         """See protocols.ImageEmbedder."""
-        tensors = []
-        for position, data in enumerate(images):
-            try:
-                tensors.append(self.preprocess(data))
-            except InputError as error:
-                raise InputError(f"Image {position} cannot be embedded: {error}") from error
-        return self.embed_tensors(tensors)
+        return self.embed_tensors(prepare_each(images, self.preprocess, "embedded"))
 
     def tokenize(self, texts: Sequence[str]) -> list[Tensors]:
         """See embedder.StagedTextEmbedder."""
@@ -105,13 +99,8 @@ class FakeDetector:
 
     def detect(self, images: Sequence[bytes]) -> Regions:
         """See protocols.Detector."""
-        tensors = []
-        for position, data in enumerate(images):
-            try:
-                tensors.append(self.preprocess_image(decode(data)))
-            except InputError as error:
-                raise InputError(f"Image {position} cannot be searched for regions: {error}") from error
-        return self.detect_tensors(tensors)
+        looked = prepare_each(images, lambda data: self.preprocess_image(decode(data)), "searched for regions")
+        return self.detect_tensors(looked)
 
     def detect_tensors(self, batch: Sequence[Tensors]) -> Regions:
         """See detector.StagedDetector."""
