@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from benchmarks.figure import print_figures
 from clipsieve.index.suppress import compile_detection, detect
 from clipsieve.inference.best_regions import overlaps
 from clipsieve.inference.detector import MOST_REGIONS, OwlDetector, open_detector
@@ -312,11 +313,7 @@ def main() -> None:
     wide = open_detector(args.detector, device="cpu", regions=MOST_REGIONS)
     figures = things(detector, wide, args.scenes) | look_alikes(detector, args.scenes)
     figures |= photographs(detector, args.cifar, max(1, args.scenes // 2)) | speed(detector)
-    for name, value in figures.items():
-        least, aim = GOALS.get(name, (None, None))
-        goal = "" if least is None else f"at least {least}" + (f", aim {aim}" if aim else "")
-        goal += "" if least is None else ("  met" if value >= least else "  MISSED")
-        print(f"{name:36} {value:9.3f}   {goal}")
+    print_figures(figures, GOALS)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps({"detector": args.detector, "scenes": args.scenes, **figures}, indent=2) + "\n")
 

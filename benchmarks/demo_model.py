@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from benchmarks.figure import print_figures
 from clipsieve.index.calibrate import Float64
 from clipsieve.index.evaluate import average_precision, top_k_accuracy
 from clipsieve.index.rule import compile_classes, maxima, products, rank_score
@@ -156,11 +157,7 @@ def main() -> None:
     figures = cifar(embedder, args.cifar) | pairs(embedder, args.scenes) | negatives(embedder, args.scenes)
     figures["negatives_gain"] = figures["negatives_map_rule_not_both"] - figures["negatives_map_without"]
     figures |= speed(embedder)
-    for name, value in figures.items():
-        least, aim = GOALS.get(name, (None, None))
-        goal = "" if least is None else f"at least {least}" + (f", aim {aim}" if aim else "")
-        goal += "" if least is None else ("  met" if value >= least else "  MISSED")
-        print(f"{name:36} {value:9.3f}   {goal}")
+    print_figures(figures, GOALS)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps({"model": args.model, "scenes": args.scenes, **figures}, indent=2) + "\n")
 

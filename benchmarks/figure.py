@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,3 +33,12 @@ class Figure:
 
 
 Record = dict[str, Any]
+
+
+def print_figures(figures: Mapping[str, float], goals: Mapping[str, tuple[float, float | None]]) -> None:
+    """A line for each, with what it is to reach at least and what it aims at, where it has goals."""
+    for name, value in figures.items():
+        least, aim = goals.get(name, (None, None))
+        figure = Figure(name, value, least=least, aim=aim)
+        verdict = "" if figure.met is None else "  met" if figure.met else "  MISSED"
+        print(f"{name:36} {value:9.3f}   {figure.target}{verdict}")
