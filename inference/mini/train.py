@@ -407,7 +407,8 @@ class Cells(torch.nn.Module):
 # ---------------------------------------------------------------------------------------------------- the loop
 
 
-def _rate(step: int, steps: int, warmup: int, cooldown: float) -> float:
+def rate_at(step: int, steps: int, warmup: int, cooldown: float) -> float:
+    """Of the learning rate, the share at a step: rising over the first ones, falling over the last part."""
     start = steps * (1 - cooldown)
     return min(1.0, (step + 1) / warmup) * min(1.0, max(0.0, (steps - step) / (steps - start)))
 
@@ -476,7 +477,7 @@ def train(args: argparse.Namespace) -> None:
     model.train()
     for step in range(start, args.steps):
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
-            group["lr"] = rate * _rate(step, args.steps, 200, args.cooldown)
+            group["lr"] = rate * rate_at(step, args.steps, 200, args.cooldown)
         drawn, shot = next(scene_batches), next(photo_batches)
         codes = scenes.codes[drawn]
         side = args.small_side if step < args.steps * args.small_part else SIDE

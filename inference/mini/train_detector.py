@@ -47,7 +47,7 @@ from transformers import CLIPTokenizer, OwlViTConfig, OwlViTForObjectDetection, 
 from clipsieve.inference.mini.captions import CLASSES, vocabulary
 from clipsieve.inference.mini.detector_data import PHOTO, Pictures, Texts, draw_pictures, draw_texts
 from clipsieve.inference.mini.scenes import COLOURS, SHAPES, TEXTURES
-from clipsieve.inference.mini.train import read_cifar
+from clipsieve.inference.mini.train import rate_at, read_cifar
 
 TOKENS = 16
 """Of a text, start and end included."""
@@ -340,11 +340,6 @@ def _focal(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 # ---------------------------------------------------------------------------------------------------- the loop
 
 
-def _rate(step: int, steps: int, warmup: int, cooldown: float) -> float:
-    start = steps * (1 - cooldown)
-    return min(1.0, (step + 1) / warmup) * min(1.0, max(0.0, (steps - step) / (steps - start)))
-
-
 def _forward(model: Any, pixels: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
     """Pixels (b, side, side, 3) -> features (b, n, width) and boxes (b, n, 4)."""
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
@@ -483,7 +478,7 @@ def train(args: argparse.Namespace) -> None:
     for step in range(start, args.steps):
         for optimiser, rate in zip(optimisers, rates, strict=True):
             for group in optimiser.param_groups:
-                group["lr"] = rate * _rate(step, args.steps, 60, args.cooldown)
+                group["lr"] = rate * rate_at(step, args.steps, 60, args.cooldown)
         batch = _pick(scenes, mosaics, args.batch, args.scene_share, rng)
         texts = draw_texts(rng, batch.codes[batch.boxes[:, :, 2] > 0])
         text = _embed(model, tokenizer, texts.texts)
