@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from clipsieve.back.deployed import Deployed
-from clipsieve.back.kept import Kept
 from clipsieve.back.pictures import refuse_bombs
 from clipsieve.errors import InputError, ModelUnavailable
 from clipsieve.index.directai import raw_scores, softmax
 from clipsieve.index.examples import Remembered, embed_classes, embed_texts
 from clipsieve.index.rule import Compiled, compile_classes, maxima, settle
+from clipsieve.kept import Kept
 from clipsieve.protocols import ImageEmbedder, TextEmbedder
 from clipsieve.types import Example, Float32, content_hash
 
@@ -48,7 +48,7 @@ class Classifier:
     def embed_image(self, data: bytes) -> Float32:
         """The vector of an encoded image, float32 (d,), unit length. InputError if it cannot be opened."""
         name = content_hash(data)
-        vector = self._images.get(name)
+        vector = self._images.find(name)
         if vector is None:
             refuse_bombs(data)
             vector = self._model().embed_images([data])[0]

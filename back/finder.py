@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipsieve.back.deployed import Deployed, Suppression
-from clipsieve.back.kept import Kept
 from clipsieve.errors import InputError, ModelUnavailable
 from clipsieve.index.examples import Remembered, embed_classes, embed_texts
 from clipsieve.index.suppress import CompiledDetection, compile_detection, detect
+from clipsieve.kept import Kept
 from clipsieve.protocols import Detector
 from clipsieve.types import Example, Float32, Regions, content_hash
 

@@ -82,7 +82,7 @@ def embed_questions(
     def images(wanted: Sequence[Example]) -> Float32:
         rows = []
         for example in wanted:
-            vector = memory.get(example)
+            vector = memory.find(example)
             if vector is None:
                 vector = image(example)
                 memory.put(example, vector)

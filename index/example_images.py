@@ -4,8 +4,11 @@ from collections.abc import Sequence
 
 from clipsieve.index.examples import Embedded, Embedding, Templates, unit_rows
 from clipsieve.index.opened import Opened
-from clipsieve.index.uploads import Uploads
-from clipsieve.types import ClassVectors, Example, Float32, MetaClass
+from clipsieve.kept import Kept
+from clipsieve.types import ClassVectors, Example, Float32, MetaClass, content_hash
+
+UPLOAD_BYTES = 64 * 2**20
+"""Of uploaded images that are kept as they came: they may be cut, or embedded by another model."""
 
 
 class Examples:
@@ -13,7 +16,7 @@ class Examples:
 
     def __init__(self, embedding: Embedding | Embedded) -> None:
         self.embedding = embedding
-        self._uploads = Uploads()
+        self._uploads: Kept[bytes] = Kept(UPLOAD_BYTES, len)
 
     def classes(self, opened: Opened, classes: Sequence[MetaClass], templates: Templates) -> tuple[ClassVectors, ...]:
         """Classes as vectors; see `Collection.embed`."""
@@ -22,16 +25,18 @@ class Examples:
     def add(self, data: bytes) -> str:
         """Embed an uploaded image, and keep it; its content hash."""
         name = self.embedding.upload(data)
-        self._uploads.put(data)
+        self._uploads.put(name, data)
         return name
 
     def keep(self, data: bytes) -> str:
         """Keep an uploaded image; its content hash."""
-        return self._uploads.put(data)
+        name = content_hash(data)
+        self._uploads.put(name, data)
+        return name
 
     def image_bytes(self, opened: Opened, image: int | str) -> bytes:
         """The encoded image. NotFound where it is not there, or no longer."""
-        kept = self._uploads.get(image) if isinstance(image, str) else None
+        kept = self._uploads.find(image) if isinstance(image, str) else None
         return opened.image_bytes(opened.id_of(image), thumbnails=False) if kept is None else kept
 
     def _image_vector(self, opened: Opened, example: Example) -> Float32:

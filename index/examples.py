@@ -9,6 +9,7 @@ import numpy as np
 
 from clipsieve.errors import InputError, ModelMismatch
 from clipsieve.index.templates import expand
+from clipsieve.kept import Kept
 from clipsieve.manifest import Manifest, Probe
 from clipsieve.protocols import ImageEmbedder, TextEmbedder
 from clipsieve.types import Box, ClassVectors, Example, Float32, MetaClass, ModelId, TemplateSet, content_hash
@@ -20,29 +21,11 @@ REMEMBERED = 4096
 """Texts and uploads of which the vectors are kept: at most some tens of MB."""
 
 
-class Remembered:
-    """Vectors under a key, the least recently used forgotten first. Safe to use from several threads at once."""
+class Remembered(Kept[Float32]):
+    """Vectors, float32 (d,), under the text or example that each is of."""
 
     def __init__(self, most: int = REMEMBERED) -> None:
-        self._vectors: dict[object, Float32] = {}
-        self._most = most
-        self._lock = threading.Lock()
-
-    def get(self, key: object) -> Float32 | None:
-        """The vector, float32 (d,), or None."""
-        with self._lock:
-            vector = self._vectors.pop(key, None)
-            if vector is not None:
-                self._vectors[key] = vector
-            return vector
-
-    def put(self, key: object, vector: Float32) -> None:
-        """Keep a vector."""
-        with self._lock:
-            self._vectors.pop(key, None)
-            self._vectors[key] = vector
-            while len(self._vectors) > self._most:
-                del self._vectors[next(iter(self._vectors))]
+        super().__init__(most, lambda _: 1)
 
 
 class Embedding:
@@ -110,7 +93,7 @@ class Embedding:
             return embed_texts(wanted, templates, self._need_texts().embed_texts, self._texts)
 
         def images(wanted: Sequence[Example]) -> Float32:
-            known = [self._uploads.get((e.image, e.box)) for e in wanted]
+            known = [self._uploads.find((e.image, e.box)) for e in wanted]
             return np.stack([image_vector(e) if v is None else v for e, v in zip(wanted, known, strict=True)])
 
         return embed_classes(classes, model, texts, images)
@@ -118,7 +101,7 @@ class Embedding:
     def upload(self, data: bytes) -> str:
         """Embed an image; its content hash, under which it is remembered."""
         name = content_hash(data)
-        if self._uploads.get((name, None)) is None:
+        if self._uploads.find((name, None)) is None:
             self._uploads.put((name, None), self._need_images().embed_images([data])[0])
         return name
 
@@ -228,7 +211,7 @@ def embed_texts(
     embed  the model's own, for texts that are not remembered
     """
     prompts = expand(templates)
-    new = [t for t in texts if memory.get((t, prompts)) is None]
+    new = [t for t in texts if memory.find((t, prompts)) is None]
     found: dict[str, Float32] = {}
     step = max(1, BATCH // len(prompts))
     for start in range(0, len(new), step):
@@ -242,7 +225,7 @@ def embed_texts(
     for text in texts:
         vector = found.get(text)
         if vector is None:
-            vector = memory.get((text, prompts))
+            vector = memory.find((text, prompts))
         # One that other threads' questions drove out meanwhile is embedded again.
         rows.append(embed_texts([text], templates, embed, Remembered())[0] if vector is None else vector)
     return np.stack(rows)

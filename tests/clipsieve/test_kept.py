@@ -2,7 +2,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from clipsieve.back.kept import Kept
+from clipsieve.kept import Kept
 
 
 def test_the_least_recently_used_is_forgotten_first():
