@@ -61,7 +61,8 @@ class _Client:
 def ask(port: int, path: str, clients: int, warm: float, seconds: float, bodies: Sequence[Body]) -> dict[str, Any]:
     """Requests a second, the seconds of each in order of length, and the clients' own processor time of one.
 
-    What counts begins with an answer, after `warm` seconds in which batches form, and ends with one: whole batches.
+    What counts begins with an answer, after `warm` seconds in which batches form, and ends with the last one after
+    which every client was answered as often: answers come in batches, and so whole turns of them are counted.
     """
     requests = [_request(path, body) for body in bodies]
     selector = selectors.DefaultSelector()
@@ -71,20 +72,24 @@ def ask(port: int, path: str, clients: int, warm: float, seconds: float, bodies:
         selector.register(client.socket, selectors.EVENT_READ, client)
         client.ask(requests[turn % len(requests)])
         turn += 1
-    waits: list[float] = []
-    begin = cpu = 0.0
+    answers: list[tuple[float, float]] = []  # when, and after how long
+    cpu = 0.0
     start = time.perf_counter()
-    while not begin or time.perf_counter() < begin + seconds:
+    while len(answers) <= clients or time.perf_counter() < answers[0][0] + seconds:
         for key, _ in selector.select(60):
             client = key.data
             if client.answered():
-                waits.append(time.perf_counter() - client.asked)
+                now = time.perf_counter()
+                if not answers:
+                    cpu = time.process_time()
+                if now >= start + warm:
+                    answers.append((now, now - client.asked))
                 client.ask(requests[turn % len(requests)])
                 turn += 1
-        if not begin and waits and time.perf_counter() >= start + warm:
-            waits, begin, cpu = [], time.perf_counter(), time.process_time()
-    took, used = time.perf_counter() - begin, time.process_time() - cpu
-    return {"rate": len(waits) / took, "waits": sorted(waits), "client_ms": used / len(waits) * 1e3}
+    used = (time.process_time() - cpu) / len(answers)
+    last = (len(answers) - 1) // clients * clients
+    waits = [wait for _, wait in answers[1 : last + 1]]
+    return {"rate": last / (answers[last][0] - answers[0][0]), "waits": sorted(waits), "client_ms": used * 1e3}
 
 
 def _request(path: str, body: Body) -> bytes:
