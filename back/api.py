@@ -28,7 +28,7 @@ from clipsieve.back.limits import MOST_EXAMPLES, MOST_LETTERS
 from clipsieve.back.pictures import encoded, refuse_bombs, shrink, small_webp
 from clipsieve.back.shelf import Fetch, Served, Shelf
 from clipsieve.errors import InputError, NotFound
-from clipsieve.index.collection import RankedAnswer
+from clipsieve.index.asked import RankedAnswer
 from clipsieve.types import ClassSet, Distribution, Float32
 
 TAG = Tag(name="api", description="The page's own API.")

@@ -27,7 +27,8 @@ from clipsieve.back.jobs import Tell, Work
 from clipsieve.back.shelf import Shelf
 from clipsieve.back.sought import COLUMNS, Sought, require_place
 from clipsieve.errors import CollectionChanged, InputError, NotFound
-from clipsieve.index.collection import Collection, RankedAnswer
+from clipsieve.index.asked import RankedAnswer
+from clipsieve.index.collection import Collection
 from clipsieve.index.export import As, export
 from clipsieve.index.label import SCHEMA
 from clipsieve.index.records import Record, hit_records, label_records

@@ -8,17 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from clipsieve import options
+from clipsieve.access import is_loopback, make_policy, read_token
 from clipsieve.command import say
-from clipsieve.commands_back import Models, is_loopback, make_policy, read_token
 from clipsieve.commands_build import parse_size
 from clipsieve.parts import print_json
+from clipsieve.served_models import Models
 
 
 def embed_server(
     ctx: typer.Context,
     model: options.ImageModel,
-    host: Annotated[str, typer.Option("--host", help="Where to listen; 0.0.0.0 for all networks.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="0 takes a free one.")] = 8000,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 8000,
     max_batch: Annotated[int, typer.Option("--max-batch", help="Rows that the model works on at once, at most.")] = 32,
     queue_delay: Annotated[
         int,
@@ -34,36 +35,18 @@ def embed_server(
         typer.Option("--request-timeout", metavar="SECONDS", help="For a request that does not say itself."),
     ] = None,
     workers: options.Workers = None,
-    allowed_hosts: Annotated[
-        str, typer.Option("--allowed-hosts", metavar="NAMES", help="Names that the service may be asked by: a,b.")
-    ] = "",
-    cors_origins: Annotated[
-        str, typer.Option("--cors-origins", metavar="ORIGINS", help="Sites whose pages may ask: https://a.example,...")
-    ] = "",
-    read_token_file: Annotated[
-        Path | None, typer.Option("--read-token-file", metavar="FILE", help="Holds the token without which none asks.")
-    ] = None,
-    max_request_bytes: Annotated[
-        str, typer.Option("--max-request-bytes", metavar="SIZE", help="Larger requests are not read.")
-    ] = "64M",
-    rate_limit: Annotated[
-        str | None, typer.Option("--rate-limit", metavar="N/s", help="Of each client's address: 10/s, 600/m, 1000/h.")
-    ] = None,
-    threads: Annotated[int, typer.Option("--threads", help="Requests answered at once.")] = 128,
-    queue: Annotated[int, typer.Option("--queue", help="Requests that may wait beyond those.")] = 128,
-    timeout: Annotated[
-        float,
-        typer.Option("--timeout", metavar="SECONDS", help="For a request to come in full, and again for its turn."),
-    ] = 30,
-    log_level: Annotated[
-        str,
-        typer.Option("--log-level", envvar="CLIPSIEVE_LOG_LEVEL", metavar="LEVEL", help="debug, info, warning, error."),
-    ] = "info",
-    log_format: Annotated[
-        str | None, typer.Option("--log-format", metavar="json|text", help="By itself, text on a terminal, else JSON.")
-    ] = None,
+    allowed_hosts: options.AllowedHosts = "",
+    cors_origins: options.CorsOrigins = "",
+    read_token_file: options.ReadTokenFile = None,
+    max_request_bytes: options.MaxRequestBytes = "64M",
+    rate_limit: options.RateLimit = None,
+    threads: options.Threads = 128,
+    queue: options.Queue = 128,
+    timeout: options.RequestTimeout = 30,
+    log_level: options.LogLevel = "info",
+    log_format: options.LogFormat = None,
     device: options.Device = "auto",
-    json: Annotated[bool, typer.Option("--json", help="Say where it listens as one JSON object on stdout.")] = False,
+    json: options.ListenJson = False,
 ) -> None:
     """Serve a model's embeddings of texts and images, by KServe's protocol v2, for Triton's clients.
 

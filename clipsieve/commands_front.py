@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from clipsieve import options
-from clipsieve.commands_back import make_policy
+from clipsieve.access import make_policy
 from clipsieve.parts import print_json
 
 BACKEND = "http://127.0.0.1:1234"
@@ -20,12 +20,12 @@ def front(
     ] = "",
     url_column: options.PageUrlColumn = "url",
     page: options.Page = None,
-    host: Annotated[str, typer.Option("--host", help="Where to listen; 0.0.0.0 for all networks.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="0 takes a free one.")] = 1235,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 1235,
     allowed_hosts: Annotated[
         str, typer.Option("--allowed-hosts", metavar="NAMES", help="Names that the page may be asked for by: a,b.")
     ] = "",
-    json: Annotated[bool, typer.Option("--json", help="Say where it listens as one JSON object on stdout.")] = False,
+    json: options.ListenJson = False,
 ) -> None:
     """Serve the page alone, for a service that runs elsewhere and lets it ask (back --cors-origins).
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from clipsieve import options
+from clipsieve.access import read_token
 from clipsieve.command import say
-from clipsieve.commands_back import read_token
 from clipsieve.errors import InputError
 from clipsieve.parts import print_json
 

@@ -120,3 +120,35 @@ DefaultBackend = Annotated[
 PageUrlColumn = Annotated[
     str, typer.Option("--url-column", metavar="NAME", help="Metadata in which the page finds images' addresses.")
 ]
+
+Host = Annotated[str, typer.Option("--host", help="Where to listen; 0.0.0.0 for all networks.")]
+Port = Annotated[int, typer.Option("--port", help="0 takes a free one.")]
+AllowedHosts = Annotated[
+    str, typer.Option("--allowed-hosts", metavar="NAMES", help="Names that the service may be asked by: a,b.")
+]
+CorsOrigins = Annotated[
+    str, typer.Option("--cors-origins", metavar="ORIGINS", help="Sites whose pages may ask: https://a.example,...")
+]
+ReadTokenFile = Annotated[
+    Path | None, typer.Option("--read-token-file", metavar="FILE", help="Holds the token without which none reads.")
+]
+MaxRequestBytes = Annotated[
+    str, typer.Option("--max-request-bytes", metavar="SIZE", help="Larger requests are not read.")
+]
+RateLimit = Annotated[
+    str | None, typer.Option("--rate-limit", metavar="N/s", help="Of each client's address: 10/s, 600/m, 1000/h.")
+]
+Threads = Annotated[int, typer.Option("--threads", help="Requests answered at once.")]
+Queue = Annotated[int, typer.Option("--queue", help="Requests that may wait beyond those.")]
+RequestTimeout = Annotated[
+    float,
+    typer.Option("--timeout", metavar="SECONDS", help="For a request to come in full, and again for its turn."),
+]
+LogLevel = Annotated[
+    str,
+    typer.Option("--log-level", envvar="CLIPSIEVE_LOG_LEVEL", metavar="LEVEL", help="debug, info, warning, error."),
+]
+LogFormat = Annotated[
+    str | None, typer.Option("--log-format", metavar="json|text", help="By itself, text on a terminal, else JSON.")
+]
+ListenJson = Annotated[bool, typer.Option("--json", help="Say where it listens as one JSON object on stdout.")]

@@ -12,11 +12,20 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from clipsieve.checks import (
+    check_array,
+    check_choice,
+    check_finite,
+    check_str,
+    check_text,
+    check_tuple,
+    check_unit_rows,
+)
 from clipsieve.errors import InputError, ModelMismatch
 
 Float32 = npt.NDArray[np.float32]
@@ -33,9 +42,6 @@ TemplateSet = Literal["openai", "simple"]
 """open_clip's prompt lists by name: "openai" is its 80 ImageNet templates, "simple" its 7."""
 Mode = Literal["agnostic", "class-wise"]
 Claim = Literal["exact", "complete", "partial"]
-
-# A unit row that went through float16 and back is off by at most 2^-11 of its length.
-UNIT_TOLERANCE = 1e-3
 
 
 def content_hash(data: bytes) -> str:
@@ -58,7 +64,7 @@ class ModelId:
 
     def __post_init__(self) -> None:
         for part in ("name", "weights", "preprocessing"):
-            _check_str(f"ModelId.{part}", getattr(self, part))
+            check_str(f"ModelId.{part}", getattr(self, part))
         if not self.name:
             raise InputError("ModelId.name is empty; it must name the model.")
 
@@ -88,13 +94,13 @@ class ImageItem:
     meta: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_str("ImageItem.key", self.key)
+        check_str("ImageItem.key", self.key)
         if not self.key:
             raise InputError("ImageItem.key is empty; every image needs a name.")
         if not isinstance(self.data, bytes):
             raise InputError(f"ImageItem.data of {self.key!r} is {type(self.data).__name__}; it must be bytes.")
         if self.caption is not None:
-            _check_str("ImageItem.caption", self.caption)
+            check_str("ImageItem.caption", self.caption)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +115,15 @@ class Skipped:
     content_hash: str | None = None
 
     def __post_init__(self) -> None:
-        _check_str("Skipped.key", self.key)
-        _check_str("Skipped.reason", self.reason)
+        check_str("Skipped.key", self.key)
+        check_str("Skipped.reason", self.reason)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embeddings:
     """n unit vectors, the keys of what they stand for, and the model that made them.
 
-    vectors  float32 (n, d), C-contiguous, rows of length 1 within UNIT_TOLERANCE; n may be 0
+    vectors  float32 (n, d), C-contiguous, rows of length 1, within `checks.UNIT_TOLERANCE`; n may be 0
     keys     n strings
     """
 
@@ -126,8 +132,8 @@ class Embeddings:
     model: ModelId
 
     def __post_init__(self) -> None:
-        _check_unit_rows("Embeddings.vectors", self.vectors)
-        _check_tuple("Embeddings.keys", self.keys, str)
+        check_unit_rows("Embeddings.vectors", self.vectors)
+        check_tuple("Embeddings.keys", self.keys, str)
         if len(self.keys) != len(self.vectors):
             raise InputError(
                 f"Embeddings.keys has {len(self.keys)} entries for {len(self.vectors)} vectors; it needs one each."
@@ -155,13 +161,13 @@ class Regions:
     model: ModelId
 
     def __post_init__(self) -> None:
-        _check_unit_rows("Regions.vectors", self.vectors)
+        check_unit_rows("Regions.vectors", self.vectors)
         m = len(self.vectors)
-        _check_array("Regions.boxes", self.boxes, np.float32, "(m, 4)", (m, 4))
-        _check_array("Regions.item", self.item, np.int64, "(m,)", (m,))
+        check_array("Regions.boxes", self.boxes, np.float32, "(m, 4)", (m, 4))
+        check_array("Regions.item", self.item, np.int64, "(m,)", (m,))
         for name in ("objectness", "shift", "scale"):
             values = getattr(self, name)
-            _check_array(f"Regions.{name}", values, np.float32, "(m,)", (m,))
+            check_array(f"Regions.{name}", values, np.float32, "(m,)", (m,))
             if not np.isfinite(values).all():
                 raise InputError(f"Regions.{name} holds NaN or infinity; every region needs a finite one.")
         if m and self.item.min() < 0:
@@ -194,7 +200,7 @@ class Example:
         if (self.text is None) == (self.image is None):
             raise InputError(f"Example has text {self.text!r} and image {self.image!r}; give exactly one of them.")
         if self.text is not None:
-            _check_text("Example.text", self.text)
+            check_text("Example.text", self.text)
         elif isinstance(self.image, bool) or not isinstance(self.image, int | str):
             raise InputError(f"Example.image is {self.image!r}; it must be an item's id or a content hash.")
         elif isinstance(self.image, int) and not 0 <= self.image < 2**63:
@@ -231,14 +237,14 @@ class MetaClass:
         negative: Iterable[Example | str] = (),
         threshold: float | None = None,
     ) -> None:
-        _check_text("MetaClass.name", name)
+        check_text("MetaClass.name", name)
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "positive", _examples(f"MetaClass.positive of {name!r}", positive))
         object.__setattr__(self, "negative", _examples(f"MetaClass.negative of {name!r}", negative))
         if not self.positive:
             raise InputError(f"MetaClass.positive of {name!r} is empty; a class needs at least one positive example.")
         if threshold is not None:
-            threshold = _finite(f"MetaClass.threshold of {name!r}", threshold)
+            threshold = check_finite(f"MetaClass.threshold of {name!r}", threshold)
         object.__setattr__(self, "threshold", threshold)
 
 
@@ -269,14 +275,14 @@ class ClassSet:
         mode: Mode | None = None,
     ) -> None:
         classes = tuple(classes)
-        _check_tuple("ClassSet.classes", classes, MetaClass)
+        check_tuple("ClassSet.classes", classes, MetaClass)
         if not classes and nms is None:
             raise InputError("ClassSet.classes is empty; a set needs at least one class.")
         names = [c.name for c in classes]
         if len(set(names)) < len(names):
             twice = next(n for n in names if names.count(n) > 1)
             raise InputError(f"ClassSet.classes names {twice!r} more than once; class names must differ.")
-        _check_choice("ClassSet.calibration", calibration, Calibration)
+        check_choice("ClassSet.calibration", calibration, Calibration)
         kinds = {e.text is None for c in classes for e in c.positive + c.negative}
         if calibration == "none" and nms is None and len(kinds) == 2:  # a detector has a scale of its own
             raise InputError(
@@ -286,11 +292,11 @@ class ClassSet:
         if (nms is None) != (mode is None):
             raise InputError(f"ClassSet has nms {nms!r} and mode {mode!r}; give both for detection, or neither.")
         if mode is not None:
-            _check_choice("ClassSet.mode", mode, Mode)
+            check_choice("ClassSet.mode", mode, Mode)
         object.__setattr__(self, "classes", classes)
         object.__setattr__(self, "calibration", calibration)
         object.__setattr__(self, "templates", _templates(templates))
-        object.__setattr__(self, "nms", None if nms is None else _finite("ClassSet.nms", nms))
+        object.__setattr__(self, "nms", None if nms is None else check_finite("ClassSet.nms", nms))
         object.__setattr__(self, "mode", mode)
 
 
@@ -308,9 +314,9 @@ class ClassVectors:
     model: ModelId
 
     def __post_init__(self) -> None:
-        _check_str("ClassVectors.name", self.name)
-        _check_unit_rows(f"ClassVectors.positive of {self.name!r}", self.positive)
-        _check_unit_rows(f"ClassVectors.negative of {self.name!r}", self.negative)
+        check_str("ClassVectors.name", self.name)
+        check_unit_rows(f"ClassVectors.positive of {self.name!r}", self.positive)
+        check_unit_rows(f"ClassVectors.negative of {self.name!r}", self.negative)
         if not len(self.positive):
             raise InputError(f"ClassVectors.positive of {self.name!r} has no rows; a class needs at least one.")
         if self.positive.shape[1] != self.negative.shape[1]:
@@ -333,8 +339,8 @@ class Neighbors:
     scores: Float32
 
     def __post_init__(self) -> None:
-        _check_array("Neighbors.ids", self.ids, np.int64, "(m, k)", (None, None))
-        _check_array("Neighbors.scores", self.scores, np.float32, "(m, k) as ids", self.ids.shape)
+        check_array("Neighbors.ids", self.ids, np.int64, "(m, k)", (None, None))
+        check_array("Neighbors.scores", self.scores, np.float32, "(m, k) as ids", self.ids.shape)
         if self.ids.size and self.ids.min() < -1:
             raise InputError(f"Neighbors.ids holds {self.ids.min()}; an id is at least 0, and -1 stands for none.")
         if np.isnan(self.scores).any():
@@ -367,8 +373,8 @@ class Hit:
     def __post_init__(self) -> None:
         if isinstance(self.id, bool) or not isinstance(self.id, int) or self.id < 0:
             raise InputError(f"Hit.id is {self.id!r}; it must be an int from 0 up.")
-        _check_str("Hit.key", self.key)
-        _finite(f"Hit.score of {self.key!r}", self.score)
+        check_str("Hit.key", self.key)
+        check_finite(f"Hit.score of {self.key!r}", self.score)
         if math.isnan(self.margin):
             raise InputError(f"Hit.margin of {self.key!r} is NaN; it must be a number, +inf without negatives.")
         if (self.negative is None) != (self.margin == math.inf):
@@ -397,8 +403,8 @@ class QueryResult:
     timings_ms: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_tuple("QueryResult.hits", self.hits, Hit)
-        _check_choice("QueryResult.claim", self.claim, Claim)
+        check_tuple("QueryResult.hits", self.hits, Hit)
+        check_choice("QueryResult.claim", self.claim, Claim)
         if self.claim == "complete" and self.recall is None:
             raise InputError("QueryResult.claim is 'complete' without recall; say what recall the index measured.")
         if self.recall is not None and not 0 <= self.recall <= 1:
@@ -428,9 +434,9 @@ class Distribution:
         for name in ("matched", "rejected", "below"):
             if getattr(self, name) < 0:
                 raise InputError(f"Distribution.{name} is {getattr(self, name)}; it counts items, from 0 up.")
-        _check_array("Distribution.counts", self.counts, np.int64, "(b,)", (None,))
-        _check_array("Distribution.rivalled", self.rivalled, np.int64, "(b,)", (len(self.counts),))
-        _check_array("Distribution.edges", self.edges, np.float32, "(b + 1,)", (len(self.counts) + 1,))
+        check_array("Distribution.counts", self.counts, np.int64, "(b,)", (None,))
+        check_array("Distribution.rivalled", self.rivalled, np.int64, "(b,)", (len(self.counts),))
+        check_array("Distribution.edges", self.edges, np.float32, "(b + 1,)", (len(self.counts) + 1,))
         if (self.rivalled < 0).any() or (self.counts < self.rivalled).any():
             raise InputError("Distribution.rivalled counts some of the items of Distribution.counts, from 0 up.")
         if not (self.edges[:-1] < self.edges[1:]).all():
@@ -453,7 +459,7 @@ def _examples(where: str, given: Iterable[Example | str]) -> tuple[Example, ...]
     if isinstance(given, str):  # would be taken apart into letters
         raise InputError(f"{where} is the string {given!r}; give a list of examples: [{given!r}].")
     examples = tuple(Example(text=e) if isinstance(e, str) else e for e in given)
-    _check_tuple(where, examples, Example)
+    check_tuple(where, examples, Example)
     return examples
 
 
@@ -461,73 +467,14 @@ def _templates(given: Iterable[str] | None) -> tuple[str, ...] | str | None:
     if given is None:
         return None
     if isinstance(given, str):
-        _check_choice("ClassSet.templates", given, TemplateSet)
+        check_choice("ClassSet.templates", given, TemplateSet)
         return given
     templates = tuple(given)
-    _check_tuple("ClassSet.templates", templates, str)
+    check_tuple("ClassSet.templates", templates, str)
     if not templates:
         raise InputError("ClassSet.templates is empty; give at least one, or None for none.")
     for template in templates:
-        _check_text("ClassSet.templates", template)
+        check_text("ClassSet.templates", template)
         if template.count("{}") != 1:
             raise InputError(f"ClassSet.templates holds {template!r}; each must hold one {{}}, where the text goes.")
     return templates
-
-
-def _finite(where: str, got: float) -> float:
-    if isinstance(got, bool) or not isinstance(got, int | float | np.floating) or not math.isfinite(got):
-        raise InputError(f"{where} is {got!r}; it must be a finite number.")
-    return float(got)
-
-
-def _check_str(where: str, got: object) -> None:
-    if not isinstance(got, str):
-        raise InputError(f"{where} is {got!r}; it must be a string.")
-
-
-def _check_text(where: str, got: object) -> None:
-    """A string that can be written down: JSON can say "\\ud83d", half of a letter, and so can a name of a file."""
-    _check_str(where, got)
-    try:
-        str(got).encode()
-    except UnicodeEncodeError:
-        raise InputError(f"{where} holds {got!r}, in which a letter is not whole; write it in UTF-8.") from None
-
-
-def _check_choice(where: str, got: object, choices: object) -> None:
-    allowed = get_args(choices)
-    if got not in allowed:
-        raise InputError(f"{where} is {got!r}; it must be one of {', '.join(map(repr, allowed))}.")
-
-
-def _check_tuple(where: str, got: object, kind: type) -> None:
-    if not isinstance(got, tuple):
-        raise InputError(f"{where} is a {type(got).__name__}; it must be a tuple of {kind.__name__}.")
-    for i, entry in enumerate(got):
-        if not isinstance(entry, kind):
-            raise InputError(f"{where}[{i}] is {entry!r}; it must be a {kind.__name__}.")
-
-
-def _check_array(where: str, got: object, dtype: type, shape: str, sizes: tuple[int | None, ...]) -> None:
-    """`sizes` has one entry per axis, None where any size will do; `shape` is how the error writes it."""
-    wanted = f"it must be a {np.dtype(dtype).name} array of shape {shape}"
-    if not isinstance(got, np.ndarray):
-        raise InputError(f"{where} is a {type(got).__name__}; {wanted}.")
-    fits = got.ndim == len(sizes) and all(s is None or s == g for s, g in zip(sizes, got.shape, strict=True))
-    if got.dtype != dtype or not fits:
-        here = "" if None in sizes else f", here {sizes}"
-        raise InputError(f"{where} is {got.dtype.name} {got.shape}; {wanted}{here}.")
-
-
-def _check_unit_rows(where: str, got: object) -> None:
-    _check_array(where, got, np.float32, "(n, d)", (None, None))
-    assert isinstance(got, np.ndarray)
-    if not got.flags.c_contiguous:
-        raise InputError(f"{where} is not C-contiguous; pass numpy.ascontiguousarray of it.")
-    if got.shape[1] == 0:
-        raise InputError(f"{where} has shape {got.shape}; vectors need at least one dimension.")
-    length = np.sqrt(np.einsum("ij,ij->i", got, got))
-    bad = ~(np.abs(length - 1) <= UNIT_TOLERANCE)  # written so that NaN is bad
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise InputError(f"{where} row {row} has length {length[row]:.4g}; rows must have length 1, so normalise them.")

@@ -1,38 +1,35 @@
 """A folder opened to be asked: where manifest, rows, indices, metadata and an embedder meet."""
 
-import dataclasses
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 
-from clipsieve.errors import CollectionReadOnly, InputError, NotFound
+from clipsieve.errors import CollectionReadOnly
 from clipsieve.index import boxes, labels_out, query
-from clipsieve.index.counting import Count
-from clipsieve.index.duplicates import first_of_near
-from clipsieve.index.examples import Embedded, Embedding, Remembered, Templates, unit_rows
+from clipsieve.index.asked import Asked, Own, RankedAnswer, choose, scales_of
+from clipsieve.index.box_questions import BoxQuestions
+from clipsieve.index.example_images import Examples
+from clipsieve.index.examples import Embedded, Embedding, Templates
 from clipsieve.index.label import PART_ROWS, Labelling
-from clipsieve.index.learn import MOST_MARKS, Learned, learn
+from clipsieve.index.learn import Learned
+from clipsieve.index.marked import learn_class
 from clipsieve.index.missing import missing_files
-from clipsieve.index.opened import DUPLICATE_COSINE, Opened
+from clipsieve.index.nearest import nearest
+from clipsieve.index.opened import Opened
 from clipsieve.index.regions import CollectionRegions
-from clipsieve.index.review import Asking, Review, review
-from clipsieve.index.rule import Question, Ranked, View, first_of_group, settle
-from clipsieve.index.scan import scan_threshold
+from clipsieve.index.review import Asking, Review
+from clipsieve.index.rule import Question, View
 from clipsieve.index.stored import Modality
-from clipsieve.index.uploads import Uploads
 from clipsieve.manifest import Manifest, Probe
 from clipsieve.protocols import Detector
 from clipsieve.types import (
     Box,
     Calibration,
-    Claim,
     ClassSet,
     ClassVectors,
     Distribution,
@@ -45,13 +42,6 @@ from clipsieve.types import (
     QueryResult,
 )
 from clipsieve.writer import open_writer
-
-Own = Literal["own"]
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
-
-NEAR_DUPLICATES = 10_000
-"""Items of an answer that are compared with each other where no groups are known: a second's work."""
 
 
 def open_collection(
@@ -104,13 +94,9 @@ class Collection:
     ) -> None:
         self.folder = folder
         self._opened = opened
-        self._embedding = embedding
+        self._examples = Examples(embedding)
+        self._boxes = BoxQuestions(load_detector)
         self._refreshing = threading.Lock()
-        self._load_detector = load_detector
-        self._detectors: dict[str, Detector] = {}
-        self._loading = threading.Lock()  # guards _detectors
-        self._boxed = Remembered()  # examples in the detector's space
-        self._uploads = Uploads()
 
     @property
     def manifest(self) -> Manifest:
@@ -150,7 +136,7 @@ class Collection:
     @property
     def model(self) -> ModelId | None:
         """What made the vectors; where the folder does not say, what embeds questions, once there is something."""
-        return self._embedding.model
+        return self._examples.embedding.model
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -194,23 +180,8 @@ class Collection:
         view         "rejected": reaches the threshold but is nearer a negative; "below": does not reach it
         order        by falling score, by falling margin, or what was added last first
         """
-        answer = self.rank(
-            question,
-            k,
-            name=name,
-            threshold=threshold,
-            where=where,
-            within=within,
-            dedup=dedup,
-            modality=modality,
-            budget_ms=budget_ms,
-            templates=templates,
-            calibration=calibration,
-            view=view,
-            order=order,
-        )
-        hits = answer.hits(answer.ranked)
-        return QueryResult(hits, answer.claim, answer.recall, answer.timings_ms)
+        asked = self._ask(question, k, name, threshold, where, modality, within, templates, calibration)
+        return asked.rank(dedup, view, order, budget_ms).result()
 
     def rank(
         self,
@@ -228,20 +199,10 @@ class Collection:
         calibration: Calibration | None = None,
         view: View = "matched",
         order: query.Order = "score",
-    ) -> "RankedAnswer":
+    ) -> RankedAnswer:
         """As `search`, without looking up whose keys they are: for answers of which only a part is shown at a time."""
-        classes, meta = _chosen(question, name, templates, calibration)
-        asked = dataclasses.replace(self._ask(classes, meta, k, threshold, where, modality, within), view=view)
-        opened = self._opened
-        if dedup:
-            asked = dataclasses.replace(asked, groups=opened.groups)
-        rows = opened.rows(modality)
-        if order != "score":
-            ranked = query.in_order(asked, rows, order).pick(slice(k))
-            return RankedAnswer(opened, asked, meta, ranked, "exact", None, {})
-        index, recall = opened.index(modality)
-        answer = query.search(asked, rows, index, recall, budget_ms, opened.scan(modality))
-        return RankedAnswer(opened, asked, meta, answer.ranked, answer.claim, answer.recall, answer.timings_ms)
+        asked = self._ask(question, k, name, threshold, where, modality, within, templates, calibration)
+        return asked.rank(dedup, view, order, budget_ms)
 
     def explain(
         self,
@@ -257,13 +218,8 @@ class Collection:
 
         NotFound for an item that is not there.
         """
-        classes, meta = _chosen(question, name, templates, calibration)
-        asked = self._ask(classes, meta, 1, None, None, modality)
-        compiled = asked.compile()
-        levels = settle(compiled, self._opened.rows(modality).take(np.array([id], dtype=np.int64)))[:, 0]
-        scores = levels if asked.scale is None else asked.scale.score(levels)
-        of_positive, of_negative = compiled.slices[0]
-        return meta, scores[of_positive].tolist(), scores[of_negative].tolist()
+        asked = self._ask(question, 1, name, None, None, modality, None, templates, calibration)
+        return asked.meta, *asked.explain(id)
 
     def nearest(
         self,
@@ -285,37 +241,8 @@ class Collection:
 
         InputError for a vector of another dimension, of length 0, or with what is no number.
         """
-        given = np.asarray(vector, dtype=np.float64)
-        length = float(np.linalg.norm(given)) if given.ndim == 1 else 0.0
-        if given.shape != (self.dim,) or not 0 < length < np.inf:
-            raise InputError(
-                f"The vector has shape {given.shape} and length {length:g}; it is one of {self.dim} finite numbers "
-                "that are not all 0."
-            )
-        opened = self._opened
-        unit = (given / length).astype(np.float32)[None]
-        model = self.model or ModelId("not known", "", "")
-        question = Question(ClassVectors("nearest", unit, unit[:0], model), k, without=without)
-        spent: list[float] = []
-        groups = _timed(opened.groups, spent) if dedup and opened.has_groups else None
-        wanted = k
-        while True:
-            asked = dataclasses.replace(question, k=wanted, groups=groups)
-            index, recall = opened.index(modality)
-            rows = opened.rows(modality)
-            found = query.search(asked, rows, index, recall, scan=opened.scan(modality)).ranked
-            if not dedup or groups is not None:
-                break
-            near = min(len(found.ids), NEAR_DUPLICATES)
-            first = _timed(first_of_near, spent)(rows.take(found.ids[:near]), DUPLICATE_COSINE)
-            kept = np.concatenate([first, np.arange(near, len(found.ids))])
-            if len(kept) >= k or len(found.ids) < wanted:
-                found = found.pick(kept[:k])
-                break
-            wanted = k + 2 * (wanted - len(kept))
-        if dedup and timings is not None:
-            timings["dedup"] = timings.get("dedup", 0.0) + sum(spent)
-        return found.ids, (found.best.astype(np.float64) * length).astype(np.float32)
+        opened, model = self._opened, self.model
+        return nearest(opened, vector, k, model, modality=modality, dedup=dedup, without=without, timings=timings)
 
     def filter(
         self,
@@ -334,21 +261,8 @@ class Collection:
 
         The arguments are those of `search`. What is wrong with them is raised here, not at the first item.
         """
-        classes, meta = _chosen(question, name, templates, calibration)
-        asked = self._ask(classes, meta, 1, threshold, where, modality, within)
-        return self._filtered(self._opened, asked, meta, modality, dedup)
-
-    def _filtered(
-        self, opened: Opened, asked: Question, meta: MetaClass, modality: Modality, dedup: bool
-    ) -> Iterator[Hit]:
-        groups, seen = opened.groups if dedup else None, set[int]()
-        for ranked in scan_threshold(opened.rows(modality), asked):
-            if groups is not None:
-                of = groups(ranked.ids)
-                first = [i for i in first_of_group(of).tolist() if int(of[i]) not in seen]
-                seen.update(of.tolist())
-                ranked = ranked.pick(np.array(first, dtype=np.intp))
-            yield from query.make_hits(asked, meta, ranked, opened.keys(ranked.ids))
+        asked = self._ask(question, 1, name, threshold, where, modality, within, templates, calibration)
+        return asked.filter(dedup)
 
     def distribution(
         self,
@@ -368,11 +282,8 @@ class Collection:
         sample  look at that many random items and scale up; all by default
         edges   float32 (b + 1,), ascending, of the histogram's bins, on the score's scale
         """
-        classes, meta = _chosen(question, name, templates, calibration)
-        asked = self._ask(classes, meta, 1, threshold, where, modality)
-        rows = self._opened.rows(modality)
-        drawn = None if sample is None or sample >= rows.count else rows.sample(sample)
-        return query.distribution(asked, rows, drawn, edges)
+        asked = self._ask(question, 1, name, threshold, where, modality, None, templates, calibration)
+        return asked.distribution(sample, edges)
 
     def review(
         self,
@@ -394,17 +305,8 @@ class Collection:
         asking        "spread": about items of all ranks, what `learn` learns most from
         learned       what `learn` made of the marks so far, to rank by in place of the class's examples
         """
-        classes, meta = _chosen(question, name, "own", None)
-        asked, opened = self._ask(classes, meta, 1, threshold, where, modality), self._opened
-        examples = [e.image for e in (*meta.positive, *meta.negative) if isinstance(e.image, int)]
-        yes, no, known = (np.array(ids, dtype=np.int64) for ids in (right, wrong, examples))
-        direction = None
-        if learned is not None:
-            unit = unit_rows(learned.direction[None].astype(np.float32))
-            direction = ClassVectors("learned", unit, unit[:0], asked.vectors.model)
-        scan = opened.scan(modality)
-        found = review(asked, opened.rows(modality), yes, no, known, limit, scan, asking, direction)
-        return found.map(lambda ranked: query.make_hits(asked, meta, ranked, opened.keys(ranked.ids)))
+        asked = self._ask(question, 1, name, threshold, where, modality)
+        return asked.review(right, wrong, limit, asking, learned)
 
     def learn(
         self,
@@ -423,29 +325,9 @@ class Collection:
 
         InputError unless something was said to be right and something to be wrong.
         """
-        classes, meta = _chosen(question, name, "own", None)
-        (vectors,) = self.embed(classes)
-        rows, background = self._opened.rows(modality), self._opened.background(modality)
-        sides = ((meta.positive, vectors.positive, right), (meta.negative, vectors.negative, wrong))
-        texts = [np.array([e.text is not None for e in examples], dtype=bool) for examples, _, _ in sides]
-        images = [e for side in (meta.positive, meta.negative) for e in side if e.image is not None]
-        units, verdicts, used = [], [], []
-        for (examples, own, said), is_text in zip(sides, texts, strict=True):
-            ids = np.unique(np.array(said, dtype=np.int64))
-            ids = ids[rows.has(ids) & ~np.isin(ids, [e.image for e in images if isinstance(e.image, int)])]
-            units += [own[~is_text], unit_rows(rows.take(ids))]
-            used += [*(e for e in examples if e.image is not None), *(Example(image=int(i)) for i in ids)]
-            verdicts += [len(examples) - int(is_text.sum()) + len(ids)]
-        marked, truth = np.concatenate(units), np.repeat([True, False], verdicts)
-        if len(marked) > MOST_MARKS:
-            at = np.sort(np.random.default_rng(0).choice(len(marked), MOST_MARKS, replace=False))
-            marked, truth, used = marked[at], truth[at], [used[i] for i in at]
-        worded = None
-        words: list[Example] = []
-        if texts[0].any():
-            worded = ClassVectors(meta.name, vectors.positive[texts[0]], vectors.negative[texts[1]], vectors.model)
-            words = [e for e in (*meta.positive, *meta.negative) if e.text is not None]
-        return learn(worded, background, marked, truth), (*words, *used)
+        classes, meta = choose(question, name, "own", None)
+        opened, (vectors,) = self._opened, self.embed(classes)
+        return learn_class(meta, vectors, opened.rows(modality), opened.background(modality), right, wrong)
 
     def label(
         self,
@@ -464,10 +346,10 @@ class Collection:
         progress   called with the number of items after each part; what it raises ends the work as a kill would
         part_rows  items of a part
         """
-        vectors = self.embed(classes)
-        work = Labelling(vectors, classes.classes, self._scales(classes, vectors, "image"), reject)
-        rows, keys = self._opened.rows("image"), self._opened.keys
-        return labels_out.label_to(rows, work, Path(out), keys, part_rows=part_rows, progress=progress)
+        vectors, opened = self.embed(classes), self._opened
+        work = Labelling(vectors, classes.classes, scales_of(opened, classes, vectors, "image"), reject)
+        rows = opened.rows("image")
+        return labels_out.label_to(rows, work, Path(out), opened.keys, part_rows=part_rows, progress=progress)
 
     def embed(self, classes: ClassSet, templates: Templates | Own = "own") -> tuple[ClassVectors, ...]:
         """The examples of a set as vectors, class by class; by default with the set's own templates.
@@ -475,32 +357,28 @@ class Collection:
         InputError where an embedder is needed and there is none; NotFound for an image that is neither an item nor was
         passed to `add_example_image`.
         """
-        return self._embedding.classes(
-            classes.classes, classes.templates if templates == "own" else templates, self._image_vector
-        )
+        wrapped = classes.templates if templates == "own" else templates
+        return self._examples.classes(self._opened, classes.classes, wrapped)
 
     def embed_examples(self, examples: Sequence[Example]) -> Float32:
         """Examples as vectors, float32 (n, d), unit rows, in order; texts as they are, without templates.
 
         The errors are those of `embed`.
         """
-        (vectors,) = self._embedding.classes([MetaClass("examples", examples)], None, self._image_vector)
+        (vectors,) = self._examples.classes(self._opened, [MetaClass("examples", examples)], None)
         return vectors.positive
 
     def add_example_image(self, data: bytes) -> str:
         """Embed an uploaded image so that it may be an example; its content hash, which Example takes."""
-        name = self._embedding.upload(data)
-        self._uploads.put(data)
-        return name
+        return self._examples.add(data)
 
     def keep_example_image(self, data: bytes) -> str:
         """The same for examples of boxes, or parts: the image is kept, 64 MB of such, and not embedded."""
-        return self._uploads.put(data)
+        return self._examples.keep(data)
 
     def example_bytes(self, image: int | str) -> bytes:
         """The encoded image that an Example means. NotFound where it is not there, or no longer."""
-        kept = self._uploads.get(image) if isinstance(image, str) else None
-        return self.image_bytes(self._opened.id_of(image), thumbnails=False) if kept is None else kept
+        return self._examples.image_bytes(self._opened, image)
 
     @property
     def regions(self) -> CollectionRegions:
@@ -533,12 +411,9 @@ class Collection:
         The others are those of `search`. NotFound where no detector looked.
         """
         # A detector has a scale of its own, on which texts and images meet.
-        classes, meta = _chosen(question, name, templates, "background")
+        classes, meta = choose(question, name, templates, "background")
         opened = self._opened
-        finder = self._detector() if detector is None else detector
-        memory = self._boxed if detector is None else None
-        vectors = boxes.embed_question(meta, finder, classes.templates, memory, self.example_bytes)
-        only = self._only(where, within)
+        vectors = self._boxes.embed(opened, meta, detector, classes.templates, self.example_bytes)
         return boxes.search(
             opened.regions,
             vectors,
@@ -546,7 +421,7 @@ class Collection:
             k,
             opened.keys,
             threshold=meta.threshold if threshold is None else threshold,
-            only=only,
+            only=self._only(opened, where, within),
             every_box=every_box,
         )
 
@@ -568,20 +443,20 @@ class Collection:
 
     def select(self, where: str) -> Int64:
         """The ids of items that a filter lets through, int64 (r,), ascending, removed ones left out."""
-        found = self._opened.metadata.select(where, count=self._counter())
-        return found[~np.isin(found, self._opened.removed)]
+        opened = self._opened
+        found = opened.metadata.select(where, count=self._boxes.counter(opened))
+        return found[~np.isin(found, opened.removed)]
 
     def vectors(self, ids: Sequence[int] | Int64, modality: Modality = "image") -> Float32:
         """The stored vectors of these items, float32 (n, d), in order; NotFound names one that has none."""
-        return self._opened.rows(modality).take(np.asarray(ids, dtype=np.int64))
+        return self._opened.vectors(ids, modality)
 
     def image_bytes(self, id: int, *, thumbnails: bool = True) -> bytes:
         """The encoded image of an item from where it was read; its thumbnail, if allowed, where that is gone.
 
         NotFound says what was looked for.
         """
-        self._opened.require([id])
-        return self._opened.originals.read(id, thumbnails=thumbnails)
+        return self._opened.image_bytes(id, thumbnails=thumbnails)
 
     def thumbnail(self, id: int) -> bytes:
         """A small encoded image of an item, where the collection keeps them; else its original."""
@@ -639,7 +514,7 @@ class Collection:
 
     def use(self, embedder: Any) -> None:
         """Embed questions with this from now on. ModelMismatch unless it is what made the vectors."""
-        self._embedding.use(embedder)
+        self._examples.embedding.use(embedder)
 
     def close(self) -> None:
         """Let go of the files."""
@@ -655,118 +530,31 @@ class Collection:
 
     def _ask(
         self,
-        classes: ClassSet,
-        meta: MetaClass,
+        question: MetaClass | ClassSet,
         k: int,
+        name: str | None,
         threshold: float | None,
         where: str | None,
         modality: Modality,
         within: Int64 | None = None,
-    ) -> Question:
-        (vectors,) = self.embed(classes)
-        scales = self._scales(classes, (vectors,), modality)
-        return Question(
-            vectors,
+        templates: Templates | Own = "own",
+        calibration: Calibration | None = None,
+    ) -> Asked:
+        classes, meta = choose(question, name, templates, calibration)
+        opened = self._opened
+        vectors = self._examples.classes(opened, classes.classes, classes.templates)
+        scales = scales_of(opened, classes, vectors, modality)
+        asked = Question(
+            vectors[0],
             k,
             threshold=meta.threshold if threshold is None else threshold,
-            only=self._only(where, within),
+            only=self._only(opened, where, within),
             scale=None if scales is None else scales[0],
         )
+        return Asked(opened, meta, asked, modality)
 
-    def _only(self, where: str | None, within: Int64 | None) -> Int64 | None:
+    def _only(self, opened: Opened, where: str | None, within: Int64 | None) -> Int64 | None:
         if where is None:
             return within
-        found = self._opened.metadata.select(where, count=self._counter())
+        found = opened.metadata.select(where, count=self._boxes.counter(opened))
         return found if within is None else np.intersect1d(found, within)
-
-    def _detector(self) -> Detector:
-        """What found the regions. NotFound where nothing did, InputError where it cannot be had."""
-        model = self.regions.model
-        if self._load_detector is None:
-            raise InputError(
-                f"Boxes are asked for with the detector that found them, {model.name!r}, and none was given; open the "
-                "collection with clipsieve.open."
-            )
-        with self._loading:
-            if model.name not in self._detectors:
-                self._detectors = {model.name: self._load_detector(model.name)}
-            return self._detectors[model.name]
-
-    def _counter(self) -> Count | None:
-        if self._load_detector is None:
-            return None
-        opened = self._opened
-
-        def count(text: str, least: float, ids: Int64) -> Int64:
-            vectors = boxes.embed_question(MetaClass(text, [text]), self._detector(), None, self._boxed)
-            vectors.model.require(opened.regions.model, "The regions")
-            counts, live = np.zeros(len(ids), np.int64), ~np.isin(ids, opened.removed)
-            counts[live] = boxes.count(opened.regions, vectors, ids[live], least)
-            return counts
-
-        return count
-
-    def _scales(self, classes: ClassSet, vectors: Sequence[ClassVectors], modality: Modality) -> Any:
-        if classes.calibration == "none":
-            return None
-        background = self._opened.background(modality)
-        return tuple(background.scale(v) for v in vectors)
-
-    def _image_vector(self, example: Example) -> Float32:
-        assert example.image is not None
-        if example.box is None:
-            vector: Float32 = unit_rows(self.vectors([self._opened.id_of(example.image)]))[0]
-            return vector
-        if isinstance(example.image, int) and self.manifest.detection is not None:
-            stored = self.regions.crop(example.image, example.box)
-            if stored is not None:
-                return stored
-        return self._embedding.part(example, self.example_bytes(example.image))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RankedAnswer:
-    """What `Collection.rank` found: the items in order, and what may be claimed about them, as in `QueryResult`."""
-
-    _opened: Opened
-    _question: Question
-    _meta: MetaClass
-    ranked: Ranked
-    claim: Claim
-    recall: float | None
-    timings_ms: Mapping[str, float]
-
-    def hits(self, ranked: Ranked) -> tuple[Hit, ...]:
-        """These of the items with their keys and reasons."""
-        return query.make_hits(self._question, self._meta, ranked, self._opened.keys(ranked.ids))
-
-
-def _timed(function: Callable[_P, _T], seconds: list[float]) -> Callable[_P, _T]:
-    """The same function; what each call took is added to the list."""
-
-    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        start = time.perf_counter()
-        found = function(*args, **kwargs)
-        seconds.append(time.perf_counter() - start)
-        return found
-
-    return call
-
-
-def _chosen(
-    question: MetaClass | ClassSet, name: str | None, templates: Templates | Own, calibration: Calibration | None
-) -> tuple[ClassSet, MetaClass]:
-    """The one class asked for, as a set of it alone, which checks that texts and images mix only where they may."""
-    if isinstance(question, MetaClass):
-        meta = question
-        own: tuple[Calibration, Templates] = ("none", None)
-    else:
-        named = {c.name: c for c in question.classes}
-        if name is None and len(named) != 1:
-            raise InputError(f"The set holds {len(named)} classes; name one of {', '.join(named)}.")
-        if name is not None and name not in named:
-            raise NotFound(f"The set has no class {name!r}; it has {', '.join(named)}.")
-        meta = named[name] if name is not None else question.classes[0]
-        own = (question.calibration, question.templates)
-    wrapped = own[1] if templates == "own" else templates
-    return ClassSet([meta], calibration or own[0], wrapped), meta

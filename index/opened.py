@@ -27,7 +27,7 @@ from clipsieve.index.scan import scan_topk
 from clipsieve.index.stored import FLAT, ROLES, entry_of, open_covered, open_groups, open_index, rows_of, shards_of
 from clipsieve.manifest import Manifest
 from clipsieve.protocols import VectorIndex
-from clipsieve.types import Int64
+from clipsieve.types import Float32, Int64
 from clipsieve.whole import changed, require_whole
 
 _T = TypeVar("_T")
@@ -208,6 +208,15 @@ class Opened:
         gone = np.isin(np.asarray(ids, dtype=np.int64), self.removed)
         if gone.any():
             raise NotFound(f"Item {np.asarray(ids)[gone][0]} was removed from {self.folder}.")
+
+    def vectors(self, ids: Sequence[int] | Int64, modality: str = "image") -> Float32:
+        """The stored vectors of these items, float32 (n, d), in order; NotFound names one that has none."""
+        return self.rows(modality).take(np.asarray(ids, dtype=np.int64))
+
+    def image_bytes(self, id: int, *, thumbnails: bool) -> bytes:
+        """The encoded image of an item; its thumbnail, if allowed, where that is gone. NotFound for a removed item."""
+        self.require([id])
+        return self.originals.read(id, thumbnails=thumbnails)
 
     def id_of(self, image: int | str) -> int:
         """The item that an image example means: an id as it is, a content hash by the item that has it."""

@@ -14,8 +14,9 @@ import pytest
 
 from benchmarks import demo_detector, report
 from benchmarks.__main__ import ALL, APART
+from benchmarks.figure import Figure
 from benchmarks.measuring import alternate, unit_rows
-from benchmarks.report import Figure, section
+from benchmarks.report import section
 from benchmarks.search import make_question, make_rows, rejected
 
 ROOT = Path(__file__).parent.parent

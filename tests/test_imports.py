@@ -31,7 +31,9 @@ AT_HOME = {
     "redis": {"back"},
 }
 # Where real objects are made and passed on: these files may import every room.
-COMPOSITION_ROOT = re.compile(r"clipsieve/(cli|opening|pictures|grading|labelling|demo|demo_scenes|commands_\w+)\.py")
+COMPOSITION_ROOT = re.compile(
+    r"clipsieve/(cli|opening|pictures|grading|labelling|demo|demo_scenes|access|served_\w+|commands_\w+)\.py"
+)
 
 # clipsieve/inference and its like are links; glob's ** does not follow them, so that each file comes once.
 FILES = sorted(path.relative_to(ROOT).as_posix() for room in ROOMS for path in (ROOT / room).glob("**/*.py"))

@@ -9,10 +9,10 @@ from clipsieve.back.gate import Gate
 from clipsieve.back.meters import Meters
 from clipsieve.back.protect import Protection, State
 from clipsieve.back.shelf import Served, Shelf
-from clipsieve.commands_back import Models
 from clipsieve.index.collection import open_collection
 from clipsieve.inference.fake import FakeEmbedder
 from clipsieve.parts import Parts
+from clipsieve.served_models import Models
 from tests.back.made import DIM, FAKE
 from tests.inference.pictures import jpeg
 

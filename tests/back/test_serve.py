@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 from clipsieve import cli
 from clipsieve.back.config import entries_of
 from clipsieve.back.shelf import Shelf
-from clipsieve.commands_back import open_entries
 from clipsieve.inference.fake import FakeEmbedder
 from clipsieve.inference.reader import open_source
 from clipsieve.inference.run import embed_collection
 from clipsieve.parts import Parts
+from clipsieve.served_collections import open_entries
 from tests.back.made import FAKE, add_items
 from tests.back.service import poll, running, started
 from tests.inference.pictures import jpeg, write_tree

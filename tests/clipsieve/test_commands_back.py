@@ -5,7 +5,7 @@ import torch
 from clipsieve.back.config import Entry
 from clipsieve.back.shelf import Served, Shelf
 from clipsieve.back.stores import FolderStore, MemoryStore
-from clipsieve.commands_back import Models, make_store, model_of, open_entries, read_flags
+from clipsieve.commands_back import make_store
 from clipsieve.errors import InputError, ModelUnavailable
 from clipsieve.index.collection import open_collection
 from clipsieve.index.head import Prompts
@@ -13,6 +13,8 @@ from clipsieve.index.peer_export import export_peer
 from clipsieve.inference.fake import FakeEmbedder
 from clipsieve.opening import load_model, load_text_model
 from clipsieve.parts import Parts
+from clipsieve.served_collections import model_of, open_entries, read_flags
+from clipsieve.served_models import Models
 from clipsieve.types import MetaClass
 from tests.back.made import FAKE, add_items
 from tests.inference.text_models import make_sentence_folder

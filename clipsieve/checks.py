@@ -1,0 +1,78 @@
+"""What the nouns of `types` check of themselves; InputError that says where, what is there, and what it must be.
+
+where  names the field, "Hit.key"
+"""
+
+import math
+from typing import get_args
+
+import numpy as np
+
+from clipsieve.errors import InputError
+
+# A unit row that went through float16 and back is off by at most 2^-11 of its length.
+UNIT_TOLERANCE = 1e-3
+
+
+def check_finite(where: str, got: float) -> float:
+    """A number, neither NaN nor infinite; as a float."""
+    if isinstance(got, bool) or not isinstance(got, int | float | np.floating) or not math.isfinite(got):
+        raise InputError(f"{where} is {got!r}; it must be a finite number.")
+    return float(got)
+
+
+def check_str(where: str, got: object) -> None:
+    """A string."""
+    if not isinstance(got, str):
+        raise InputError(f"{where} is {got!r}; it must be a string.")
+
+
+def check_text(where: str, got: object) -> None:
+    """A string that can be written down: JSON can say "\\ud83d", half of a letter, and so can a name of a file."""
+    check_str(where, got)
+    try:
+        str(got).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{where} holds {got!r}, in which a letter is not whole; write it in UTF-8.") from None
+
+
+def check_choice(where: str, got: object, choices: object) -> None:
+    """One of the values of a Literal."""
+    allowed = get_args(choices)
+    if got not in allowed:
+        raise InputError(f"{where} is {got!r}; it must be one of {', '.join(map(repr, allowed))}.")
+
+
+def check_tuple(where: str, got: object, kind: type) -> None:
+    """A tuple of nothing but that type."""
+    if not isinstance(got, tuple):
+        raise InputError(f"{where} is a {type(got).__name__}; it must be a tuple of {kind.__name__}.")
+    for i, entry in enumerate(got):
+        if not isinstance(entry, kind):
+            raise InputError(f"{where}[{i}] is {entry!r}; it must be a {kind.__name__}.")
+
+
+def check_array(where: str, got: object, dtype: type, shape: str, sizes: tuple[int | None, ...]) -> None:
+    """An array. `sizes` has one entry per axis, None where any size will do; `shape` is how the error writes it."""
+    wanted = f"it must be a {np.dtype(dtype).name} array of shape {shape}"
+    if not isinstance(got, np.ndarray):
+        raise InputError(f"{where} is a {type(got).__name__}; {wanted}.")
+    fits = got.ndim == len(sizes) and all(s is None or s == g for s, g in zip(sizes, got.shape, strict=True))
+    if got.dtype != dtype or not fits:
+        here = "" if None in sizes else f", here {sizes}"
+        raise InputError(f"{where} is {got.dtype.name} {got.shape}; {wanted}{here}.")
+
+
+def check_unit_rows(where: str, got: object) -> None:
+    """float32 (n, d), C-contiguous, rows of length 1 within UNIT_TOLERANCE."""
+    check_array(where, got, np.float32, "(n, d)", (None, None))
+    assert isinstance(got, np.ndarray)
+    if not got.flags.c_contiguous:
+        raise InputError(f"{where} is not C-contiguous; pass numpy.ascontiguousarray of it.")
+    if got.shape[1] == 0:
+        raise InputError(f"{where} has shape {got.shape}; vectors need at least one dimension.")
+    length = np.sqrt(np.einsum("ij,ij->i", got, got))
+    bad = ~(np.abs(length - 1) <= UNIT_TOLERANCE)  # written so that NaN is bad
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise InputError(f"{where} row {row} has length {length[row]:.4g}; rows must have length 1, so normalise them.")

@@ -1,0 +1,155 @@
+"""A class as it was asked for, and its answers from one commit of a collection."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from clipsieve.errors import InputError, NotFound
+from clipsieve.index import query
+from clipsieve.index.calibrate import Scale
+from clipsieve.index.examples import Templates, unit_rows
+from clipsieve.index.learn import Learned
+from clipsieve.index.opened import Opened
+from clipsieve.index.review import Asking, Review, review
+from clipsieve.index.rule import Question, Ranked, View, first_of_group, settle
+from clipsieve.index.scan import scan_threshold
+from clipsieve.index.stored import Modality
+from clipsieve.types import (
+    Calibration,
+    Claim,
+    ClassSet,
+    ClassVectors,
+    Distribution,
+    Float32,
+    Hit,
+    MetaClass,
+    QueryResult,
+)
+
+Own = Literal["own"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RankedAnswer:
+    """What `Collection.rank` found: the items in order, and what may be claimed about them, as in `QueryResult`."""
+
+    _asked: "Asked"
+    ranked: Ranked
+    claim: Claim
+    recall: float | None
+    timings_ms: Mapping[str, float]
+
+    def hits(self, ranked: Ranked) -> tuple[Hit, ...]:
+        """These of the items with their keys and reasons."""
+        return self._asked.hits(ranked)
+
+    def result(self) -> QueryResult:
+        """All of them so."""
+        return QueryResult(self.hits(self.ranked), self.claim, self.recall, self.timings_ms)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """A class asked of one commit. Its methods answer as those of `Collection` with the same arguments.
+
+    meta      the class as it was given
+    question  its examples embedded, with threshold, filter and scale
+    """
+
+    opened: Opened
+    meta: MetaClass
+    question: Question
+    modality: Modality
+
+    def rank(self, dedup: bool, view: View, order: query.Order, budget_ms: float | None) -> RankedAnswer:
+        """The best items, `question.k` of them."""
+        opened, asked = self.opened, dataclasses.replace(self.question, view=view)
+        if dedup:
+            asked = dataclasses.replace(asked, groups=opened.groups)
+        put = dataclasses.replace(self, question=asked)
+        rows = opened.rows(self.modality)
+        if order != "score":
+            ranked = query.in_order(asked, rows, order).pick(slice(asked.k))
+            return RankedAnswer(put, ranked, "exact", None, {})
+        index, recall = opened.index(self.modality)
+        answer = query.search(asked, rows, index, recall, budget_ms, opened.scan(self.modality))
+        return RankedAnswer(put, answer.ranked, answer.claim, answer.recall, answer.timings_ms)
+
+    def explain(self, id: int) -> tuple[list[float], list[float]]:
+        """An item's score with each positive, and with each negative."""
+        compiled = self.question.compile()
+        levels = settle(compiled, self.opened.rows(self.modality).take(np.array([id], dtype=np.int64)))[:, 0]
+        scores = levels if self.question.scale is None else self.question.scale.score(levels)
+        of_positive, of_negative = compiled.slices[0]
+        return scores[of_positive].tolist(), scores[of_negative].tolist()
+
+    def filter(self, dedup: bool) -> Iterator[Hit]:
+        """Every item, by ascending id; `question.k` is not looked at."""
+        groups, seen = self.opened.groups if dedup else None, set[int]()
+        for ranked in scan_threshold(self.opened.rows(self.modality), self.question):
+            if groups is not None:
+                of = groups(ranked.ids)
+                first = [i for i in first_of_group(of).tolist() if int(of[i]) not in seen]
+                seen.update(of.tolist())
+                ranked = ranked.pick(np.array(first, dtype=np.intp))
+            yield from self.hits(ranked)
+
+    def distribution(self, sample: int | None, edges: Float32 | None) -> Distribution:
+        """How the items fall under the class."""
+        rows = self.opened.rows(self.modality)
+        drawn = None if sample is None or sample >= rows.count else rows.sample(sample)
+        return query.distribution(self.question, rows, drawn, edges)
+
+    def review(
+        self, right: Sequence[int], wrong: Sequence[int], limit: int, asking: Asking, learned: Learned | None
+    ) -> Review[tuple[Hit, ...]]:
+        """What to ask about next."""
+        asked, opened, meta = self.question, self.opened, self.meta
+        examples = [e.image for e in (*meta.positive, *meta.negative) if isinstance(e.image, int)]
+        yes, no, known = (np.array(ids, dtype=np.int64) for ids in (right, wrong, examples))
+        direction = None
+        if learned is not None:
+            unit = unit_rows(learned.direction[None].astype(np.float32))
+            direction = ClassVectors("learned", unit, unit[:0], asked.vectors.model)
+        scan = opened.scan(self.modality)
+        found = review(asked, opened.rows(self.modality), yes, no, known, limit, scan, asking, direction)
+        return found.map(self.hits)
+
+    def hits(self, ranked: Ranked) -> tuple[Hit, ...]:
+        """Items with their keys and reasons."""
+        return query.make_hits(self.question, self.meta, ranked, self.opened.keys(ranked.ids))
+
+
+def scales_of(
+    opened: Opened, classes: ClassSet, vectors: Sequence[ClassVectors], modality: Modality
+) -> tuple[Scale, ...] | None:
+    """The calibration of each class of a set; None where the set has none."""
+    if classes.calibration == "none":
+        return None
+    background = opened.background(modality)
+    return tuple(background.scale(v) for v in vectors)
+
+
+def choose(
+    question: MetaClass | ClassSet, name: str | None, templates: Templates | Own, calibration: Calibration | None
+) -> tuple[ClassSet, MetaClass]:
+    """The one class asked for, as a set of it alone, which checks that texts and images mix only where they may.
+
+    InputError where it is not said which class of several is meant; NotFound where the set has none of that name.
+    """
+    if isinstance(question, MetaClass):
+        meta = question
+        own: tuple[Calibration, Templates] = ("none", None)
+    else:
+        named = {c.name: c for c in question.classes}
+        if name is None and len(named) != 1:
+            raise InputError(f"The set holds {len(named)} classes; name one of {', '.join(named)}.")
+        if name is not None and name not in named:
+            raise NotFound(f"The set has no class {name!r}; it has {', '.join(named)}.")
+        meta = named[name] if name is not None else question.classes[0]
+        own = (question.calibration, question.templates)
+    wrapped = own[1] if templates == "own" else templates
+    return ClassSet([meta], calibration or own[0], wrapped), meta

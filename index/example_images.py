@@ -1,0 +1,46 @@
+"""The images that are examples, whether items, parts of items or uploads: as vectors, and as they were encoded."""
+
+from collections.abc import Sequence
+
+from clipsieve.index.examples import Embedded, Embedding, Templates, unit_rows
+from clipsieve.index.opened import Opened
+from clipsieve.index.uploads import Uploads
+from clipsieve.types import ClassVectors, Example, Float32, MetaClass
+
+
+class Examples:
+    """Examples of questions to a collection, whichever commit of it is asked. Safe in many threads."""
+
+    def __init__(self, embedding: Embedding | Embedded) -> None:
+        self.embedding = embedding
+        self._uploads = Uploads()
+
+    def classes(self, opened: Opened, classes: Sequence[MetaClass], templates: Templates) -> tuple[ClassVectors, ...]:
+        """Classes as vectors; see `Collection.embed`."""
+        return self.embedding.classes(classes, templates, lambda example: self._image_vector(opened, example))
+
+    def add(self, data: bytes) -> str:
+        """Embed an uploaded image, and keep it; its content hash."""
+        name = self.embedding.upload(data)
+        self._uploads.put(data)
+        return name
+
+    def keep(self, data: bytes) -> str:
+        """Keep an uploaded image; its content hash."""
+        return self._uploads.put(data)
+
+    def image_bytes(self, opened: Opened, image: int | str) -> bytes:
+        """The encoded image. NotFound where it is not there, or no longer."""
+        kept = self._uploads.get(image) if isinstance(image, str) else None
+        return opened.image_bytes(opened.id_of(image), thumbnails=False) if kept is None else kept
+
+    def _image_vector(self, opened: Opened, example: Example) -> Float32:
+        assert example.image is not None
+        if example.box is None:
+            vector: Float32 = unit_rows(opened.vectors([opened.id_of(example.image)]))[0]
+            return vector
+        if isinstance(example.image, int) and opened.manifest.detection is not None:
+            stored = opened.regions.crop(example.image, example.box)
+            if stored is not None:
+                return stored
+        return self.embedding.part(example, self.image_bytes(opened, example.image))
