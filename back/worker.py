@@ -134,7 +134,7 @@ def worker_class(open_all: Callable[[], None], ready: Callable[[str], None], pro
                     return None
                 unreader = conn.parser.unreader
                 data = unreader.take_buffered() or conn.sock.recv(MOST_BYTES)
-                while direct.missing(data):
+                while direct.missing(data) and comes(conn.sock, SOON_MS):  # many send a body after its head
                     more = conn.sock.recv(MOST_BYTES)
                     if not more:
                         break
