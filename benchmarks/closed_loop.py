@@ -14,6 +14,7 @@ import pickle
 import re
 import selectors
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -61,8 +62,9 @@ class _Client:
 def ask(port: int, path: str, clients: int, warm: float, seconds: float, bodies: Sequence[Body]) -> dict[str, Any]:
     """Requests a second, the seconds of each in order of length, and the clients' own processor time of one.
 
-    What counts begins with an answer, after `warm` seconds in which batches form, and ends with the last one after
-    which every client was answered as often: answers come in batches, and so whole turns of them are counted.
+    What is answered in the first `warm` seconds, in which batches form, does not count. The rate is Little's: as many
+    requests as there are clients are always on their way, and each takes so long. Answers come a batch at a time, and
+    a count of them over the seconds of a window would be half a batch or more off.
     """
     requests = [_request(path, body) for body in bodies]
     selector = selectors.DefaultSelector()
@@ -72,24 +74,22 @@ def ask(port: int, path: str, clients: int, warm: float, seconds: float, bodies:
         selector.register(client.socket, selectors.EVENT_READ, client)
         client.ask(requests[turn % len(requests)])
         turn += 1
-    answers: list[tuple[float, float]] = []  # when, and after how long
-    cpu = 0.0
+    waits: list[float] = []
+    begin = cpu = 0.0
     start = time.perf_counter()
-    while len(answers) <= clients or time.perf_counter() < answers[0][0] + seconds:
+    while len(waits) < clients or time.perf_counter() < begin + seconds:
         for key, _ in selector.select(60):
             client = key.data
             if client.answered():
                 now = time.perf_counter()
-                if not answers:
-                    cpu = time.process_time()
                 if now >= start + warm:
-                    answers.append((now, now - client.asked))
+                    if not waits:
+                        begin, cpu = now, time.process_time()
+                    waits.append(now - client.asked)
                 client.ask(requests[turn % len(requests)])
                 turn += 1
-    used = (time.process_time() - cpu) / len(answers)
-    last = (len(answers) - 1) // clients * clients
-    waits = [wait for _, wait in answers[1 : last + 1]]
-    return {"rate": last / (answers[last][0] - answers[0][0]), "waits": sorted(waits), "client_ms": used * 1e3}
+    used = (time.process_time() - cpu) / len(waits)
+    return {"rate": clients / statistics.mean(waits), "waits": sorted(waits), "client_ms": used * 1e3}
 
 
 def _request(path: str, body: Body) -> bytes:

@@ -35,7 +35,7 @@ from clipsieve.load_test import Target, served
 
 TEXTS = [f"a photo of {n} {colour} {thing}" for n in ("one", "two") for colour in ("red", "blue", "green", "white")
          for thing in ("bus", "dog", "star", "house")]  # fmt: skip
-LEAST_BATCHES = 6
+LEAST_BATCHES = 4
 """Batches that a window is long enough for, at least."""
 
 
