@@ -3,7 +3,6 @@
 import gzip
 import json
 import logging
-import math
 import re
 import time
 import uuid
@@ -21,10 +20,11 @@ from clipsieve.back import api, classify, detect, directai, job_routes, knn, kse
 from clipsieve.back.boxes import Boxes
 from clipsieve.back.classifier import Classifier
 from clipsieve.back.describe import describe
+from clipsieve.back.direct import DIRECT, Direct
 from clipsieve.back.express import EXPRESS, Express
 from clipsieve.back.figures import Figures, ModelFigures, no_models
 from clipsieve.back.finder import Finder
-from clipsieve.back.guard import for_all, status_of
+from clipsieve.back.guard import for_all, retry_headers, status_of
 from clipsieve.back.jobs import Jobs
 from clipsieve.back.limits import Limits
 from clipsieve.back.meters import Meters
@@ -80,8 +80,9 @@ def create_app(
     """
     meters = meters or Meters()
     boxes = Boxes(detector, detector_name)
+    asked = knn.Knn(shelf, meters, fetch, limits)
     blueprints = [
-        knn.blueprint(shelf, meters, fetch, limits),
+        knn.blueprint(asked),
         api.blueprint(shelf, fetch, sets.stored, boxes),
         sets.blueprint(shelf),
         marks.blueprint(shelf, sets.stored),
@@ -98,7 +99,9 @@ def create_app(
     if encoders is not None:
         blueprints += embedding(encoders, protection)
     meters.registry.register(Figures(shelf, protection, models))
-    return assemble(blueprints, page or Page(), meters, protection, encoders)
+    app = assemble(blueprints, page or Page(), meters, protection, encoders)
+    app.extensions[DIRECT] = Direct(asked.answers, knn.write_error, protection, meters)
+    return app
 
 
 def create_embedding_app(
@@ -159,8 +162,7 @@ def assemble(
         if status == 500:
             log.error("%s %s: %s", request.method, request.path, error)
         answer = shape()(error, status)
-        if status == 503:
-            answer.headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after", 1.0)))
+        answer.headers.update(retry_headers(error))
         return answer
 
     @app.errorhandler(CollectionChanged)

@@ -7,6 +7,7 @@ bodies that cost more to read than to send. `back/protect.py` asks them for each
 
 import hmac
 import ipaddress
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -280,6 +281,13 @@ def status_of(error: ClipsieveError) -> int:
     if isinstance(error, Overloaded | TimedOut | Closed | CollectionChanged):
         return 503
     return 404 if isinstance(error, NotFound) else 500
+
+
+def retry_headers(error: ClipsieveError) -> dict[str, str]:
+    """When to ask again, where that may help."""
+    if status_of(error) != 503:
+        return {}
+    return {"Retry-After": str(math.ceil(getattr(error, "retry_after", 1.0)))}
 
 
 def answer_headers(html: bool, policy: Policy) -> dict[str, str]:

@@ -7,7 +7,7 @@ with 500 there is a 4xx with a sentence here.
 import base64
 import binascii
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -49,38 +49,61 @@ class Query:
     rating_weight: float
 
 
-def blueprint(shelf: Shelf, meters: Meters, fetch: Fetch, limits: Limits | None = None) -> APIBlueprint:
-    """The routes. `fetch` gets what `image_url` names."""
-    most = limits or Limits()
-    rows = Shares(most.rows)
+class Knn:
+    """What the protocol's questions are answered from. Safe to use from several threads at once.
+
+    fetch  gets what `image_url` names
+    """
+
+    def __init__(self, shelf: Shelf, meters: Meters, fetch: Fetch, limits: Limits | None = None) -> None:
+        self.shelf, self._meters, self._fetch, self._limits = shelf, meters, fetch, limits or Limits()
+        self._rows = Shares(self._limits.rows)
+
+    @property
+    def answers(self) -> Mapping[str, Callable[[bytes, str], bytes]]:
+        """Path -> a request's body and its client -> the answer."""
+        return {"/knn-service": self.hits, "/metadata": self.rows}
+
+    def hits(self, body: bytes, client: str) -> bytes:
+        """The answer of /knn-service, as JSON. `client` of `client_of`."""
+        meters, limits = self._meters, self._limits
+        with meters.time("full_knn_request_time"):
+            query = read_query(_read_json(body), limits)
+            served = self.shelf[query.index]
+            vector = _question(served, query, meters, self._fetch)
+            with holding(self._rows, client, weight(served, query.found, query.shown, limits)):
+                return orjson.dumps(_found(served, query, vector, meters, limits))
+
+    def rows(self, body: bytes, client: str) -> bytes:
+        """The answer of /metadata, as JSON."""
+        asked = _read_json(body)
+        ids = read_ids(_required(asked, "ids"), self._limits)
+        if not ids:
+            return orjson.dumps([])
+        served = self.shelf[_index(asked)]
+        with holding(self._rows, client, weight(served, len(ids), len(ids), self._limits)):
+            with self._meters.time("metadata_get_time"):
+                shown = show(served, ids, self._limits)
+            return orjson.dumps([{"id": i, "metadata": row} for i, row in zip(ids, shown, strict=True)])
+
+
+def blueprint(knn: Knn) -> APIBlueprint:
+    """The routes."""
     routes = APIBlueprint("knn", __name__, abp_tags=[TAG])
 
     @routes.post("/knn-service", summary="Nearest items", request_body=shapes.QUESTION, responses=shapes.HITS)
     @reads
     def knn_service() -> Response:
-        with meters.time("full_knn_request_time"):
-            query = read_query(_json_body(), most)
-            served = shelf[query.index]
-            vector = _question(served, query, meters, fetch)
-            with holding(rows, _client(), weight(served, query.found, query.shown, most)):
-                return _answer(_found(served, query, vector, meters, most))
+        return _answer(knn.hits(request.get_data(), _client()))
 
     @routes.post("/metadata", summary="Metadata of items", request_body=shapes.IDS, responses=shapes.ROWS)
     @reads
     def metadata() -> Response:
-        body = _json_body()
-        ids = read_ids(_required(body, "ids"), most)
-        if not ids:
-            return _answer([])
-        served = shelf[_index(body)]
-        with holding(rows, _client(), weight(served, len(ids), len(ids), most)):
-            with meters.time("metadata_get_time"):
-                shown = show(served, ids, most)
-            return _answer([{"id": i, "metadata": row} for i, row in zip(ids, shown, strict=True)])
+        return _answer(knn.rows(request.get_data(), _client()))
 
     @routes.get("/indices-list", summary="Names of the collections", responses=shapes.NAMES)
     def indices_list() -> Response:
-        return _answer(shelf.names)
+        return _answer(orjson.dumps(knn.shelf.names))
 
     return routes
 
@@ -227,9 +250,9 @@ def _found(served: Served, query: Query, vector: Float32, meters: Meters, limits
     return [{**row, **hit} for row, hit in zip(rows, named, strict=False)] + named[len(rows) :]
 
 
-def _json_body() -> Mapping[str, Any]:
+def _read_json(data: bytes) -> Mapping[str, Any]:
     try:
-        body = orjson.loads(request.get_data())
+        body = orjson.loads(data)
     except (ValueError, RecursionError) as error:
         raise InputError(f"The request's body is not JSON ({error}).") from None
     if not isinstance(body, dict):
@@ -237,8 +260,8 @@ def _json_body() -> Mapping[str, Any]:
     return body
 
 
-def _answer(value: Any) -> Response:
-    return Response(orjson.dumps(value), mimetype="application/json")
+def _answer(data: bytes) -> Response:
+    return Response(data, mimetype="application/json")
 
 
 def _required(body: Mapping[str, Any], name: str) -> Any:
@@ -311,8 +334,13 @@ def _base64(text: str) -> bytes:
         raise InputError(f"image is not base64 ({error}).") from None
 
 
+def write_error(error: ClipsieveError) -> bytes:
+    """An error in the protocol's shape, as JSON."""
+    return orjson.dumps({"message": str(error)})
+
+
 def error_answer(error: ClipsieveError, status: int) -> Response:
     """An error in the protocol's shape."""
-    answer = _answer({"message": str(error)})
+    answer = _answer(write_error(error))
     answer.status_code = status
     return answer

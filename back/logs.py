@@ -66,13 +66,18 @@ def set_up(level: str, form: str | None, stream: TextIO) -> None:
     logging.disable(logging.NOTSET)  # the command line silences libraries
 
 
-def answered(method: str, path: str, status: int, seconds: float, client: str | None, quiet: bool) -> None:
+def answered(
+    method: str, path: str, status: int, seconds: float, client: str | None, quiet: bool, id: str | None = None
+) -> None:
     """Log a request that was answered.
 
     quiet  it is asked all the time, by what watches the service
+    id     the request's, where the application does not know it
     """
     level = logging.ERROR if status == 500 else logging.WARNING if status > 500 else logging.INFO
     fields = {"method": method, "path": path, "status": status, "ms": round(1000 * seconds, 1), "client": client}
+    if id is not None:
+        fields["request_id"] = id
     log.log(logging.DEBUG if quiet and status < 500 else level, "request", extra={"fields": fields})
 
 

@@ -25,8 +25,10 @@ from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseExc
 from gunicorn.workers.gthread import ThreadWorker
 
 from clipsieve.back import guard
-from clipsieve.back.express import EXPRESS, MOST_BYTES, Express
+from clipsieve.back.direct import DIRECT, Direct
+from clipsieve.back.express import EXPRESS, Express
 from clipsieve.back.gate import Deadlines
+from clipsieve.back.plain import MOST_BYTES
 from clipsieve.back.protect import Protection
 from clipsieve.errors import ClipsieveError
 
@@ -111,12 +113,44 @@ def worker_class(open_all: Callable[[], None], ready: Callable[[str], None], pro
             for _ in range(IN_A_ROW):
                 deadlines.head(conn.sock)
                 try:
-                    kept = super().handle(conn)
+                    kept = self.answer_here(conn)
+                    if kept is None:
+                        kept = super().handle(conn)
                 finally:
                     deadlines.clear(conn.sock)
                 if kept is not True or not self.alive or not follows(conn) or self.is_express(conn):
                     break
             return kept
+
+        def answer_here(self, conn: Any) -> bool | None:
+            """Answer a plain request here: whether the connection is kept. None where it goes the usual way."""
+            direct: Direct | None = self.wsgi.extensions.get(DIRECT)
+            if direct is None or not (conn.initialized or comes(conn.sock, 0)):
+                return None
+            try:
+                conn.sock.setblocking(True)
+                conn.init()
+                if conn.is_http2:
+                    return None
+                unreader = conn.parser.unreader
+                data = unreader.take_buffered() or conn.sock.recv(MOST_BYTES)
+                while direct.missing(data) and comes(conn.sock, SOON_MS):  # many send a body after its head
+                    more = conn.sock.recv(MOST_BYTES)
+                    if not more:
+                        break
+                    data += more
+                deadlines.clear(conn.sock)
+                keep = bool(self.alive) and len(self.keepalived_conns) < self.max_keepalived
+                answer = direct.answer(data, conn.client[0] if conn.client else "", keep)
+                if answer is None:
+                    deadlines.head(conn.sock)
+                    unreader.unread(data)
+                    return None
+                deadlines.answers(conn.sock, len(answer))
+                conn.sock.sendall(answer)
+            except OSError:
+                return False
+            return keep
 
         @property
         def express(self) -> Express | None:
@@ -250,11 +284,14 @@ def refusal(status: HTTPStatus, sentence: str, id: str, policy: guard.Policy) ->
 
 def follows(conn: Any) -> bool:
     """Whether the client of a connection that is kept asks again at once."""
-    if conn.parser.unreader.buf.getvalue():
-        return True
+    return bool(conn.parser.unreader.buf.getvalue()) or comes(conn.sock, SOON_MS)
+
+
+def comes(connection: socket.socket, wait_ms: int) -> bool:
+    """Whether there is something to read, or is in so many milliseconds."""
     poll = select.poll()
-    poll.register(conn.sock, select.POLLIN)
-    return bool(poll.poll(SOON_MS))
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(wait_ms))
 
 
 def _address(name: tuple[Any, ...]) -> str:

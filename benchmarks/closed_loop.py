@@ -14,6 +14,7 @@ import pickle
 import re
 import selectors
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -61,7 +62,9 @@ class _Client:
 def ask(port: int, path: str, clients: int, warm: float, seconds: float, bodies: Sequence[Body]) -> dict[str, Any]:
     """Requests a second, the seconds of each in order of length, and the clients' own processor time of one.
 
-    What counts begins with an answer, after `warm` seconds in which batches form, and ends with one: whole batches.
+    What is answered in the first `warm` seconds, in which batches form, does not count. The rate is Little's: as many
+    requests as there are clients are always on their way, and each takes so long. Answers come a batch at a time, and
+    a count of them over the seconds of a window would be half a batch or more off.
     """
     requests = [_request(path, body) for body in bodies]
     selector = selectors.DefaultSelector()
@@ -74,17 +77,19 @@ def ask(port: int, path: str, clients: int, warm: float, seconds: float, bodies:
     waits: list[float] = []
     begin = cpu = 0.0
     start = time.perf_counter()
-    while not begin or time.perf_counter() < begin + seconds:
+    while len(waits) < clients or time.perf_counter() < begin + seconds:
         for key, _ in selector.select(60):
             client = key.data
             if client.answered():
-                waits.append(time.perf_counter() - client.asked)
+                now = time.perf_counter()
+                if now >= start + warm:
+                    if not waits:
+                        begin, cpu = now, time.process_time()
+                    waits.append(now - client.asked)
                 client.ask(requests[turn % len(requests)])
                 turn += 1
-        if not begin and waits and time.perf_counter() >= start + warm:
-            waits, begin, cpu = [], time.perf_counter(), time.process_time()
-    took, used = time.perf_counter() - begin, time.process_time() - cpu
-    return {"rate": len(waits) / took, "waits": sorted(waits), "client_ms": used / len(waits) * 1e3}
+    used = (time.process_time() - cpu) / len(waits)
+    return {"rate": clients / statistics.mean(waits), "waits": sorted(waits), "client_ms": used * 1e3}
 
 
 def _request(path: str, body: Body) -> bytes:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from clipsieve.back.app import create_embedding_app
-from clipsieve.back.express import EXPRESS, MOST_BYTES, read_plain
+from clipsieve.back.express import EXPRESS
 from clipsieve.back.gate import Gate, parse_rate
 from clipsieve.back.guard import Policy
 from clipsieve.back.meters import Meters
+from clipsieve.back.plain import MOST_BYTES, read_plain
 from clipsieve.back.protect import Protection, State
 from clipsieve.errors import InputError
 from clipsieve.inference.batch_request import BatchOptions
