@@ -127,7 +127,7 @@ def test_one_that_is_not_flagged_stands_for_its_duplicates(tmp_path):
 
 
 def test_of_many_items_a_head_looks_at_a_sample_for_a_count(client, folder, monkeypatch):
-    monkeypatch.setattr(flags, "LOOKED_AT", 150)
+    monkeypatch.setattr(flags, "BUDGET", 150 * DIM)  # the head has a weight for each dimension
     found = post(client, "/distribution", **{"class": BUS}, without=["safety"])
     assert found["estimated"] is True
     truth = len(every(client, **{"class": BUS}, without=["safety"]))
@@ -202,7 +202,7 @@ def test_what_is_not_offered_is_refused(folder, tmp_path, body, said):
             assert said in post(client, path, 400, **{"class": BUS}, **body)["error"]["message"]
 
 
-@pytest.mark.parametrize("looked_at", [20_000, 20])
+@pytest.mark.parametrize("looked_at", [COUNT, 20])
 def test_nobody_is_asked_about_what_is_left_out(client, folder, monkeypatch, looked_at):
     monkeypatch.setattr(flags, "LOOKED_AT", looked_at)
     gone = flagged(folder, "safety")
