@@ -25,10 +25,12 @@ from clipsieve.back.boxes import Boxes, all_boxes, boxes_of
 from clipsieve.back.guard import reads
 from clipsieve.back.knn import to_json_value
 from clipsieve.back.limits import MOST_EXAMPLES, MOST_LETTERS
+from clipsieve.back.offers import embedded, offers, one_class, rank
 from clipsieve.back.pictures import encoded, refuse_bombs, shrink, small_webp
 from clipsieve.back.shelf import Fetch, Served, Shelf
 from clipsieve.errors import InputError, NotFound
 from clipsieve.index.asked import RankedAnswer
+from clipsieve.index.collection import Collection
 from clipsieve.types import ClassSet, Distribution, Float32
 
 TAG = Tag(name="api", description="The page's own API.")
@@ -116,7 +118,8 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored], bo
     def explain(body: schema.Explain) -> Any:
         served = shelf[body.collection]
         classes, name = schema.read_question(body, stored(served))
-        explained = served.collection.explain(classes, int(body.id), name=name, modality=body.modality)
+        at = served.collection.fixed(embedded(served, one_class(classes, name), body))
+        explained = at.explain(classes, int(body.id), name=name, modality=body.modality)
         return schema.explained_to_json(*explained)
 
     @routes.get("/items/<id>", summary="What is known of an item", responses=shapes.ITEM)
@@ -173,17 +176,22 @@ class Answers:
             depth, answer = self._kept.get(key, (0, None))
         if answer is None or (depth <= count and len(answer.ranked.ids) == depth):
             depth = max(FIRST_RANKED, 4 ** math.ceil(math.log(count + 1, 4)))
-            answer = served.collection.rank(
-                classes,
-                depth,
-                name=name,
-                threshold=body.threshold,
-                where=body.where,
-                dedup=body.dedup,
-                modality=body.modality,
-                view=body.view,
-                order=body.sort,
-            )
+
+            def ask(at: Collection, wanted: int) -> RankedAnswer:
+                return at.rank(
+                    classes,
+                    wanted,
+                    name=name,
+                    threshold=body.threshold,
+                    where=body.where,
+                    dedup=body.dedup,
+                    modality=body.modality,
+                    view=body.view,
+                    order=body.sort,
+                )
+
+            vectors = embedded(served, one_class(classes, name), body)
+            answer = rank(served.flags.sieve(body.without), vectors, depth, ask)
         with self._lock:
             self._kept[key] = depth, answer
             self._kept.move_to_end(key)
@@ -202,9 +210,7 @@ def _info(served: Served, boxes: Boxes) -> dict[str, Any]:
         "modalities": [index["name"] for index in known["indices"]],
         "detector": known["regions"] and known["regions"]["detector"],
         "boxes": boxes.fits(collection),
-        "multilingual": served.options.multilingual is not None,
-        "ratings": sorted(served.options.ratings),
-        "flags": sorted(served.options.flags),
+        **offers(served),
         "duplicates": collection.has_groups,
         "index_rev": collection.revision,
     }
@@ -222,16 +228,19 @@ def _start(cursor: str | None, served: Served) -> int:
 
 
 def _distribution(served: Served, body: schema.Histogram, classes: ClassSet, name: str | None) -> Distribution:
-    sample = SAMPLE if served.collection.count > EXACT_ROWS else None
+    vectors = embedded(served, one_class(classes, name), body)
+    sieve = served.flags.sieve(body.without)
+    sample = sieve.look(SAMPLE if sieve.collection.count > EXACT_ROWS else None, body.modality)
+    at = sieve.collection.fixed(vectors, sieve.without)
     asked = {"name": name, "threshold": body.threshold, "where": body.where, "modality": body.modality}
     if (body.lo is None) != (body.hi is None) or (body.lo is not None and not body.lo < (body.hi or 0.0)):
         raise InputError(f"lo is {body.lo} and hi is {body.hi}; give both, the less one first, or neither.")
     if body.lo is not None and body.hi is not None:
         edges = np.linspace(body.lo, body.hi, body.bins + 1, dtype=np.float32)
-        return served.collection.distribution(classes, sample=sample, edges=edges, **asked)  # type: ignore[arg-type]
+        return at.distribution(classes, sample=sample, edges=edges, **asked)  # type: ignore[arg-type]
     ends = (-1.0, 1.0) if classes.calibration == "none" else (0.0, 40.0)
     edges = np.linspace(*ends, FINE + 1, dtype=np.float32)
-    found = served.collection.distribution(classes, sample=sample, edges=edges, **asked)  # type: ignore[arg-type]
+    found = at.distribution(classes, sample=sample, edges=edges, **asked)  # type: ignore[arg-type]
     return _coarser(found, body.bins)
 
 

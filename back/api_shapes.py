@@ -35,6 +35,13 @@ FOUND: Json = {
     "properties": {**HIT["properties"], "boxes": said(some(BOX), "Where boxes were asked for: by falling score.")},
 }
 INDEX = obj(name=TEXT, kind=maybe(TEXT), recall=maybe(NUMBER), rows=COUNT, search_ms=maybe(NUMBER), not_covered=COUNT)
+FLAG = obj(
+    name=TEXT,
+    kind=said(
+        {"enum": ["class", "prompts", "head"]},
+        "What flags: a class of examples, the nearest of a few prompts, or a head that was trained for it.",
+    ),
+)
 COLLECTION = obj(
     id=said(TEXT, "Its name."),
     count=COUNT,
@@ -46,9 +53,9 @@ COLLECTION = obj(
     columns=said(TEXTS, "Metadata that `where` may use."),
     read_only=SWITCH,
     modalities=TEXTS,
-    multilingual=SWITCH,
-    ratings=some(COUNT),
-    flags=TEXTS,
+    multilingual=said(SWITCH, "Whether there is a model for texts of other languages."),
+    ratings=said(some(COUNT), "Those that can be preferred."),
+    flags=said(some(FLAG), "What can be left out."),
     detector=said(maybe(TEXT), "What found the regions, where there are any."),
     boxes=said(SWITCH, "Whether this service can say where in images a class is seen."),
     duplicates=said(SWITCH, "Whether near-duplicates are known, for `dedup`."),

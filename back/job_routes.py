@@ -37,7 +37,7 @@ def blueprint(shelf: Shelf, jobs: Jobs, stored: Callable[[Served], Stored], boxe
     @routes.post("/jobs", summary="Begin a job", responses=shapes.BEGUN)
     def begin(body: schema.NewJob) -> Any:
         served = shelf[body.collection]
-        task = Task.of(served.collection, body, stored(served), boxes)
+        task = Task.of(served, body, stored(served), boxes)
         job = jobs.add(body.kind, served.name, body.format, title_of(body, served.name, task), task.write)
         return {"id": job.id}, 202, {"Location": f"/api/v1/jobs/{job.id}"}
 

@@ -10,8 +10,11 @@ from clipsieve.back import api_shapes as shapes
 from clipsieve.back import schema
 from clipsieve.back.api import TAG, Stored, add_sizes
 from clipsieve.back.guard import reads
+from clipsieve.back.offers import embedded, one_class, review
 from clipsieve.back.shelf import Served, Shelf
 from clipsieve.errors import InputError
+from clipsieve.index.collection import Collection
+from clipsieve.index.review import Review
 from clipsieve.types import Hit
 
 
@@ -48,17 +51,22 @@ def blueprint(shelf: Shelf, stored: Callable[[Served], Stored]) -> APIBlueprint:
         served = shelf[body.collection]
         classes, name = schema.read_question(body, stored(served))
         right, wrong = _said(served, name)
-        found = served.collection.review(
-            classes,
-            right,
-            wrong,
-            body.limit,
-            name=name,
-            threshold=body.threshold,
-            where=body.where,
-            modality=body.modality,
-            asking=body.asking,
-        )
+
+        def ask(at: Collection) -> Review[tuple[Hit, ...]]:
+            return at.review(
+                classes,
+                right,
+                wrong,
+                body.limit,
+                name=name,
+                threshold=body.threshold,
+                where=body.where,
+                modality=body.modality,
+                asking=body.asking,
+            )
+
+        vectors = embedded(served, one_class(classes, name), body)
+        found = review(served.flags.sieve(body.without), vectors, body.modality, ask)
         shown = found.map(lambda hits: _to_json(served, hits))
         return {
             "index_rev": served.collection.revision,
@@ -82,18 +90,25 @@ def blueprint(shelf: Shelf, stored: Callable[[Served], Stored]) -> APIBlueprint:
         served = shelf[body.collection]
         classes, name = schema.read_question(body, stored(served))
         right, wrong = _said(served, name)
-        photos, modality = served.collection, body.modality
+        vectors = embedded(served, one_class(classes, name), body)
+        sieve, modality = served.flags.sieve(body.without), body.modality
+        photos = sieve.collection.fixed(vectors)
         learned, examples = photos.learn(classes, right, wrong, name=name, modality=modality)
-        ids, products = photos.nearest(learned.direction.astype(np.float32), body.limit, modality=modality)
+        direction = learned.direction.astype(np.float32)
+        ids, products = sieve.nearest(direction, body.limit, modality=modality)
         parts = learned.parts(photos.vectors(ids, modality))  # (e, r)
         hits = [
             schema.learned_to_json(int(i), key, float(product) + learned.offset, examples, own.tolist())
             for i, key, product, own in zip(ids, photos.keys(ids), products, parts.T, strict=True)
         ]
         add_sizes(served, ids.tolist(), hits)
-        found = photos.review(
-            classes, right, wrong, body.limit, name=name, modality=modality, asking="spread", learned=learned
-        )
+
+        def ask(at: Collection) -> Review[tuple[Hit, ...]]:
+            return at.review(
+                classes, right, wrong, body.limit, name=name, modality=modality, asking="spread", learned=learned
+            )
+
+        found = review(sieve, vectors, modality, ask)
         return {
             "index_rev": photos.revision,
             "class": name,

@@ -51,9 +51,32 @@ class Question(Model):
     threshold: Annotated[float | None, Field(description="In place of the class's own.", allow_inf_nan=False)] = None
     where: Annotated[str | None, Field(description='A filter over the metadata: "width > 800".')] = None
     modality: Literal["image", "text"] = "image"
+    multilingual: Annotated[
+        bool, Field(description="Texts are embedded by the model for other languages, where /info says there is one.")
+    ] = False
 
 
-class Search(Question):
+class Rated(Model):
+    """Which rating is preferred."""
+
+    rating: Annotated[
+        int | None, Field(description="What looks like this rating, 9 the most beautiful, ranks higher.", ge=0, le=9)
+    ] = None
+    rating_weight: Annotated[
+        float, Field(description="Of the rating beside each positive example.", ge=-10, le=10, allow_inf_nan=False)
+    ] = 0.5
+
+
+class Sifted(Model):
+    """What is as if it were not there."""
+
+    without: Annotated[
+        tuple[Annotated[str, Field(max_length=100)], ...],
+        Field(description="Flags, by the names that /info has; items of them are left out.", max_length=100),
+    ] = ()
+
+
+class Search(Question, Rated, Sifted):
     """A question, and which of its answers to show."""
 
     view: Literal["matched", "rejected", "below"] = "matched"
@@ -65,7 +88,7 @@ class Search(Question):
     limit: Annotated[int, Field(ge=1, le=MOST_RESULTS)] = 100
 
 
-class Histogram(Question):
+class Histogram(Question, Rated, Sifted):
     """A question, and how to count."""
 
     bins: Annotated[int, Field(ge=2, le=1024)] = 64
@@ -73,19 +96,19 @@ class Histogram(Question):
     hi: Annotated[float | None, Field(description="Where they end.", allow_inf_nan=False)] = None
 
 
-class Explain(Question):
+class Explain(Question, Rated):
     """A question, and the item that is to be explained."""
 
     id: ItemId
 
 
-class Learn(Question):
+class Learn(Question, Sifted):
     """A question whose marks are learned from; threshold and where must be left out."""
 
     limit: Annotated[int, Field(ge=1, le=MOST_RESULTS)] = 40
 
 
-class Suggest(Question):
+class Suggest(Question, Rated, Sifted):
     """A question, and how many items of each kind to suggest."""
 
     limit: Annotated[int, Field(ge=1, le=MOST_RESULTS)] = 40
@@ -102,7 +125,7 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
 """What jobs write, by their kind."""
 
 
-class NewJob(Question):
+class NewJob(Question, Rated, Sifted):
     """Long work: every item labelled with the best class of a set, or the items of a question, or of ids, as a file."""
 
     kind: Literal["label", "export"]

@@ -24,8 +24,8 @@ class Options:
     """How one collection is served.
 
     columns       metadata columns that answers of clip-retrieval's protocol have, where the collection has them
-    multilingual  embeds texts of many languages into the images' space, for `use_mclip`
-    ratings       aesthetic rating 0..9 -> float32 (d,), added to a question by `aesthetic_score`
+    multilingual  embeds texts of many languages into the images' space, for `use_mclip` and `multilingual`
+    ratings       aesthetic rating 0..9 -> float32 (d,), added to a question by `aesthetic_score` and `rating`
     flags         "safety" and "violence" -> the class whose items are left out by that name, or what flags them
     """
 

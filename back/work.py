@@ -22,9 +22,11 @@ import pyarrow.parquet as pq
 from clipsieve import classset
 from clipsieve.back import schema
 from clipsieve.back.boxes import Boxes
+from clipsieve.back.flags import Sieve
 from clipsieve.back.job import SKIPPED, Job, Result
 from clipsieve.back.jobs import Tell, Work
-from clipsieve.back.shelf import Shelf
+from clipsieve.back.offers import embedded, rank, require_flags
+from clipsieve.back.shelf import Served, Shelf
 from clipsieve.back.sought import COLUMNS, Sought, require_place
 from clipsieve.errors import CollectionChanged, InputError, NotFound
 from clipsieve.index.asked import RankedAnswer
@@ -59,8 +61,9 @@ LEAST_PART, MOST_PART = 10_000, 1_000_000
 ATTEMPTS = 3
 
 _TASK, _VECTORS, _IDS = "task.json", "vectors.npz", "ids.npy"
-_OF_LABEL = frozenset({"kind", "format", "collection", "set", "reject", "boxes", "box_threshold"})
-_OF_EXPORT = frozenset({"threshold", "where", "modality", "view", "sort", "dedup", "limit", "images"})
+_OF_LABEL = frozenset({"kind", "format", "collection", "set", "reject", "multilingual", "boxes", "box_threshold"})
+_OF_EXPORT = frozenset({"threshold", "where", "modality", "view", "sort", "dedup", "without", "limit", "images"})
+_OF_QUESTION = frozenset({"multilingual", "rating", "rating_weight", "without"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,8 +86,9 @@ class Task:
     sought: Sought | None = None
 
     @classmethod
-    def of(cls, collection: Collection, body: schema.NewJob, stored: Any, boxes: Boxes) -> "Task":
+    def of(cls, served: Served, body: schema.NewJob, stored: Any, boxes: Boxes) -> "Task":
         """What a request asks. What is wrong with it is said now, not by a job that fails: InputError, NotFound."""
+        collection = served.collection
         if body.format not in schema.FORMATS[body.kind]:
             raise InputError(f"A job of kind {body.kind!r} writes {', '.join(schema.FORMATS[body.kind])}.")
         if body.boxes:
@@ -99,26 +103,28 @@ class Task:
             if body.set is None:
                 raise InputError("There is no set to label with; give one.")
             classes = schema.read_set(body.set, stored)
-            return cls(classes, collection.embed(classes), None, None, {"reject": body.reject}, sought(classes))
+            vectors = embedded(served, classes, body)
+            return cls(classes, vectors, None, None, {"reject": body.reject}, sought(classes))
         if body.reject:
             raise InputError("An export takes no reject; it is for a job that labels.")
-        options = body.model_dump(
-            include={"threshold", "where", "modality", "view", "sort", "dedup", "limit", "images"}
-        )
+        options = body.model_dump(include=set(_OF_EXPORT))
         ids = None if body.ids is None else np.array(list(dict.fromkeys(map(int, body.ids))), np.int64)
         if body.set is None and body.class_ is None and ids is not None:
             if body.boxes:
                 raise InputError("Boxes are those of a class; give one beside the ids, or leave out boxes.")
+            if stray := body.model_fields_set & _OF_QUESTION:
+                raise InputError(f"{min(stray)} is of a question; give a class beside the ids, or leave it out.")
             return cls(None, (), None, ids, options)
         whole, name = schema.read_question(body, stored)
         meta = next(c for c in whole.classes if c.name == name)
         one = ClassSet([meta], whole.calibration, whole.templates)
-        collection.rank(one, 1, where=body.where, dedup=body.dedup, modality=body.modality)
+        vectors = embedded(served, one, body)
+        collection.fixed(vectors).rank(one, 1, where=body.where, dedup=body.dedup, modality=body.modality)
         unnamed = isinstance(body.class_, dict) and "name" not in body.class_
         label = meta.positive[0].text if unnamed and meta.positive[0].text is not None else meta.name
         named = MetaClass(label, meta.positive, meta.negative)
         seen = ClassSet([named], "none", whole.templates, nms=whole.nms, mode=whole.mode)
-        return cls(one, collection.embed(one), label, ids, options, sought(seen))
+        return cls(one, vectors, label, ids, options, sought(seen))
 
     def write(self, folder: Path) -> None:
         """Keep it in the job's folder."""
@@ -158,13 +164,21 @@ def make_work(shelf: Shelf) -> Work:
 
     def work(job: Job, folder: Path, tell: Tell) -> Result:
         task = Task.read(folder)
-        carry_out = _label if job.kind == "label" else _export
+
+        def carry_out() -> Result:
+            served, without = shelf[job.collection], task.options.get("without", ())  # earlier versions had none
+            require_flags(served, without)  # the service may have been started anew
+            sieve = served.flags.sieve(without)
+            if job.kind == "label":
+                return _label(sieve.collection.fixed(task.vectors), task, job.format, folder, tell)
+            return _export(sieve, task, job.format, folder, tell)
+
         for _ in range(ATTEMPTS - 1):
             try:
-                return carry_out(shelf[job.collection].collection.fixed(task.vectors), task, job.format, folder, tell)
+                return carry_out()
             except CollectionChanged:
                 continue
-        return carry_out(shelf[job.collection].collection.fixed(task.vectors), task, job.format, folder, tell)
+        return carry_out()
 
     return work
 
@@ -213,8 +227,9 @@ def _label(collection: Collection, task: Task, format: str, folder: Path, tell: 
     return _write(_with_boxes(records, task, collection, skipped), out, kind, collection, skipped, "")
 
 
-def _export(collection: Collection, task: Task, format: str, folder: Path, tell: Tell) -> Result:
+def _export(sieve: Sieve, task: Task, format: str, folder: Path, tell: Tell) -> Result:
     tell("finding", 0, None)
+    collection = sieve.collection
     suffix, kind = KINDS[format]
     if kind == "yolo" and task.options["images"]:
         kind = "yolo-images"
@@ -223,27 +238,31 @@ def _export(collection: Collection, task: Task, format: str, folder: Path, tell:
         ids = cast(Int64, task.ids)[: task.options["limit"]]
         records, total = _of_ids(collection, ids, skipped), len(ids)
     else:
-        answer, ranked = _found(collection, task, skipped)
+        answer, ranked = _found(sieve, task, skipped)
         records, total = _of_answer(answer, ranked, task.label), len(ranked.ids)
     out = folder / f"result{suffix}"
     told = _told(records, total, tell)
     return _write(_with_boxes(told, task, collection, skipped), out, kind, collection, skipped, task.label or "")
 
 
-def _found(collection: Collection, task: Task, skipped: list[Skipped]) -> tuple[RankedAnswer, Ranked]:
+def _found(sieve: Sieve, task: Task, skipped: list[Skipped]) -> tuple[RankedAnswer, Ranked]:
     """The items of the question, and of the ids where some are given; of those, what is not among them is skipped."""
     options = task.options
     most = MOST_EXPORTED + 1 if task.ids is not None or options["limit"] is None else options["limit"]
-    answer = collection.rank(
-        cast(ClassSet, task.classes),
-        min(most, max(collection.count, 1)),
-        threshold=options["threshold"],
-        where=options["where"],
-        dedup=options["dedup"],
-        modality=options["modality"],
-        view=options["view"],
-        order=options["sort"],
-    )
+
+    def ask(at: Collection, wanted: int) -> RankedAnswer:
+        return at.rank(
+            cast(ClassSet, task.classes),
+            wanted,
+            threshold=options["threshold"],
+            where=options["where"],
+            dedup=options["dedup"],
+            modality=options["modality"],
+            view=options["view"],
+            order=options["sort"],
+        )
+
+    answer = rank(sieve, task.vectors, min(most, max(sieve.collection.count, 1)), ask)
     ranked = answer.ranked
     if len(ranked.ids) > MOST_EXPORTED:
         raise InputError(f"The question has more than {MOST_EXPORTED:,} items; narrow it, or give a limit.")

@@ -26,7 +26,7 @@ from clipsieve.index.review import Asking, Review
 from clipsieve.index.rule import Question, View
 from clipsieve.index.stored import Modality
 from clipsieve.manifest import Manifest, Probe
-from clipsieve.protocols import Detector
+from clipsieve.protocols import Detector, TextEmbedder
 from clipsieve.types import (
     Box,
     Calibration,
@@ -91,8 +91,10 @@ class Collection:
         opened: Opened,
         embedding: Embedding | Embedded,
         load_detector: Callable[[str], Detector] | None = None,
+        without: Int64 | None = None,
     ) -> None:
         self.folder = folder
+        self._without = without
         self._opened = opened
         self._examples = Examples(embedding)
         self._boxes = BoxQuestions(load_detector)
@@ -242,6 +244,8 @@ class Collection:
         InputError for a vector of another dimension, of length 0, or with what is no number.
         """
         opened, model = self._opened, self.model
+        if self._without is not None:
+            without = self._without if without is None else np.union1d(self._without, without)
         return nearest(opened, vector, k, model, modality=modality, dedup=dedup, without=without, timings=timings)
 
     def filter(
@@ -351,14 +355,18 @@ class Collection:
         rows = opened.rows("image")
         return labels_out.label_to(rows, work, Path(out), opened.keys, part_rows=part_rows, progress=progress)
 
-    def embed(self, classes: ClassSet, templates: Templates | Own = "own") -> tuple[ClassVectors, ...]:
+    def embed(
+        self, classes: ClassSet, templates: Templates | Own = "own", tower: TextEmbedder | None = None
+    ) -> tuple[ClassVectors, ...]:
         """The examples of a set as vectors, class by class; by default with the set's own templates.
+
+        tower  embeds the texts in place of the collection's own model, into the same space: other languages
 
         InputError where an embedder is needed and there is none; NotFound for an image that is neither an item nor was
         passed to `add_example_image`.
         """
         wrapped = classes.templates if templates == "own" else templates
-        return self._examples.classes(self._opened, classes.classes, wrapped)
+        return self._examples.classes(self._opened, classes.classes, wrapped, tower)
 
     def embed_examples(self, examples: Sequence[Example]) -> Float32:
         """Examples as vectors, float32 (n, d), unit rows, in order; texts as they are, without templates.
@@ -385,9 +393,9 @@ class Collection:
         """What a detector found in the images, to load and to search. NotFound where none looked."""
         return self._opened.regions
 
-    def sample(self, count: int) -> Int64:
+    def sample(self, count: int, modality: Modality = "image") -> Int64:
         """So many random ids, always the same of one commit, or all where there are fewer: int64 (r,), ascending."""
-        return self._opened.rows("image").sample(count)
+        return self._opened.rows(modality).sample(count)
 
     def search_regions(
         self,
@@ -478,14 +486,15 @@ class Collection:
             writer.remove(ids, gone=gone)
         self.refresh()
 
-    def fixed(self, vectors: Sequence[ClassVectors] = ()) -> "Collection":
+    def fixed(self, vectors: Sequence[ClassVectors] = (), without: Int64 | None = None) -> "Collection":
         """This commit for work that takes long: it stays, whatever `refresh` brings here. It is not to be closed.
 
         vectors  the classes that it can be asked for, embedded before by `embed`; it embeds nothing itself
+        without  ids that are not found; `label` and `search_regions` look at them all the same
 
         Where a later commit did away with items, asking for their keys, rows or images is CollectionChanged.
         """
-        return Collection(self.folder, self._opened, Embedded(vectors, self.model))
+        return Collection(self.folder, self._opened, Embedded(vectors, self.model), without=without)
 
     def refresh(self) -> bool:
         """Read a newer manifest, if there is one; whether there was."""
@@ -549,6 +558,7 @@ class Collection:
             k,
             threshold=meta.threshold if threshold is None else threshold,
             only=self._only(opened, where, within),
+            without=self._without,
             scale=None if scales is None else scales[0],
         )
         return Asked(opened, meta, asked, modality)

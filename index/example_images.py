@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from clipsieve.index.examples import Embedded, Embedding, Templates, unit_rows
 from clipsieve.index.opened import Opened
 from clipsieve.kept import Kept
+from clipsieve.protocols import TextEmbedder
 from clipsieve.types import ClassVectors, Example, Float32, MetaClass, content_hash
 
 UPLOAD_BYTES = 64 * 2**20
@@ -18,9 +19,11 @@ class Examples:
         self.embedding = embedding
         self._uploads: Kept[bytes] = Kept(UPLOAD_BYTES, len)
 
-    def classes(self, opened: Opened, classes: Sequence[MetaClass], templates: Templates) -> tuple[ClassVectors, ...]:
+    def classes(
+        self, opened: Opened, classes: Sequence[MetaClass], templates: Templates, tower: TextEmbedder | None = None
+    ) -> tuple[ClassVectors, ...]:
         """Classes as vectors; see `Collection.embed`."""
-        return self.embedding.classes(classes, templates, lambda example: self._image_vector(opened, example))
+        return self.embedding.classes(classes, templates, lambda example: self._image_vector(opened, example), tower)
 
     def add(self, data: bytes) -> str:
         """Embed an uploaded image, and keep it; its content hash."""

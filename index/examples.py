@@ -50,6 +50,7 @@ class Embedding:
         self._name, self._load, self._probe, self._cut = name, load, probe, cut
         self._embedder: Any = None
         self._texts, self._uploads = Remembered(), Remembered()
+        self._towers: dict[ModelId, Remembered] = {}
         self._loading = threading.Lock()
 
     @property
@@ -80,17 +81,22 @@ class Embedding:
         classes: Sequence[MetaClass],
         templates: Templates,
         image_vector: Callable[[Example], Float32],
+        tower: TextEmbedder | None = None,
     ) -> tuple[ClassVectors, ...]:
         """The classes as vectors.
 
         image_vector  an image that was not uploaded -> float32 (d,), unit length
+        tower         embeds the texts in place of the collection's own model, into the same space
         """
-        if any(e.text is not None for c in classes for e in c.positive + c.negative):
+        if tower is None and any(e.text is not None for c in classes for e in c.positive + c.negative):
             self._need_texts()  # its model's name is asked for next
         model = self.model or ModelId(self._name or "not known", "", "")
 
         def texts(wanted: Sequence[str]) -> Float32:
-            return embed_texts(wanted, templates, self._need_texts().embed_texts, self._texts)
+            if tower is None:
+                return embed_texts(wanted, templates, self._need_texts().embed_texts, self._texts)
+            memory = self._towers.setdefault(tower.model, Remembered())
+            return embed_texts(wanted, templates, tower.embed_texts, memory)
 
         def images(wanted: Sequence[Example]) -> Float32:
             known = [self._uploads.find((e.image, e.box)) for e in wanted]
@@ -155,7 +161,11 @@ class Embedded:
                 model.require(v.model, f"Class {v.name!r}")
 
     def classes(
-        self, classes: Sequence[MetaClass], templates: Templates, image_vector: Callable[[Example], Float32]
+        self,
+        classes: Sequence[MetaClass],
+        templates: Templates,
+        image_vector: Callable[[Example], Float32],
+        tower: TextEmbedder | None = None,
     ) -> tuple[ClassVectors, ...]:
         """Those of these names. InputError for another one."""
         for c in classes:

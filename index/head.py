@@ -33,6 +33,10 @@ class Head(Protocol):
     def dim(self) -> int:
         """d, the dimensions of a vector."""
 
+    @property
+    def cost(self) -> int:
+        """Multiplications that looking at a vector takes."""
+
     def flags(self, vectors: Float32) -> Bool:
         """float32 (n, d), unit rows -> bool (n,), whether each is to be left out."""
 
@@ -65,6 +69,11 @@ class Network:
         """See Head."""
         return len(self.mean)
 
+    @property
+    def cost(self) -> int:
+        """See Head."""
+        return sum(layer.weight.size for layer in self.layers)
+
     def scores(self, vectors: Float32) -> Float32:
         """float32 (n, d), unit rows -> float32 (n,)."""
         blocks = [self._scores(vectors[at : at + BLOCK]) for at in range(0, len(vectors), BLOCK)]
@@ -94,6 +103,11 @@ class Prompts:
     def dim(self) -> int:
         """See Head."""
         return len(self.vectors[0])
+
+    @property
+    def cost(self) -> int:
+        """See Head."""
+        return self.vectors.size
 
     def flags(self, vectors: Float32) -> Bool:
         """See Head."""

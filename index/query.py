@@ -235,7 +235,8 @@ def distribution(
 ) -> Distribution:
     """How the rows fall under a class: matched (accepted), below the threshold, rejected (the rest); a histogram of P.
 
-    sample  live ids to look at instead of all; the counts are then scaled up and not exact
+    sample  live ids to look at instead of all; the counts are then scaled up and not exact. What is left out counts as
+            looked at: it may be known of the sample alone
     edges   float32 (b + 1,), ascending, on the score's scale; scores beyond either end count in the last bin there.
             By default hundredths from -1 to 1 for cosines, quarters from 0 to 20 where calibrated
 
@@ -247,13 +248,11 @@ def distribution(
     compiled = question.compile()
     without = np.zeros(0, np.int64) if question.without is None else np.unique(question.without)
     wanted = None if question.only is None else np.unique(question.only)
-    total = rows.count - int(rows.has(without).sum())
-    if wanted is not None:
-        total = int((rows.has(wanted) & ~contains(without, wanted)).sum())
+    scope = rows.count if wanted is None else int(rows.has(wanted).sum())
     if sample is not None:
         wanted = np.unique(sample) if wanted is None else np.intersect1d(sample, wanted)
     step, least = Pass(compiled), np.float32(question.least)
-    matched = below = seen = 0
+    matched = below = seen = looked = 0
     counts, rivalled = np.zeros(len(edges) - 1, np.int64), np.zeros(len(edges) - 1, np.int64)
     for ids, vectors in rows.blocks(step.rows, wanted):
         live = vectors[~contains(without, ids)] if len(without) else vectors
@@ -261,7 +260,7 @@ def distribution(
         doubtful = np.flatnonzero(np.minimum(np.abs(best - worst), np.abs(best - least)) <= compiled.slack)
         if len(doubtful):
             (best[doubtful],), (worst[doubtful],) = maxima(compiled, settle(compiled, live[doubtful]))
-        seen += len(live)
+        seen, looked = seen + len(live), looked + len(vectors)
         matched += int(accepted(best, worst, question.least).sum())
         below += int((best < least).sum())
         score = best if scale is None else scale.score(best)
@@ -269,12 +268,12 @@ def distribution(
         counts += np.histogram(score, edges)[0]
         rivalled += np.histogram(score[worst >= best], edges)[0]
     if sample is None:
-        return Distribution(matched, total - matched - below, below, counts, rivalled, edges, exact=True)
-    if not seen and total:
+        return Distribution(matched, seen - matched - below, below, counts, rivalled, edges, exact=True)
+    if not looked and scope:
         raise InputError("The sample holds none of the items asked about; draw a larger one.")
-    factor = total / max(1, seen)
+    factor = scope / max(1, looked)
     whole = np.rint(np.array([matched, below]) * factor).astype(int)
-    rejected = max(0, total - int(whole.sum()))
+    rejected = max(0, round(seen * factor) - int(whole.sum()))
     scaled, rivals = (np.rint(c * factor).astype(np.int64) for c in (counts, rivalled))
     return Distribution(int(whole[0]), rejected, int(whole[1]), scaled, rivals, edges, exact=False)
 

@@ -76,9 +76,10 @@ def review(
     asking        "spread": doubtful are items of all ranks instead
     direction     a class of one example, a learned direction, that ranks in place of the question's examples
 
-    The question's `only` holds for `doubtful` alone; its k, view and groups are not looked at.
+    The question's `only` holds for `doubtful` alone, `without` for all; its k, view and groups are not looked at.
     """
-    said = np.concatenate([right, wrong, examples])
+    without = examples if question.without is None else np.union1d(examples, question.without)
+    said = np.concatenate([right, wrong, without])
     ranking = question if direction is None else dataclasses.replace(question, vectors=direction, scale=None)
     pool = candidates(ranking, rows, scan)
     pool = pool[~np.isin(pool, said)]
@@ -93,7 +94,7 @@ def review(
         order = np.lexsort((doubtful.ids, -np.maximum(doubtful.best, doubtful.worst), near))
 
     def disagreeing(ids: Int64, expected: bool) -> Ranked:
-        ids = np.setdiff1d(ids, examples)
+        ids = np.setdiff1d(ids, without)
         found = weigh_all(question, rows, ids[rows.has(ids)])
         found = found.pick(np.flatnonzero(accepted(found.best, found.worst, question.least) != expected))
         far = signed_distance(question, found) * (1 if expected else -1)

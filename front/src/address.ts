@@ -50,6 +50,10 @@ function linkNow(): Link {
     dedup: store.dedup.peek(),
     boxes: store.boxes.peek(),
     modality: store.modality.peek(),
+    multilingual: store.multilingual.peek(),
+    without: store.without.peek(),
+    rating: store.rating.peek(),
+    weight: store.weight.peek(),
     item: store.item.peek(),
   };
 }
@@ -65,6 +69,10 @@ export async function restore(): Promise<void> {
   store.dedup.value = link.dedup;
   store.boxes.value = link.boxes;
   store.modality.value = link.modality;
+  store.multilingual.value = link.multilingual;
+  store.without.value = link.without;
+  store.rating.value = link.rating;
+  store.weight.value = link.weight;
   store.item.value = link.item;
   store.review.value = null;
   store.chosen.value = new Set();
@@ -75,6 +83,8 @@ export async function restore(): Promise<void> {
   try {
     set = await setOf(link);
     if (link.collection !== null && !known) throw new Error(`There is no collection “${link.collection}” here.`);
+    const missing = notOffered(link);
+    if (missing.length) throw new Error(`The link asks for what “${store.collection.peek()?.id}” is served without: ${missing.join(", ")}.`);
   } finally {
     const named = set.classes.findIndex((one) => one.name === link.named);
     const at = Math.max(0, named);
@@ -83,6 +93,15 @@ export async function restore(): Promise<void> {
     store.set.value = { ...set, classes };
     store.active.value = at;
   }
+}
+
+/** What the link asks for and the collection does not offer, in words: it must not seem to be done. */
+function notOffered(link: Link): string[] {
+  const known = store.left.peek().map((one) => one.name);
+  const missing = link.without.filter((name) => !known.includes(name)).map((name) => `the flag “${name}”`);
+  if (link.rating !== null && store.rated.peek() === null) missing.push(`the rating ${link.rating}`);
+  if (link.multilingual && !store.foreign.peek()) missing.push("other languages");
+  return missing;
 }
 
 async function setOf(link: Link): Promise<ClassSet> {

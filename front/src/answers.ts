@@ -3,6 +3,12 @@
 import type { Box } from "./boxes";
 import type { Example } from "./classes";
 
+/** What can be left out, and what flags it. */
+export interface Flag {
+  name: string;
+  kind: "class" | "prompts" | "head";
+}
+
 export interface Collection {
   id: string;
   count: number;
@@ -13,6 +19,11 @@ export interface Collection {
   duplicates: boolean;
   /** Whether the service can say where in pictures a class is seen. */
   boxes: boolean;
+  /** Whether there is a model for texts of other languages. */
+  multilingual: boolean;
+  /** Aesthetic ratings, 0 to 9, that can be preferred. */
+  ratings: number[];
+  flags: Flag[];
   read_only: boolean;
   index_rev: string;
 }

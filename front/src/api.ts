@@ -5,7 +5,8 @@ import type { components, paths } from "./openapi";
 
 type Schemas = components["schemas"];
 export type Search = Schemas["Search"];
-export type Question = Required<Pick<Search, "collection" | "set" | "threshold" | "modality">>;
+export type Used = Pick<Search, "multilingual" | "rating" | "rating_weight" | "without">;
+export type Question = Required<Pick<Search, "collection" | "set" | "threshold" | "modality">> & Used;
 export type NewJob = Schemas["NewJob"];
 export type Said = Schemas["Said"];
 

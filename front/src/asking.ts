@@ -28,8 +28,29 @@ export function question(set: ClassSet, one: MetaClass): api.Question {
     set: toQuestion(set, { ...one, threshold: null }),
     threshold: one.threshold,
     modality: store.modality.peek(),
+    ...used(),
   };
 }
+
+/** What is made use of, of all that the collection is served with. */
+function used(): api.Used {
+  const rating = store.rated.peek();
+  return {
+    ...(store.foreign.peek() ? { multilingual: true } : {}),
+    ...(rating === null ? {} : { rating, rating_weight: store.weight.peek() }),
+    ...leftOut(),
+  };
+}
+
+/** What is as if it were not there. */
+export function leftOut(): Pick<api.Used, "without"> {
+  const names = store.left.peek().map((one) => one.name);
+  return names.length ? { without: names } : {};
+}
+
+/** Whether to ask where in pictures a class is seen. A detector reads no other languages. */
+export const boxed = (): boolean =>
+  store.boxes.peek() && store.collection.peek()?.boxes === true && !store.foreign.peek();
 
 /** Ask what the page says. What is shown stays until there is an answer, and stays if there is none. */
 export async function search(): Promise<void> {
@@ -180,8 +201,7 @@ function show(found: Found): void {
 function shape(): { view: View; sort: Sort; dedup: boolean; boxes: boolean } {
   const collection = store.collection.peek();
   const dedup = store.dedup.peek() && collection?.duplicates === true;
-  const boxes = store.boxes.peek() && collection?.boxes === true;
-  return { view: store.view.peek(), sort: store.sort.peek(), dedup, boxes };
+  return { view: store.view.peek(), sort: store.sort.peek(), dedup, boxes: boxed() };
 }
 
 function tell(): void {

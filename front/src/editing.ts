@@ -174,10 +174,24 @@ export async function setView(view: View): Promise<void> {
   await shownAnew();
 }
 
-export async function setShape(changed: { sort?: Sort; dedup?: boolean; modality?: Modality }): Promise<void> {
+interface Shape {
+  sort: Sort;
+  dedup: boolean;
+  modality: Modality;
+  multilingual: boolean;
+  without: string[];
+  rating: number | null;
+  weight: number;
+}
+
+export async function setShape(changed: Partial<Shape>): Promise<void> {
   if (changed.sort !== undefined) store.sort.value = changed.sort;
   if (changed.dedup !== undefined) store.dedup.value = changed.dedup;
   if (changed.modality !== undefined) store.modality.value = changed.modality;
+  if (changed.multilingual !== undefined) store.multilingual.value = changed.multilingual;
+  if (changed.without !== undefined) store.without.value = changed.without;
+  if (changed.rating !== undefined) store.rating.value = changed.rating;
+  if (changed.weight !== undefined) store.weight.value = changed.weight;
   await shownAnew();
 }
 
@@ -256,6 +270,12 @@ function background(set: ClassSet): ClassSet {
   const made: ClassSet = { ...set, calibration: "background" };
   const line = firstThreshold(made, store.collection.peek()?.count ?? 0);
   return { ...made, classes: made.classes.map((one) => ({ ...one, threshold: line })) };
+}
+
+/** Leave out what is flagged by that, or no longer. */
+export function toggleFlag(name: string): Promise<void> {
+  const was = store.without.peek();
+  return setShape({ without: was.includes(name) ? was.filter((one) => one !== name) : [...was, name] });
 }
 
 /** The first text of a class, for the search box. */

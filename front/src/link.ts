@@ -6,6 +6,9 @@ export type View = "matched" | "rejected" | "below";
 export type Sort = "score" | "margin" | "new";
 export type Modality = "image" | "text";
 
+/** Of a rating beside each example, unless another one is chosen. */
+export const WEIGHT = 0.5;
+
 export interface Link {
   collection: string | null;
   /** A text, an item or uploaded image, or an image elsewhere: a class of one example. */
@@ -23,6 +26,11 @@ export interface Link {
   dedup: boolean;
   boxes: boolean;
   modality: Modality;
+  multilingual: boolean;
+  /** Names of flags, what is flagged by which is left out. */
+  without: string[];
+  rating: number | null;
+  weight: number;
   item: string | null;
 }
 
@@ -30,7 +38,10 @@ export function readLink(search: string, hash: string): Link {
   const words = new URLSearchParams(search);
   const oneOf = <T extends string>(name: string, known: readonly T[]): T =>
     known.find((one) => one === words.get(name)) ?? (known[0] as T);
-  const line = words.get("t");
+  const number = (name: string): number | null => {
+    const word = words.get(name);
+    return word === null || word === "" || !Number.isFinite(Number(word)) ? null : Number(word);
+  };
   return {
     collection: words.get("c"),
     text: words.get("q"),
@@ -39,12 +50,16 @@ export function readLink(search: string, hash: string): Link {
     stored: words.get("set"),
     named: words.get("cls"),
     packed: new URLSearchParams(hash.replace(/^#/, "")).get("s"),
-    threshold: line === null || line === "" || !Number.isFinite(Number(line)) ? null : Number(line),
+    threshold: number("t"),
     view: oneOf("v", ["matched", "rejected", "below"]),
     sort: oneOf("sort", ["score", "margin", "new"]),
     dedup: words.get("dedup") !== "0",
     boxes: words.get("box") !== "0",
     modality: oneOf("in", ["image", "text"]),
+    multilingual: words.get("lang") === "any",
+    without: (words.get("without") ?? "").split(",").filter(Boolean),
+    rating: number("rating"),
+    weight: Math.max(-10, Math.min(10, number("weight") ?? WEIGHT)),
     item: words.get("item"),
   };
 }
@@ -70,6 +85,10 @@ export function writeLink(link: Link): string {
   put("v", link.view === "matched" ? null : link.view);
   put("sort", link.sort === "score" ? null : link.sort);
   put("in", link.modality === "image" ? null : link.modality);
+  put("lang", link.multilingual ? "any" : null);
+  put("without", link.without.join(","));
+  put("rating", link.rating === null ? null : String(link.rating));
+  put("weight", link.rating === null || link.weight === WEIGHT ? null : String(link.weight));
   put("dedup", link.dedup ? null : "0");
   put("box", link.boxes ? null : "0");
   put("item", link.item);

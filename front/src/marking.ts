@@ -132,7 +132,7 @@ export async function reviewNext(): Promise<void> {
     const asked = { ...question(store.set.peek(), one), class: one.name, limit: PAGE };
     const found = await api.post("/api/v1/suggest", { ...asked, asking: "spread" });
     const both = found.marks.right > 0 && found.marks.wrong > 0;
-    const learned = both ? await api.post("/api/v1/learn", { ...asked, threshold: null }) : null;
+    const learned = both ? await api.post("/api/v1/learn", unrated(asked)) : null;
     const review = learned?.review ?? found.review;
     if (!reviewed(one, { ...found, review, wins: learned?.wins ?? false, taught: false })) return;
     announce(`${plural(review.length, "picture")} to review`);
@@ -148,8 +148,8 @@ export async function showTaught(): Promise<void> {
   if (!one || !was) return;
   await flush();
   try {
-    const asked = { ...question(store.set.peek(), one), class: one.name, threshold: null, limit: TAUGHT };
-    const found = await api.post("/api/v1/learn", asked);
+    const asked = { ...question(store.set.peek(), one), class: one.name, limit: TAUGHT };
+    const found = await api.post("/api/v1/learn", unrated(asked));
     const none = { ex: one.positive[0] ?? "", score: 0 };
     const hits = found.hits.map((hit): Hit => ({ ...hit, score: hit.odds, margin: null, pos: hit.pos ?? none }));
     if (!reviewed(one, { ...was, marks: found.marks, wins: found.wins, taught: true, review: hits })) return;
@@ -157,6 +157,11 @@ export async function showTaught(): Promise<void> {
   } catch (error) {
     trouble(error, () => void showTaught());
   }
+}
+
+/** Marks teach what is right, wherever the line is and however beautiful it is. */
+function unrated<T extends api.Question>({ rating: _, rating_weight: __, ...asked }: T) {
+  return { ...asked, threshold: null };
 }
 
 /** Show it, unless something else is asked by now. */

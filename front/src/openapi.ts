@@ -346,6 +346,23 @@ export interface components {
              */
             modality?: "image" | "text";
             /**
+             * Multilingual
+             * @description Texts are embedded by the model for other languages, where /info says there is one.
+             * @default false
+             */
+            multilingual?: boolean;
+            /**
+             * Rating
+             * @description What looks like this rating, 9 the most beautiful, ranks higher.
+             */
+            rating?: number | null;
+            /**
+             * Rating Weight
+             * @description Of the rating beside each positive example.
+             * @default 0.5
+             */
+            rating_weight?: number;
+            /**
              * Set
              * @description A class set, as files have it, or the name of a stored one.
              */
@@ -402,6 +419,23 @@ export interface components {
              */
             modality?: "image" | "text";
             /**
+             * Multilingual
+             * @description Texts are embedded by the model for other languages, where /info says there is one.
+             * @default false
+             */
+            multilingual?: boolean;
+            /**
+             * Rating
+             * @description What looks like this rating, 9 the most beautiful, ranks higher.
+             */
+            rating?: number | null;
+            /**
+             * Rating Weight
+             * @description Of the rating beside each positive example.
+             * @default 0.5
+             */
+            rating_weight?: number;
+            /**
              * Set
              * @description A class set, as files have it, or the name of a stored one.
              */
@@ -418,6 +452,12 @@ export interface components {
              * @description A filter over the metadata: "width > 800".
              */
             where?: string | null;
+            /**
+             * Without
+             * @description Flags, by the names that /info has; items of them are left out.
+             * @default []
+             */
+            without?: string[];
         };
         /**
          * Learn
@@ -448,6 +488,12 @@ export interface components {
              */
             modality?: "image" | "text";
             /**
+             * Multilingual
+             * @description Texts are embedded by the model for other languages, where /info says there is one.
+             * @default false
+             */
+            multilingual?: boolean;
+            /**
              * Set
              * @description A class set, as files have it, or the name of a stored one.
              */
@@ -464,6 +510,12 @@ export interface components {
              * @description A filter over the metadata: "width > 800".
              */
             where?: string | null;
+            /**
+             * Without
+             * @description Flags, by the names that /info has; items of them are left out.
+             * @default []
+             */
+            without?: string[];
         };
         /**
          * MarksBody
@@ -538,6 +590,23 @@ export interface components {
              */
             modality?: "image" | "text";
             /**
+             * Multilingual
+             * @description Texts are embedded by the model for other languages, where /info says there is one.
+             * @default false
+             */
+            multilingual?: boolean;
+            /**
+             * Rating
+             * @description What looks like this rating, 9 the most beautiful, ranks higher.
+             */
+            rating?: number | null;
+            /**
+             * Rating Weight
+             * @description Of the rating beside each positive example.
+             * @default 0.5
+             */
+            rating_weight?: number;
+            /**
              * Reject
              * @description label: no label for items that no class accepts.
              * @default false
@@ -572,6 +641,12 @@ export interface components {
              * @description A filter over the metadata: "width > 800".
              */
             where?: string | null;
+            /**
+             * Without
+             * @description Flags, by the names that /info has; items of them are left out.
+             * @default []
+             */
+            without?: string[];
         };
         /**
          * Said
@@ -648,6 +723,23 @@ export interface components {
              */
             modality?: "image" | "text";
             /**
+             * Multilingual
+             * @description Texts are embedded by the model for other languages, where /info says there is one.
+             * @default false
+             */
+            multilingual?: boolean;
+            /**
+             * Rating
+             * @description What looks like this rating, 9 the most beautiful, ranks higher.
+             */
+            rating?: number | null;
+            /**
+             * Rating Weight
+             * @description Of the rating beside each positive example.
+             * @default 0.5
+             */
+            rating_weight?: number;
+            /**
              * Set
              * @description A class set, as files have it, or the name of a stored one.
              */
@@ -676,6 +768,12 @@ export interface components {
              * @description A filter over the metadata: "width > 800".
              */
             where?: string | null;
+            /**
+             * Without
+             * @description Flags, by the names that /info has; items of them are left out.
+             * @default []
+             */
+            without?: string[];
         };
         /**
          * SetBody
@@ -720,6 +818,23 @@ export interface components {
              */
             modality?: "image" | "text";
             /**
+             * Multilingual
+             * @description Texts are embedded by the model for other languages, where /info says there is one.
+             * @default false
+             */
+            multilingual?: boolean;
+            /**
+             * Rating
+             * @description What looks like this rating, 9 the most beautiful, ranks higher.
+             */
+            rating?: number | null;
+            /**
+             * Rating Weight
+             * @description Of the rating beside each positive example.
+             * @default 0.5
+             */
+            rating_weight?: number;
+            /**
              * Set
              * @description A class set, as files have it, or the name of a stored one.
              */
@@ -736,6 +851,12 @@ export interface components {
              * @description A filter over the metadata: "width > 800".
              */
             where?: string | null;
+            /**
+             * Without
+             * @description Flags, by the names that /info has; items of them are left out.
+             * @default []
+             */
+            without?: string[];
         };
         /**
          * TakenBack
@@ -970,7 +1091,15 @@ export interface operations {
                             dim: number;
                             /** @description Whether near-duplicates are known, for `dedup`. */
                             duplicates: boolean;
-                            flags: string[];
+                            /** @description What can be left out. */
+                            flags: {
+                                /**
+                                 * @description What flags: a class of examples, the nearest of a few prompts, or a head that was trained for it.
+                                 * @enum {unknown}
+                                 */
+                                kind: "class" | "prompts" | "head";
+                                name: string;
+                            }[];
                             /** @description Its name. */
                             id: string;
                             /** @description Another one after each commit of the collection. */
@@ -986,7 +1115,9 @@ export interface operations {
                             licence: string | null;
                             modalities: string[];
                             model: string | null;
+                            /** @description Whether there is a model for texts of other languages. */
                             multilingual: boolean;
+                            /** @description Those that can be preferred. */
                             ratings: number[];
                             read_only: boolean;
                             removed: number;

@@ -4,7 +4,7 @@ import { computed, signal } from "@preact/signals";
 import type { Collection, Hit, Info, Job, Start, Suggested, Verdict } from "./answers";
 import { type ClassSet, EMPTY, type MetaClass } from "./classes";
 import { type Counts, type Histogram, countsAt } from "./histogram";
-import type { Modality, Sort, View } from "./link";
+import { type Modality, type Sort, type View, WEIGHT } from "./link";
 import type { Layout } from "./windowing";
 
 // What is served
@@ -28,6 +28,14 @@ export const sort = signal<Sort>("score");
 export const dedup = signal(true);
 export const boxes = signal(true);
 export const modality = signal<Modality>("image");
+export const multilingual = signal(false);
+export const without = signal<string[]>([]);
+export const rating = signal<number | null>(null);
+export const weight = signal(WEIGHT);
+/** What of that the collection offers: another one may not. */
+export const foreign = computed(() => multilingual.value && collection.value?.multilingual === true);
+export const left = computed(() => (collection.value?.flags ?? []).filter((one) => without.value.includes(one.name)));
+export const rated = computed(() => (collection.value?.ratings.includes(rating.value ?? -1) ? rating.value : null));
 
 // What was found
 export type Status = "idle" | "loading" | "ready" | "failed";

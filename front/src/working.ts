@@ -3,7 +3,7 @@
 import type { Job } from "./answers";
 import * as api from "./api";
 import { toLabels } from "./classes";
-import { question } from "./asking";
+import { boxed, question } from "./asking";
 import { fetchFile } from "./filing";
 import { announce, toast, trouble } from "./notices";
 import * as store from "./store";
@@ -15,8 +15,9 @@ export const lives = (job: Job): boolean => job.state === "waiting" || job.state
 
 /** Label every item with the classes of the set. */
 export function labelAll(format: string): Promise<void> {
-  const body = { set: toLabels(store.set.peek()), collection: store.collection.peek()?.id ?? null, boxes: boxed(format) };
-  return begin({ kind: "label", format: format as api.NewJob["format"], ...body });
+  const body = { set: toLabels(store.set.peek()), collection: store.collection.peek()?.id ?? null, boxes: boxesIn(format) };
+  const multilingual = store.foreign.peek();
+  return begin({ kind: "label", format: format as api.NewJob["format"], ...body, multilingual });
 }
 
 /** Write the chosen items as a file, or all of the view: then the question is sent, however many they are. */
@@ -26,15 +27,14 @@ export function exportItems(format: string): Promise<void> {
   const { collection, ...asked } = question(store.set.peek(), one);
   const ids = store.allChosen.peek() ? [] : [...store.chosen.peek()];
   const dedup = store.dedup.peek() && store.collection.peek()?.duplicates === true;
-  const view = { view: store.view.peek(), sort: store.sort.peek(), dedup, boxes: boxed(format) };
+  const view = { view: store.view.peek(), sort: store.sort.peek(), dedup, boxes: boxesIn(format) };
   const job = { kind: "export" as const, format: format as api.NewJob["format"], collection };
   if (store.review.peek()) return begin({ ...job, ids: ids.length ? ids : store.shown.peek().map((hit) => hit.id) });
   return begin({ ...job, ...asked, ...view, ...(ids.length ? { ids } : {}) });
 }
 
 /** Whether the file is to say where in each picture a class is seen, as the page shows it. */
-const boxed = (format: string): boolean =>
-  store.boxes.peek() && store.collection.peek()?.boxes === true && format !== "folders";
+const boxesIn = (format: string): boolean => boxed() && format !== "folders";
 
 async function begin(job: api.NewJob): Promise<void> {
   try {

@@ -19,7 +19,7 @@ COUNT = 400
 class Counting:
     """A head that counts what it is shown."""
 
-    dim = DIM
+    dim, cost = DIM, DIM
 
     def __init__(self, head):
         self.head, self.shown = head, 0
@@ -78,7 +78,7 @@ def test_a_duplicate_takes_the_place_of_one_that_is_flagged(tmp_path):
         writer.append(Embeddings(rows, ("flagged.jpg", "copy.jpg", "cat.jpg"), FAKE.model))
 
     class Head:
-        dim = DIM
+        dim, cost = DIM, DIM
 
         def flags(self, vectors):
             return vectors @ rows[0] > 0.9999

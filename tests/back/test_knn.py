@@ -244,7 +244,10 @@ def test_what_a_head_flags_is_left_out_and_filled_up(folder):
     assert not safe & unsafe
     assert safe & violent
     assert not peaceful & (unsafe | violent)
-    assert client.get("/api/v1/info").get_json()["collections"][0]["flags"] == ["safety", "violence"]
+    assert client.get("/api/v1/info").get_json()["collections"][0]["flags"] == [
+        {"name": "safety", "kind": "head"},
+        {"name": "violence", "kind": "prompts"},
+    ]
     shelf.close()
 
 

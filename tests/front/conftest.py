@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from clipsieve import cli
@@ -44,15 +45,38 @@ def axe():
 
 
 @pytest.fixture(scope="session")
-def scenes(built, tmp_path_factory):
-    """A service over drawn scenes, near-duplicates known."""
+def drawn(tmp_path_factory):
+    """A collection of drawn scenes, near-duplicates known."""
     base = tmp_path_factory.mktemp("page")
     make_scenes(base / "images", SCENES)
     made = base / "scenes.clip"
     for words in (["inference", base / "images", made, "--model", "mini"], ["index", made]):
         result = CliRunner().invoke(cli.app, [*map(str, words)], obj=Parts(load_model))
         assert result.exit_code == 0, result.output
-    with running(made, "--state", base / "state") as service:
+    return made
+
+
+@pytest.fixture(scope="session")
+def scenes(built, drawn):
+    """A service over them."""
+    with running(drawn, "--state", drawn.parent / "state") as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def offering(built, drawn, tmp_path_factory):
+    """A service over them with flags, ratings and a model for other languages, though that one knows English alone."""
+    base = tmp_path_factory.mktemp("offering")
+    names = ["a red circle", "a blue square", "a yellow star", "a green cross"]
+    texts = load_embedder("mini").embed_texts(names)  # type: ignore[attr-defined]  # mini has texts
+    save_file({"weight": texts[:1], "bias": np.zeros(1, np.float32)}, base / "head.safetensors")
+    np.save(base / "prompts.npy", texts)  # flagged is what is nearest to the second
+    (base / "ratings").mkdir()
+    for rating in range(10):
+        np.save(base / "ratings" / f"rating{rating}.npy", texts[rating // 3])
+    heads = ("--safety-head", base / "head.safetensors", "--safety-threshold", 0.1)
+    more = ("--violence-prompts", base / "prompts.npy", "--ratings", base / "ratings", "--mclip", "mini")
+    with running(drawn, "--state", base / "state", *heads, *more) as service:
         yield service
 
 

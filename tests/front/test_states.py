@@ -3,7 +3,7 @@
 import pytest
 
 from tests.browser import tab_of
-from tests.front.steps import CELLS, NOT, add_example, counts, ids, search, settle, show, visit
+from tests.front.steps import CELLS, NOT, add_example, counts, ids, search, settle, show, usable, visit
 
 pytestmark = pytest.mark.slow
 
@@ -270,12 +270,7 @@ def test_everybody_can_use_it(browser, scenes, axe, width, scheme):
         page = tab.page
 
         def check(state):
-            tab.show(f"{state}-{width}-{scheme}")
-            page.evaluate(axe)
-            found = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
-            bad = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
-            assert [(one["id"], [node["html"] for node in one["nodes"][:3]]) for one in bad] == [], state
-            assert page.evaluate("() => document.documentElement.scrollWidth") <= width, state
+            usable(tab, axe, f"{state}-{width}-{scheme}")
 
         visit(tab, scenes)
         page.wait_for_selector(".wall img")

@@ -27,7 +27,7 @@ from clipsieve.index.examples import unit_rows
 from clipsieve.index.templates import OPENAI, SIMPLE
 from clipsieve.inference.fake import FakeEmbedder
 from clipsieve.manifest import Manifest
-from clipsieve.types import ClassSet, Embeddings, Example, Float32, MetaClass, QueryResult
+from clipsieve.types import ClassSet, Embeddings, Example, Float32, MetaClass, ModelId, QueryResult
 from clipsieve.writer import open_writer
 
 DIM = 16
@@ -312,6 +312,43 @@ def test_long_work_stays_at_its_commit(folder: Path) -> None:
         assert fixed.count == count
         with pytest.raises(InputError, match="embedded before"):
             fixed.search(MetaClass("dog", ["dog"]))
+
+
+def test_what_is_left_out_of_a_fixed_commit_is_not_found(folder: Path) -> None:
+    with open_collection(folder, embedder=FAKE) as photos:
+        bus = MetaClass("bus", ["bus"])
+        classes = ClassSet([bus])
+        every = photos.search(bus, k=photos.count).hits
+        gone = np.sort(np.array([hit.id for hit in every[:40:2]]))
+        left = [hit for hit in every if hit.id not in gone]
+        fixed = photos.fixed(photos.embed(classes), gone)
+        assert list(fixed.search(bus, k=photos.count).hits) == left
+        assert list(fixed.search(bus, k=30, order="new").hits) == sorted(left, key=lambda hit: -hit.id)[:30]
+        assert {hit.id for hit in fixed.filter(bus, 0.5)} == {hit.id for hit in left if hit.score >= 0.5}
+        assert fixed.distribution(bus, threshold=0.5).matched == sum(hit.score >= 0.5 for hit in left)
+        ids, _ = fixed.nearest(FAKE.embed_texts(["bus"])[0], 20, without=np.array([left[0].id]))
+        assert ids.tolist() == [hit.id for hit in left[1:21]]
+        reviewed = fixed.review(bus, right=[every[0].id, every[-1].id], threshold=every[50].score, asking="spread")
+        assert not {hit.id for hit in (*reviewed.doubtful, *reviewed.missed)} & set(gone.tolist())
+        assert fixed.explain(bus, every[0].id)[1] == pytest.approx([every[0].score])
+
+
+def test_texts_of_another_tower_have_vectors_of_their_own(folder: Path) -> None:
+    class French:
+        model, dim = ModelId("french", "", ""), FAKE.dim
+
+        def embed_texts(self, texts: Sequence[str]) -> Float32:
+            return FAKE.embed_texts([{"chat": "cat", "bus": "truck"}[text] for text in texts])
+
+    with open_collection(folder, embedder=FAKE) as photos:
+        classes = ClassSet([MetaClass("chat", ["chat"], ["bus"])])
+        (french,) = photos.embed(classes, tower=French())
+        (english,) = photos.embed(ClassSet([MetaClass("cat", ["cat"], ["truck"])]))
+        assert french.model == english.model
+        np.testing.assert_array_equal(french.positive, english.positive)
+        np.testing.assert_array_equal(french.negative, english.negative)
+        (plain,) = photos.embed(classes)
+        np.testing.assert_array_equal(plain.negative, FAKE.embed_texts(["bus"]))  # not what the tower made of it
 
 
 def test_an_index_that_stayed_is_not_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

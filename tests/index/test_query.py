@@ -284,6 +284,20 @@ def test_distribution_from_a_sample() -> None:
         distribution(dataclasses.replace(question, only=rows.sample(10)), rows, np.array([0]))
 
 
+def test_what_is_left_out_may_be_known_of_the_sample_alone() -> None:
+    rows = make_rows(make_vectors(4000))
+    question = Question(make_class("c", 2, 2), 1, threshold=0.2)
+    ids, sample = everything(rows)[0], rows.sample(1000)
+    flagged = ids[ids % 3 == 0]
+    true = distribution(dataclasses.replace(question, without=flagged), rows)
+    got = distribution(dataclasses.replace(question, without=np.intersect1d(flagged, sample)), rows, sample)
+    assert got.counts.sum() == pytest.approx(true.counts.sum(), rel=0.05)
+    for name in ("matched", "rejected", "below"):
+        assert getattr(got, name) == pytest.approx(getattr(true, name), abs=150)
+    nothing = distribution(dataclasses.replace(question, without=ids), rows, sample)
+    assert (nothing.matched, nothing.rejected, nothing.below) == (0, 0, 0)
+
+
 def test_wrong_dimensions() -> None:
     rows = make_rows(make_vectors(100, 8))
     with pytest.raises(InputError, match="16 dimensions"):

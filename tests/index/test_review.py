@@ -57,8 +57,9 @@ def literal(
     pool = best_first[: max(least, math.ceil(len(allowed) / share))]
     unsaid = [i for i in pool if i not in right | wrong | examples]
     doubtful = sorted(unsaid, key=lambda i: (abs(inside(i)), -max(known[i]), i))
-    missed = [i for i in (right - examples) & known.keys() if not is_accepted(i)]
-    mistaken = [i for i in (wrong - examples) & known.keys() if is_accepted(i)]
+    no_more = examples | set([] if question.without is None else question.without.tolist())
+    missed = [i for i in (right - no_more) & known.keys() if not is_accepted(i)]
+    mistaken = [i for i in (wrong - no_more) & known.keys() if is_accepted(i)]
     return (
         doubtful,
         sorted(missed, key=lambda i: (inside(i), i)),

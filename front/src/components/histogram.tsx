@@ -25,8 +25,8 @@ export function HistogramLine(): JSX.Element | null {
   const at = store.threshold.value;
   const x = (value: number): number => ((value - lo) / (hi - lo)) * 100;
   const place = at === null ? 0 : Math.min(100, Math.max(0, x(at)));
-  const matched = store.counts.value?.matched ?? 0;
-  const chance = at === null ? null : byChance(store.set.value, one, at, store.collection.value?.count ?? 0);
+  const { matched, rejected, below } = store.counts.value ?? { matched: 0, rejected: 0, below: 0 };
+  const chance = at === null ? null : byChance(store.set.value, one, at, matched + rejected + below);
 
   function valueAt(event: PointerEvent): number {
     const box = (area.current as SVGSVGElement).getBoundingClientRect();

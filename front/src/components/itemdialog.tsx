@@ -5,7 +5,7 @@ import type { JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import type { Explained, Hit, Item, Weighed } from "../answers";
 import * as api from "../api";
-import { question } from "../asking";
+import { leftOut, question } from "../asking";
 import { EMPTY } from "../classes";
 import { addExample } from "../editing";
 import { mark } from "../marking";
@@ -52,10 +52,11 @@ function Whole({ id }: { id: string }): JSX.Element {
     };
     take(api.item(collection, id), (found) => (item.value = found));
     if (one) {
-      take(api.post("/api/v1/explain", { ...question(store.set.peek(), one), id }), (found) => (explained.value = found));
+      const { without: _, ...asked } = question(store.set.peek(), one);
+      take(api.post("/api/v1/explain", { ...asked, id }), (found) => (explained.value = found));
     }
     const alike = { ...EMPTY, classes: [{ name: "like", positive: [{ image: id }], negative: [], threshold: null }] };
-    const asked = { collection, set: alike as unknown as Record<string, unknown>, limit: NEIGHBOURS + 1 };
+    const asked = { collection, set: alike as unknown as Record<string, unknown>, limit: NEIGHBOURS + 1, ...leftOut() };
     take(api.post("/api/v1/search", asked), (found) => {
       like.value = found.hits.filter((other) => other.id !== id).slice(0, NEIGHBOURS);
     });

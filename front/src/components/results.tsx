@@ -10,6 +10,7 @@ import { endReview, reviewNext, showTaught } from "../marking";
 import * as store from "../store";
 import { count, plural, quoted, score } from "../words";
 import { Grid } from "./grid";
+import { InUse } from "./offers";
 
 export function Results(): JSX.Element {
   const review = store.review.value;
@@ -17,6 +18,7 @@ export function Results(): JSX.Element {
   const none = !store.shown.value.length && !loading && store.status.value !== "failed";
   return (
     <section id="pictures" class="results" role="tabpanel" aria-label="Pictures">
+      <InUse />
       {review ? <Reviewing /> : null}
       {none ? <None /> : <Grid />}
       {store.folded.value ? (

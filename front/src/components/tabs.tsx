@@ -8,6 +8,7 @@ import * as store from "../store";
 import { count } from "../words";
 import { ExportMenu } from "./exporting";
 import { Menu } from "./menu";
+import { Offers } from "./offers";
 
 const VIEWS: [View, string][] = [["matched", "Matched"], ["rejected", "Rejected"], ["below", "Below"]];
 const SORTS: [Sort, string][] = [["score", "score"], ["margin", "margin"], ["new", "newest"]];
@@ -43,6 +44,7 @@ function Shape(): JSX.Element {
   const collection = store.collection.value;
   const sort = SORTS.find(([one]) => one === store.sort.value)?.[1] ?? "";
   const boxed = collection?.boxes === true || store.hits.value.some((hit) => hit.boxes?.length);
+  const mute = store.foreign.value;
   return (
     <Menu label={<>by {sort}</>} title="How they are shown">
       <p class="head">In order of</p>
@@ -60,8 +62,11 @@ function Shape(): JSX.Element {
         <label class="check"><input type="checkbox" checked={store.dedup.value} onChange={() => void setShape({ dedup: !store.dedup.value })} /> one of near-duplicates</label>
       ) : null}
       {boxed ? (
-        <label class="check"><input type="checkbox" checked={store.boxes.value} onChange={toggleBoxes} /> boxes</label>
+        <label class="check" title={mute ? "The detector reads no other languages" : undefined}>
+          <input type="checkbox" checked={store.boxes.value && !mute} disabled={mute} onChange={toggleBoxes} /> boxes
+        </label>
       ) : null}
+      <Offers />
     </Menu>
   );
 }
