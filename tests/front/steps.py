@@ -74,3 +74,13 @@ def toast(tab, containing):
     place = tab.page.locator(".toast", has_text=containing)
     place.wait_for()
     return place
+
+
+def usable(tab, axe, state, width):
+    """What axe finds wrong for people who cannot see, point or read well; that nothing is wider than the window."""
+    tab.show(state)
+    tab.page.evaluate(axe)
+    found = tab.page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
+    bad = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
+    assert [(one["id"], [node["html"] for node in one["nodes"][:3]]) for one in bad] == [], state
+    assert tab.page.evaluate("() => document.documentElement.scrollWidth") <= width, state
