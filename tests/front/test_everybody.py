@@ -116,7 +116,7 @@ def test_what_takes_long(tab, scenes, check):
 
 
 def test_jobs(tab, scenes, check):
-    states = {
+    states: dict[str, dict[str, object]] = {
         "running": {"state": "running", "stage": "writing", "done": 5, "total": 10, "eta_s": 3},
         "waiting": {"state": "waiting"},
         "cancelled": {"state": "cancelled"},
@@ -125,7 +125,7 @@ def test_jobs(tab, scenes, check):
     }
     nothing = dict.fromkeys(("total", "eta_s", "message", "items", "bytes", "result_url", "skipped_url"))
     base = {"kind": "export", "collection": "scenes", "format": "coco", "stage": "", "done": 0, "made": 0, "skipped": 0}
-    jobs = [{**base, **nothing, "id": id, **job} for id, job in states.items()]
+    jobs = [dict(base | nothing | job, id=id) for id, job in states.items()]
     tab.page.route(JOBS, lambda route: route.fulfill(json={"jobs": jobs}))
     visit(tab, scenes, "?q=a+red+circle")
     tab.page.get_by_role("button", name="Jobs").click()

@@ -198,6 +198,16 @@ def test_a_picture_that_cannot_be_shown_keeps_its_place(tab, scenes):
     assert ".jpg" in tab.page.locator(".broken").first.inner_text()
 
 
+def test_pictures_out_of_sight_are_not_waited_for(tab, scenes):
+    held = []
+    tab.page.route("**/image?*", lambda route: held.append(route))
+    visit(tab, scenes)
+    tab.page.wait_for_selector(".wall img")
+    with tab.page.expect_event("requestfailed", lambda request: request in {route.request for route in held}):
+        tab.page.locator(".try button").first.click()
+    tab.page.unroute("**/image?*")
+
+
 def test_a_changed_collection_is_said(tab, scenes):
     visit(tab, scenes)
     search(tab, "a red circle")
