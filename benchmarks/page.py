@@ -2,15 +2,17 @@
 
     python -m benchmarks.page [--quick]
 
-Beside each time is the service's own for the same requests. Vectors are made up around those of a few texts, and all
-items share one tiny picture: what is measured is the page and the service, not the decoding of pictures. Needs the
-built page (`make front`), Playwright and Debian's chromium.
+Beside each time is what a plain client waits for the same. Questions are typed once the page's first pictures are all
+there, and again in a tab that has only just shown the first of them. Vectors are made up around those of a few texts,
+and all items share one tiny picture: what is measured is the page and the service, not the decoding of pictures. Needs
+the built page (`make front`), Playwright and Debian's chromium.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import shutil
 import tempfile
@@ -56,6 +58,12 @@ TYPED = """text => new Promise(done => {
 })"""
 """Milliseconds from Enter until the frame is drawn that has the cells, their pictures, and the counts."""
 
+COMPLETE = """() => document.querySelectorAll('.wall img').length > 0
+    && [...document.querySelectorAll('.wall img')].every(image => image.complete)"""
+WAITED = """() => Object.fromEntries(performance.getEntriesByType('resource').toReversed()
+    .map(entry => [entry.name.split('/').at(-1), entry.responseEnd - entry.startTime]))"""
+"""Milliseconds from when a request was made until its answer was there, of the first of each address."""
+
 PAINTED = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 CELLS = """() => [document.querySelectorAll('#grid [role="gridcell"]').length,
     Math.max(-1, ...[...document.querySelectorAll('#grid [data-at]')].map(cell => Number(cell.dataset.at)))]"""
@@ -71,9 +79,12 @@ def main() -> None:
         with ours(folder) as (port, _), browser() as started:
             url = f"http://127.0.0.1:{port}"
             opened = [opening(started, url) for _ in range(rounds + 1)][1:]
-            typed = [typing(started, url, text) for text in TEXTS[: rounds + 1]][1:]
+            typed = [typing(started, url, text, COMPLETE) for text in TEXTS[: rounds + 1]][1:]
+            at_once = [
+                typing(started, url, text, "() => document.querySelector('.wall img')") for text in TEXTS[-rounds:]
+            ]
             scrolled = scrolling(started, url)
-    keep(args, "page", {"rows": n, "opened": opened, "typed": typed, "scrolled": scrolled})
+    keep(args, "page", {"rows": n, "opened": opened, "typed": typed, "at_once": at_once, "scrolled": scrolled})
 
 
 def write_collection(folder: Path, n: int) -> None:
@@ -139,27 +150,25 @@ def opening(started: Any, url: str) -> dict[str, float]:
     return {"painted": painted, "server": 1000 * (time.perf_counter() - begin)}
 
 
-def typing(started: Any, url: str, text: str) -> dict[str, float]:
+def typing(started: Any, url: str, text: str, ready: str) -> dict[str, float]:
     """Milliseconds from Enter to cells, pictures and counts, and what the browser waited for the answers to it.
 
-    server  what the service says the search took, of `search`, as the browser waited for it
+    ready   what must be so before somebody types
+    server  what a plain client waits for the same question about another text, asked after all that
     """
     with page_of(started, url) as page:
-        page.wait_for_selector(".wall img")
+        page.wait_for_function(ready)
         page.evaluate("() => performance.clearResourceTimings()")
-        with page.expect_response("**/api/v1/search") as answer:
+        with page.expect_request("**/api/v1/search") as request:
             shown = page.evaluate(TYPED, text)
-        said = answer.value.json()
-        waited = page.evaluate(
-            "() => Object.fromEntries(performance.getEntriesByType('resource')"
-            ".map(entry => [entry.name.split('/').at(-1), entry.responseEnd - entry.startTime]))"
-        )
-    return {
-        **shown,
-        "search": float(waited["search"]),
-        "distribution": float(waited["distribution"]),
-        "server": float(said["timings_ms"]["total"]),
-    }
+        body = request.value.post_data.replace(text, f"{text} again")
+        waited = page.evaluate(WAITED)
+    asked = urllib.request.Request(f"{url}/api/v1/search", body.encode(), {"Content-Type": "application/json"})
+    begin = time.perf_counter()
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        json.load(answer)
+    server = 1000 * (time.perf_counter() - begin)
+    return {**shown, **{name: float(waited[name]) for name in ("search", "distribution")}, "server": server}
 
 
 def scrolling(started: Any, url: str) -> dict[str, float]:

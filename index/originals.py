@@ -32,6 +32,7 @@ _OPTIONS = re.compile(r" (wds_image_key|wds_caption_key|image_column|caption_col
 _MORE = re.compile(r" and \d+ more \([0-9a-f]+\)$")
 _IMAGE_NAMES = ("image", "img", "jpg", "png", "webp", "bytes")
 _TARS_REMEMBERED = 16
+_FOOTERS_REMEMBERED = 64
 
 Members = Mapping[str, tuple[int, int]]
 """Stem of a tar's image -> where its bytes start, and how many they are."""
@@ -45,7 +46,10 @@ class Originals:
         self._manifest = manifest
         self._metadata = metadata
         self._tars: dict[str, Members] = {}
-        self._lock = threading.Lock()  # guards _tars
+        self._footers: dict[
+            str, pq.FileMetaData
+        ] = {}  # of files of thumbnails: to read one takes longer than a picture
+        self._lock = threading.Lock()  # guards the two before
 
     def read(self, id: int, *, thumbnails: bool = True) -> bytes:
         """The encoded image of the item, as it was embedded.
@@ -78,7 +82,18 @@ class Originals:
         position = int(np.searchsorted(shards.read_ids(self._folder, shard), id))
         file = shard.files["thumbs"]
         with reading(self._folder, [file]):
-            return _cell(self._folder / file.path, position, None)
+            return _cell(self._folder / file.path, position, None, self._footer(self._folder / file.path))
+
+    def _footer(self, table: Path) -> pq.FileMetaData:
+        with self._lock:
+            found = self._footers.get(str(table))
+        if found is None:
+            found = pq.read_metadata(table)
+            with self._lock:
+                while len(self._footers) >= _FOOTERS_REMEMBERED:
+                    self._footers.pop(next(iter(self._footers)))
+                self._footers[str(table)] = found
+        return found
 
     def _shard(self, id: int) -> Shard:
         for shard in self._manifest.shards:
@@ -226,9 +241,12 @@ def _list_tar(place: str, image_key: str | None) -> Members:
     return members
 
 
-def _cell(table: str | Path, row: int, column: str | None) -> bytes | None:
-    """The image bytes in one row of a Parquet file; only the row group that holds it is read."""
-    with _open(str(table)) as opened, pq.ParquetFile(opened) as file:
+def _cell(table: str | Path, row: int, column: str | None, footer: pq.FileMetaData | None = None) -> bytes | None:
+    """The image bytes in one row of a Parquet file; only the row group that holds it is read.
+
+    footer  the file's, where it was read before
+    """
+    with _open(str(table)) as opened, pq.ParquetFile(opened, metadata=footer) as file:
         column = column or _image_column(file.schema_arrow)
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows

@@ -97,7 +97,9 @@ export async function store(collection: string, name: string, text: string, revi
 
 export async function reachable(): Promise<boolean> {
   try {
-    return (await fetch(at("/healthz"), { cache: "no-store" })).ok;
+    const answer = await fetch(at("/healthz"), { cache: "no-store" });
+    await answer.text(); // what is not read keeps its connection
+    return answer.ok;
   } catch {
     return false;
   }

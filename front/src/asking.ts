@@ -17,6 +17,8 @@ const SLOW_MS = 150;
 let asked = 0;
 let running: AbortController | null = null;
 let fetching: Promise<void> | null = null;
+/** Until the counts of what was found are there. */
+let counted: Promise<void> = Promise.resolve();
 /** Hits that are to be here; it may rise while some are fetched. */
 let wanted = 0;
 let histogramOf = "";
@@ -75,7 +77,9 @@ export async function search(): Promise<void> {
     show(found);
     clearTrouble();
     store.status.value = "ready";
-    await distribution(body, controller.signal, mine);
+    const counting = distribution(body, controller.signal, mine);
+    counted = counting.catch(() => {});
+    await counting;
     if (mine === asked) tell();
   } catch (error) {
     if (mine !== asked || controller.signal.aborted) return;
@@ -124,6 +128,7 @@ export function more(upTo: number): Promise<void> {
 async function fetchMore(): Promise<void> {
   const mine = asked;
   const one = store.current.peek();
+  await counted; // what is in sight comes first
   while (one && mine === asked && store.next.peek() !== null && store.hits.peek().length < wanted) {
     try {
       const page = { ...question(store.set.peek(), one), ...shape(), limit: MORE, cursor: store.next.peek() };

@@ -5,7 +5,7 @@ import pytest
 from tests.browser import tab_of
 from tests.front.conftest import asked
 from tests.front.steps import CELLS, counts, ids, search, settle, toast, usable, visit
-from tests.front.test_states import SEARCH, boxed
+from tests.front.test_states import SEARCH
 
 pytestmark = pytest.mark.slow
 
@@ -102,23 +102,6 @@ def test_boxes_are_asked_for_and_done_without(tab, scenes):
     assert page.locator(".strip").count() == 0
     search(tab, "a blue square")
     assert [body["boxes"] for body in seen] == [True, False, False]
-
-
-def test_a_box_is_searched(tab, scenes):
-    page = tab.page
-    page.route(SEARCH, boxed)
-    visit(tab, scenes)
-    search(tab, "a red circle")
-    page.locator(CELLS).first.click()
-    box = page.locator("dialog button.box").first
-    box.wait_for()
-    page.wait_for_function("() => document.querySelector('dialog figure img').naturalWidth > 1")
-    assert box.inner_text() == "0.90"
-    box.click()
-    page.wait_for_selector(".chip.positive .thumb")
-    page.wait_for_selector("dialog.item[open]", state="detached")
-    settle(tab)
-    assert "img=" in page.url
 
 
 def how(tab, label):

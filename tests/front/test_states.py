@@ -1,9 +1,8 @@
-"""What the page shows when there is much, little, nothing or trouble; whether everybody can use it."""
+"""What the page shows when there is much, little, nothing or trouble."""
 
 import pytest
 
-from tests.browser import tab_of
-from tests.front.steps import CELLS, NOT, add_example, counts, ids, search, settle, show, usable, visit
+from tests.front.steps import CELLS, add_example, counts, ids, search, settle, visit
 
 pytestmark = pytest.mark.slow
 
@@ -199,6 +198,16 @@ def test_a_picture_that_cannot_be_shown_keeps_its_place(tab, scenes):
     assert ".jpg" in tab.page.locator(".broken").first.inner_text()
 
 
+def test_pictures_out_of_sight_are_not_waited_for(tab, scenes):
+    held = []
+    tab.page.route("**/image?*", lambda route: held.append(route))
+    visit(tab, scenes)
+    tab.page.wait_for_selector(".wall img")
+    with tab.page.expect_event("requestfailed", lambda request: request in {route.request for route in held}):
+        tab.page.locator(".try button").first.click()
+    tab.page.unroute("**/image?*")
+
+
 def test_a_changed_collection_is_said(tab, scenes):
     visit(tab, scenes)
     search(tab, "a red circle")
@@ -228,83 +237,3 @@ def test_an_image_from_outside_is_asked_for(tab, scenes):
     visit(tab, scenes, "?img=" + "0" * 64)
     tab.page.wait_for_selector(".strip")
     tab.show("expired")
-
-
-def boxed(route):
-    answer = route.fetch()
-    found = answer.json()
-    for hit in found["hits"]:
-        hit["boxes"] = [[0.25, 0.5, 0.5, 0.25, 0.9, "x"]]
-    route.fulfill(response=answer, json=found)
-
-
-@pytest.mark.parametrize("size", [(1440, 900), (390, 844)])
-def test_boxes_lie_where_they_belong(browser, scenes, size):
-    with tab_of(browser, viewport={"width": size[0], "height": size[1]}) as tab:
-        tab.page.route(SEARCH, boxed)
-        visit(tab, scenes, "?q=a+red+circle")
-        tab.page.wait_for_selector(".box")
-        tab.show(f"boxes-{size[0]}")
-
-        def right(where):
-            picture = tab.page.locator(f"{where} img").first.bounding_box()
-            box = tab.page.locator(f"{where} .box").first.bounding_box()
-            side = min(picture["width"], picture["height"])
-            left = picture["x"] + (picture["width"] - side) / 2
-            top = picture["y"] + (picture["height"] - side) / 2
-            wanted = {"x": left + side / 4, "y": top + side / 2, "width": side / 2, "height": side / 4}
-            assert box == pytest.approx(wanted, abs=1)
-
-        right(CELLS)
-        tab.page.locator(CELLS).first.click()
-        tab.page.wait_for_selector("dialog .box")
-        settle(tab)
-        right("dialog figure")
-        assert tab.errors == []
-
-
-@pytest.mark.parametrize("width", [390, 1024, 1440])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_everybody_can_use_it(browser, scenes, axe, width, scheme):
-    with tab_of(browser, viewport={"width": width, "height": 844}, color_scheme=scheme, reduced_motion="reduce") as tab:
-        page = tab.page
-
-        def check(state):
-            usable(tab, axe, f"{state}-{width}-{scheme}")
-
-        visit(tab, scenes)
-        page.wait_for_selector(".wall img")
-        check("axe-first")
-        search(tab, "a red circle")
-        add_example(tab, "negative", NOT)
-        check("axe-found")
-        show(tab, "rejected")
-        check("axe-rejected")
-        page.locator(CELLS).first.click()
-        page.wait_for_selector(".bars")
-        settle(tab)
-        check("axe-item")
-        page.keyboard.press("Escape")
-        page.wait_for_selector("dialog[open]", state="detached")
-        page.keyboard.press("?")
-        page.wait_for_selector("dialog.help[open]")
-        check("axe-help")
-        page.keyboard.press("Escape")
-        page.locator(CELLS).first.focus()
-        page.keyboard.press("Space")
-        page.wait_for_selector("aside.chosen")
-        check("axe-chosen")
-        page.keyboard.press("Escape")
-        page.keyboard.press("r")
-        page.wait_for_selector(".reviewing")
-        settle(tab)
-        check("axe-review")
-        page.route(SEARCH, lambda route: route.fulfill(status=500, json={"error": {"message": "No."}}))
-        page.locator("[role=tab]").first.click()
-        page.wait_for_selector(".strip.error")
-        check("axe-error")
-        page.unroute(SEARCH)
-        visit(tab, scenes, "?q=a+red+circle&t=9")
-        page.wait_for_selector(".none")
-        check("axe-empty")
-        assert tab.errors == []

@@ -12,6 +12,7 @@ import { likely, nameOf, quoted, score, signed } from "../words";
 import { Boxes } from "./boxes";
 import { Named } from "./example";
 import { Check, Cross, Similar } from "./icons";
+import { Picture } from "./picture";
 
 interface Props {
   hit: Hit;
@@ -35,7 +36,7 @@ export function Cell({ hit, at, column, near, onPick }: Props): JSX.Element {
         {broken.value ? (
           <p class="broken">{name}<br /><span class="faint">The picture cannot be shown.</span></p>
         ) : (
-          <img src={resolved(hit.thumb)} alt={name} decoding="async" draggable={false} onError={() => (broken.value = true)} />
+          <Picture src={resolved(hit.thumb)} alt={name} decoding="async" draggable={false} onError={() => (broken.value = true)} />
         )}
         {store.boxes.value && hit.boxes?.length && !broken.value ? <Boxes hit={hit} /> : null}
         {verdict ? <span class={`mark ${verdict}`}>{verdict === "right" ? <Check /> : <Cross />}<span class="unseen">{verdict}</span></span> : null}

@@ -12,7 +12,7 @@ import { mark } from "../marking";
 import { searchCrop } from "../pictures";
 import { closeItem, openItem, similar, step } from "../showing";
 import * as store from "../store";
-import { nameOf, score, signed } from "../words";
+import { bytes, nameOf, score, signed } from "../words";
 import { Boxes } from "./boxes";
 import { Named } from "./example";
 import { Check, Cross, Left, Minus, Plus, Right, Similar } from "./icons";
@@ -134,8 +134,11 @@ function Bars({ found, threshold }: { found: Explained; threshold: number | null
 }
 
 function Known({ item }: { item: Item }): JSX.Element {
+  const { width, height, size, ...others } = item.metadata;
   const hidden = ["content_hash", "has_caption", "key", "mtime"];
-  const rows = Object.entries(item.metadata).filter(([name, value]) => value !== null && value !== "" && !hidden.includes(name));
+  const rows = Object.entries(others).filter(([name, value]) => value !== null && value !== "" && !hidden.includes(name));
+  if (typeof width === "number" && typeof height === "number") rows.push(["pixels", `${width} × ${height}`]);
+  if (typeof size === "number") rows.push(["size", bytes(size)]);
   return (
     <dl class="known">
       {rows.map(([name, value]) => (

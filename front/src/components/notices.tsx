@@ -15,6 +15,7 @@ export function Strip(): JSX.Element | null {
       <div class={`strip ${strip.kind}`} role="alert">
         <p>
           {strip.kind === "offline" ? "The service cannot be reached; trying again. What you do here is kept." : strip.text}
+          {store.status.value === "failed" && store.hits.value.length ? " What is shown was found before." : ""}
           {strip.request ? <small> Request {strip.request}</small> : null}
         </p>
         {strip.retry ? <button type="button" class="quiet" onClick={strip.retry}>Retry</button> : null}

@@ -77,7 +77,7 @@ function Reviewing(): JSX.Element | null {
         </p>
       ) : (
         <p>
-          <b>{said} of {review.review.length}</b> <span class="faint">from the likeliest to the least alike. Say <kbd>Y</kbd> or <kbd>N</kbd>.</span>
+          <b>{said} of {review.review.length}</b> <span class="faint">judged, from the likeliest to the least alike: right <kbd>Y</kbd> or wrong <kbd>N</kbd>?</span>
           {said ? <button type="button" class={done ? "main" : "quiet"} onClick={() => void reviewNext()}>The next ones</button> : null}
           {review.wins ? <button type="button" class="quiet" onClick={() => void showTaught()}>Show what your marks teach</button> : null}
           <button type="button" class="quiet" onClick={endReview}>Done</button>

@@ -5,6 +5,7 @@ import { resolved } from "../api";
 import { ask, begin } from "../editing";
 import * as store from "../store";
 import { count, nameOf } from "../words";
+import { Picture } from "./picture";
 
 export function Start(): JSX.Element {
   const start = store.start.value;
@@ -27,7 +28,7 @@ export function Start(): JSX.Element {
           <p class="faint">Or begin with a picture</p>
           <ul class="wall">
             {start.items.map((item) => (
-              <li key={item.id}><button type="button" onClick={() => void begin({ image: item.id })}><img src={resolved(item.thumb)} alt={nameOf(item.key)} /></button></li>
+              <li key={item.id}><button type="button" onClick={() => void begin({ image: item.id })}><Picture src={resolved(item.thumb)} alt={nameOf(item.key)} /></button></li>
             ))}
           </ul>
         </>
