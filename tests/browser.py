@@ -24,7 +24,7 @@ class Tab:
     """A page in the browser, and what went wrong in it so far.
 
     errors  uncaught exceptions, and what the browser refused a page to do (Content-Security-Policy)
-    failed  addresses that were asked for and not answered, or answered with 4xx or 5xx
+    failed  addresses that were asked for and not answered, or answered with 4xx or 5xx; not those the page let go of
     asking  requests on their way
     """
 
@@ -42,6 +42,12 @@ class Tab:
         """An answer that came."""
         if answer.status >= 400:
             self.failed.append(answer.url)
+
+    def lose(self, request):
+        """A request that no answer will come to."""
+        self.asking.discard(request)
+        if request.failure != "net::ERR_ABORTED":
+            self.failed.append(request.url)
 
     def show(self, name):
         """Save what it looks like into the folder SCREENSHOTS, if the environment has one."""
@@ -73,11 +79,10 @@ def tab_of(browser, **context):
     tab = Tab(page)
     page.on("pageerror", lambda error: tab.errors.append(str(error)))
     page.on("console", tab.note)
-    page.on("requestfailed", lambda request: tab.failed.append(request.url))
     page.on("response", tab.look)
     page.on("request", lambda request: tab.asking.add(request))
     page.on("requestfinished", lambda request: tab.asking.discard(request))
-    page.on("requestfailed", lambda request: tab.asking.discard(request))
+    page.on("requestfailed", tab.lose)
     try:
         yield tab
     finally:
