@@ -108,7 +108,7 @@ def measure(case: Case, scratch: Path, rounds: int, seconds: float) -> dict[str,
         target.inputs()
         batch = floor(embed, 0)["batch_s"]
         seconds = max(seconds, LEAST_BATCHES * batch)
-        for _ in range(rounds if seconds < 15 else min(rounds, 3)):
+        for _ in range(rounds):
             used, before = processor_seconds(pid), target.statistics()
             found: dict[str, Any] = load(port, target.path("/infer"), CLIENTS, seconds, file, warm=max(0.5, 2 * batch))
             counts = served(before, target.statistics())
