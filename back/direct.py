@@ -19,13 +19,15 @@ Answer = Callable[[bytes, str], bytes]
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,7})[ \t]*\r\n", re.IGNORECASE)
 
+_JSON = JSON["Content-Type"]
+
 log = logging.getLogger("clipsieve.back")
 
 
 class Direct:
     """Answers what some paths are asked. Safe to use from several threads at once.
 
-    answers     path -> what answers it
+    answers      path -> what answers it
     write_error  an error in the shape of their protocol
     """
 
@@ -60,7 +62,7 @@ class Direct:
         """
         plain = read_plain(data)
         answer = None if plain is None else self._answers.get(plain.path)
-        if plain is None or answer is None or plain.headers.get("content-type", JSON_TYPE) != JSON_TYPE:
+        if plain is None or answer is None or plain.headers.get("content-type", _JSON) != _JSON:
             return None
         if check_json(plain.body) is not None:
             return None
@@ -95,6 +97,3 @@ class Direct:
         if status == HTTPStatus.INTERNAL_SERVER_ERROR:
             log.error("POST %s: %s", visit.path, error, extra={"fields": {"request_id": visit.id}})
         return self._desk.answer(visit, status, self._write_error(error), keep, {**JSON, **retry_headers(error)})
-
-
-JSON_TYPE = JSON["Content-Type"]

@@ -28,6 +28,9 @@ HEADERS = frozenset({"host", "user-agent", "accept", "accept-encoding", "authori
 }
 """Headers that a request may have."""
 
+JSON: Mapping[str, str] = {"Content-Type": "application/json"}
+"""Headers of an answer in JSON."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plain:
@@ -137,6 +140,3 @@ class Desk:
             f"{self._headers}X-Request-Id: {visit.id}\r\n\r\n"
         )
         return head.encode() + body
-
-
-JSON: Mapping[str, str] = {"Content-Type": "application/json"}

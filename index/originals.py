@@ -46,9 +46,7 @@ class Originals:
         self._manifest = manifest
         self._metadata = metadata
         self._tars: dict[str, Members] = {}
-        self._footers: dict[
-            str, pq.FileMetaData
-        ] = {}  # of files of thumbnails: to read one takes longer than a picture
+        self._footers: dict[str, pq.FileMetaData] = {}  # of thumbnails' files: reading one takes longer than a picture
         self._lock = threading.Lock()  # guards the two before
 
     def read(self, id: int, *, thumbnails: bool = True) -> bytes:
