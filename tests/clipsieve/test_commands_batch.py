@@ -113,7 +113,7 @@ def test_a_worker_that_is_told_to_end_commits_what_it_has(run, images, tmp_path)
     said = run(*words, "--no-text", code=130, load=lambda name, **_: Terminated(name))
     assert "Stopped. What was embedded is kept" in said.stderr
     kept = len(stored(tmp_path / "c"))
-    assert kept in (4, 6)  # whole batches; the third one may be made and not yet taken
+    assert kept in (2, 4, 6)  # whole batches: the fourth begins once the first was taken, the others may be made only
     again = json.loads(run(*words, "--no-text", "--json").stdout)["tasks"][0]
     assert again["embedded"] == 15 - kept
     assert len(stored(tmp_path / "c")) == 15
