@@ -42,9 +42,9 @@ class Compacted:
 def compact(
     folder: str | os.PathLike[str], *, shard_size: int = 100_000, progress: Progress | None = None
 ) -> Compacted:
-    """Rewrite the shards that hold removed items, join small ones, and index what is left; one commit.
+    """Rewrite the shards that hold removed items, join small ones, cut large ones, and index what is left; one commit.
 
-    shard_size  most rows of a joined shard
+    shard_size  most rows of a shard; larger ones are cut
 
     Ids stay as they are. A removed item's key and content are kept among the skipped ones, so that `clipsieve add` does
     not bring it back. Nothing is written if there is nothing to do. Readers that opened the folder before may meet a
@@ -57,7 +57,7 @@ def compact(
         removed = shards.read_removed(path, manifest)
         live = {shard.number: len(_live(path, shard, removed)) for shard in manifest.shards}
         groups = group_shards(manifest.shards, live, shard_size)
-        untouched = [g[0] for g in groups if len(g) == 1 and live[g[0].number] == g[0].rows]
+        untouched = [g[0] for g in groups if len(g) == 1 and live[g[0].number] == g[0].rows <= shard_size]
         changed = [g for g in groups if g[0] not in untouched]
         if not changed:
             return Compacted(0, len(manifest.shards), len(manifest.shards))
@@ -65,7 +65,7 @@ def compact(
         kept = list(untouched)
         total, done = sum(s.rows for g in changed for s in g), 0
         for group in changed:
-            kept += _rewrite(draft, group, removed, dismissed)
+            kept += _rewrite(draft, group, removed, dismissed, shard_size)
             done += sum(s.rows for s in group)
             if progress is not None:
                 progress("compacting", done, total)
@@ -117,8 +117,8 @@ def _kinds(shard: Shard) -> frozenset[str]:
     return frozenset(shard.files) - {"skipped"}
 
 
-def _rewrite(draft: Draft, group: Sequence[Shard], removed: Int64, dismissed: set[int]) -> list[Shard]:
-    """The group as one new shard, written; the group itself where it cannot be cut or joined."""
+def _rewrite(draft: Draft, group: Sequence[Shard], removed: Int64, dismissed: set[int], shard_size: int) -> list[Shard]:
+    """The group in as few new shards as its rows need, written; the group itself where it cannot be cut or joined."""
     folder = draft.folder
     if any(_kinds(shard) - set(MERGED) for shard in group):
         return list(group)
@@ -131,7 +131,7 @@ def _rewrite(draft: Draft, group: Sequence[Shard], removed: Int64, dismissed: se
     except (pa.ArrowInvalid, pa.ArrowTypeError):  # a column that has another type in each of them
         if len(group) == 1:
             return list(group)
-        return [new for shard in group for new in _rewrite(draft, [shard], removed, dismissed)]
+        return [new for shard in group for new in _rewrite(draft, [shard], removed, dismissed, shard_size)]
     skipped = [skip for shard in group for skip in shards.read_skipped(folder, shard)]
     for old in tables:
         skipped += _dismissed(old, dismissed)
@@ -146,7 +146,22 @@ def _rewrite(draft: Draft, group: Sequence[Shard], removed: Int64, dismissed: se
     regions = None
     if "regions" in group[0].files:
         regions = stored_regions.join([read_regions(folder, s).take(live[s.number]) for s in group])
-    return [draft.rewrite(arrays, table, thumbs, skipped, regions)] if len(table) or skipped else []
+    if not len(table) and not skipped:
+        return []
+    made = []
+    for first in range(0, max(1, len(table)), shard_size):
+        rows = slice(first, first + shard_size)
+        some = np.arange(len(table), dtype=np.int64)[rows]
+        made.append(
+            draft.rewrite(
+                {role: array[rows] for role, array in arrays.items()},
+                table.slice(first, shard_size),
+                None if thumbs is None else thumbs.slice(first, shard_size),
+                [] if first else skipped,
+                None if regions is None else regions.take(some),
+            )
+        )
+    return made
 
 
 def _dismissed(table: pa.Table, dismissed: set[int]) -> list[Skipped]:

@@ -95,7 +95,15 @@ def add_to_collection(
                 settle(writer, finder)
             pending = Pending(lambda: nullcontext(writer), source, embedder, None, before, replaces=news.replaces)
             batches = embed_items(
-                itertools.chain([first], items), embedder, text, batch_size, workers, thumbs, max_pixels, finder
+                itertools.chain([first], items),
+                embedder,
+                text,
+                batch_size,
+                workers,
+                thumbs,
+                max_pixels,
+                finder,
+                shard_size,
             )
             commit_batches(batches, pending, shard_size, commit_seconds, news.take)
     news.count.seconds = time.monotonic() - began

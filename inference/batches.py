@@ -35,11 +35,17 @@ def embed_items(
     thumbs: bool,
     max_pixels: int,
     finder: Finder | None = None,
+    most: int | None = None,
 ) -> Generator[Embedded, None, None]:
-    """The items in batches, in order: decoded ahead in threads, embedded in the embedder's lanes."""
+    """The items in batches, in order: decoded ahead in threads, embedded in the embedder's lanes.
+
+    batch_size  images in a batch at most
+    most        inputs in a batch at most, skipped ones included; twice as many as images by default
+    """
     texts = embedder if text and isinstance(embedder, TextEmbedder) else None
     if finder is not None:
         batch_size = min(batch_size, BATCH)
+    most = 2 * batch_size if most is None else min(most, 2 * batch_size)
 
     def prepare(item: ImageItem | Skipped) -> Prepared | Skipped:
         return item if isinstance(item, Skipped) else _prepare(item, embedder, thumbs, max_pixels, finder)
@@ -61,7 +67,7 @@ def embed_items(
         ahead = 2 * batch_size + count
         prepared = ordered_map(decoders, prepare, items, ahead, weigh=weigh, limit=READ_AHEAD_BYTES)
         try:
-            yield from ordered_map(lanes, embed, _batches(prepared, batch_size), embedder.lanes + 2)
+            yield from ordered_map(lanes, embed, _batches(prepared, batch_size, most), embedder.lanes + 2)
         finally:
             prepared.close()  # cancels what is queued, or leaving would wait for it
 
@@ -108,14 +114,14 @@ def _thumb(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def _batches(prepared: Iterable[Prepared | Skipped], size: int) -> Iterator[list[Prepared | Skipped]]:
-    """Lists with `size` images each, and whatever was skipped between them; at most twice as many inputs in all."""
+def _batches(prepared: Iterable[Prepared | Skipped], size: int, most: int) -> Iterator[list[Prepared | Skipped]]:
+    """Lists with `size` images each, and whatever was skipped between them; at most `most` inputs in all."""
     batch: list[Prepared | Skipped] = []
     images = 0
     for one in prepared:
         batch.append(one)
         images += not isinstance(one, Skipped)
-        if images == size or len(batch) == 2 * size:
+        if images == size or len(batch) == most:
             yield batch
             batch, images = [], 0
     if batch:

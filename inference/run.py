@@ -94,7 +94,7 @@ def embed_collection(
         began = time.monotonic()
         read = skipped = 0
         fresh = _once(items, keys.taken)
-        batches = embed_items(fresh, embedder, text, batch_size, workers, thumbs, max_pixels, finder)
+        batches = embed_items(fresh, embedder, text, batch_size, workers, thumbs, max_pixels, finder, shard_size)
 
         def told(batch: Embedded) -> None:
             nonlocal read, skipped
@@ -171,10 +171,16 @@ def commit_batches(
     commit_seconds: float,
     told: Callable[[Embedded], None],
 ) -> None:
-    """Commit the batches, now and then as `embed_collection` says and at the end; `told` of each once it is taken."""
+    """Commit the batches, now and then as `embed_collection` says and at the end; `told` of each once it is taken.
+
+    No batch may have more than `shard_size` inputs.
+    """
     committed = time.monotonic()
     try:
         for batch in batches:
+            if pending.read and pending.read + batch.read > shard_size:
+                pending.commit()
+                committed = time.monotonic()
             pending.take(batch)
             if pending.read >= shard_size or pending.heavy or time.monotonic() - committed >= commit_seconds:
                 pending.commit()

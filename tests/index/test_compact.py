@@ -108,6 +108,15 @@ def test_indices_cover_what_is_left(out):
         assert photos.info()["indices"][0]["not_covered"] == 0
 
 
+def test_a_shard_that_is_larger_than_asked_is_cut(root, out):
+    before, answers = contents(out), answer(out)
+    assert compact(out, shard_size=2).dropped == 0
+    assert max(s.rows for s in shards.open_manifest(out).shards) == 2
+    assert contents(out) == before
+    assert answer(out) == answers
+    assert compact(out, shard_size=2).before == compact(out, shard_size=2).after
+
+
 def test_a_collection_of_nothing(out):
     build_indices(out)
     with open_collection(out) as photos:

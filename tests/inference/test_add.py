@@ -170,6 +170,12 @@ def test_stopped_it_goes_on_with_what_is_left(root, out):
     assert len(live(out)) == 11
 
 
+def test_a_shard_is_never_larger_than_asked_whatever_the_batch(root, out):
+    write_tree(root, {f"new{i}.jpg": jpeg(50 + i) for i in range(7)})
+    add(root, out, batch_size=256, shard_size=3)
+    assert [s.rows for s in open_manifest(out).shards] == [5, 3, 3, 1]
+
+
 def test_refusals(root, out, tmp_path):
     write_tree(root, {"5.jpg": jpeg(5)})
     with pytest.raises(ModelMismatch):

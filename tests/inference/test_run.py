@@ -127,6 +127,16 @@ def test_batches_shards_and_threads_change_nothing(tmp_path_factory, batch, shar
     found = rows(out)
     assert [found[key]["id"] for key in sorted(found)] == list(range(18))
     assert list(skips(out)) == [f"{i:02}.jpg" for i in range(0, 23, 5)]
+    assert all(s.rows + len(read_skipped(out, s)) <= shard for s in open_manifest(out).shards)
+
+
+@pytest.mark.parametrize("waiting", [None, print], ids=["inference", "inference.worker"])
+def test_a_shard_is_never_larger_than_asked_whatever_the_batch(tmp_path, waiting):
+    root = write_tree(tmp_path / "in", {f"{i:02}.jpg": jpeg(i, (8, 8)) for i in range(23)})
+    embed_collection(
+        open_source(root), FakeEmbedder(), tmp_path / "out", batch_size=256, shard_size=10, waiting=waiting
+    )
+    assert [s.rows for s in open_manifest(tmp_path / "out").shards] == [10, 10, 3]
 
 
 def test_captions_are_embedded_and_missing_ones_masked(tmp_path):
