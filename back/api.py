@@ -3,7 +3,6 @@
 import base64
 import dataclasses
 import hashlib
-import io
 import json
 import math
 import threading
@@ -29,6 +28,7 @@ from clipsieve.back.offers import embedded, offers, one_class, rank
 from clipsieve.back.pictures import encoded, refuse_bombs, shrink, small_webp
 from clipsieve.back.shelf import Fetch, Served, Shelf
 from clipsieve.errors import InputError, NotFound
+from clipsieve.heif import open_image
 from clipsieve.index.asked import RankedAnswer
 from clipsieve.index.collection import Collection
 from clipsieve.types import ClassSet, Distribution, Float32
@@ -289,9 +289,10 @@ def _cached(answer: Response, tag: str) -> Response:
 
 def _image(data: bytes, served: Served) -> Response:
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            kind = Image.MIME.get(opened.format or "", "application/octet-stream")
-    except (OSError, ValueError):
+        with open_image(data) as opened:
+            mimes = {**Image.MIME, "HEIF": "image/heif"}
+            kind = mimes.get(opened.format or "", "application/octet-stream")
+    except (InputError, OSError, ValueError, SyntaxError):
         raise NotFound(f"The image of {served.name} cannot be decoded.") from None
     # What is no picture to a browser is not shown by it: an SVG may hold scripts.
     return Response(data, mimetype=kind if kind.startswith("image/") and kind != "image/svg+xml" else None)

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from clipsieve.errors import InputError, NotFound
+from clipsieve.heif import open_image
 from clipsieve.index.collection import Collection
 
 SIDE = 512
@@ -64,7 +65,7 @@ def refuse_bombs(data: bytes) -> None:
     What is no image is for the decoder to say.
     """
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with open_image(data) as opened:
             format, pixels = opened.format, opened.width * opened.height
             size = f"{opened.width} x {opened.height}"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -81,7 +82,7 @@ def upright_size(data: bytes) -> tuple[int, int]:
     """Width and height of an encoded image, turned upright by its EXIF. InputError if it cannot be decoded."""
     refuse_bombs(data)
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with open_image(data) as opened:
             opened.load()
             width, height = opened.size
             turned = _orientation(opened) in _LYING
@@ -109,7 +110,7 @@ def shrink(data: bytes, side: int) -> Image.Image:
     """
     refuse_bombs(data)
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with open_image(data) as opened:
             opened.draft("RGB", (side, side))
             made = _flat(ImageOps.exif_transpose(opened) if _is_turned(opened) else opened)
     except Exception as error:  # Pillow's readers raise nearly anything
@@ -130,7 +131,7 @@ def _flat(image: Image.Image) -> Image.Image:
 def small_webp(data: bytes, side: int) -> bytes:
     """An encoded image as a WebP, as `shrink` has it; as it is where a browser shows it so. Errors as there."""
     refuse_bombs(data)
-    with contextlib.suppress(Exception), Image.open(io.BytesIO(data)) as opened:
+    with contextlib.suppress(Exception), open_image(data) as opened:
         if opened.format in _SHOWN and max(opened.size) <= side and not _is_turned(opened):
             return data
     return encoded(shrink(data, side), "WEBP", quality=80, method=2)

@@ -4,15 +4,17 @@ Exact: every pixel is decoded, no draft mode, no reduced scale. Pillow's own set
 refused is refused here, from the header, before a pixel is decoded.
 """
 
-import io
 from collections.abc import Callable, Iterable
+from importlib.metadata import version
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clipsieve.errors import InputError
+from clipsieve.heif import SUFFIXES, has_heif, open_image
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -28,9 +30,15 @@ _ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 
 
 def image_extensions() -> frozenset[str]:
-    """Lower-case extensions, with their dot, of every format that `decode` can read on this installation."""
-    Image.init()
-    return frozenset(ext for ext, format in Image.EXTENSION.items() if format in set(_formats()))
+    """Lower-case extensions, with their dot, of every format that `decode` can read, given pillow-heif for HEIC."""
+    formats = set(_formats())
+    return frozenset({*SUFFIXES, *(ext for ext, format in Image.EXTENSION.items() if format in formats)})
+
+
+def decoder(max_pixels: int = MAX_PIXELS) -> str:
+    """What `decode` reads with here: where that changes, what could not be decoded is worth another try."""
+    heif = version("pillow-heif") if has_heif() else "none"
+    return f"pillow {PIL.__version__}, pillow-heif {heif}, {max_pixels} pixels"
 
 
 def prepare_each(images: Iterable[_In], prepare: Callable[[_In], _Out], to_be: str) -> list[_Out]:
@@ -56,7 +64,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     if not data:
         raise InputError("The file is empty (0 bytes); replace it.")
     try:
-        with Image.open(io.BytesIO(data), formats=_formats()) as opened:
+        with open_image(data, _formats()) as opened:
             width, height = opened.size
             if width * height > max_pixels:
                 raise _too_large(f"{width} x {height} pixels", max_pixels)

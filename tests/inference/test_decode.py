@@ -3,11 +3,12 @@ import struct
 import zlib
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
 from clipsieve.errors import InputError
-from clipsieve.inference.decode import decode, image_extensions
+from clipsieve.inference.decode import decode, decoder, image_extensions
 from tests.inference.pictures import encoded, jpeg, picture
 
 
@@ -174,6 +175,40 @@ def test_the_limit_is_a_parameter_and_pillow_keeps_its_own():
         decode(jpeg(0), max_pixels=64 * 48 - 1)
     assert decode(jpeg(0), max_pixels=64 * 48).size == (64, 48)
     assert before == Image.MAX_IMAGE_PIXELS
+
+
+def close(image, other):
+    return np.abs(np.asarray(image, np.int16) - np.asarray(other, np.int16)).mean() < 6
+
+
+def heic(image, **options):
+    file = io.BytesIO()
+    pillow_heif.from_pillow(image).save(file, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [heic(picture(1, (200, 150))), encoded(picture(1, (200, 150)), "AVIF"), encoded(picture(1, (200, 150)), "MPO")],
+    ids=["HEIC", "AVIF", "MPO"],
+)
+def test_what_telephones_take_is_read(data):
+    assert close(decode(data), picture(1, (200, 150)))
+    with pytest.raises(InputError, match="200 x 150 pixels and at most 29999"):
+        decode(data, max_pixels=29_999)
+    with pytest.raises(InputError, match="damaged|no image"):
+        decode(data[: len(data) // 3])
+    assert "HEIF" not in Image.OPEN  # the program that uses this as a library keeps its own Pillow
+
+
+def test_heic_without_its_reader_says_what_to_install(monkeypatch):
+    with_it = decoder()
+    monkeypatch.setattr("clipsieve.heif.has_heif", lambda: False)
+    monkeypatch.setattr("clipsieve.inference.decode.has_heif", lambda: False)
+    with pytest.raises(InputError, match="pillow-heif, which is not installed"):
+        decode(heic(picture(1)))
+    assert decoder() != with_it
+    assert ".heic" in image_extensions()
 
 
 def test_extensions_are_lower_case_and_of_pictures():

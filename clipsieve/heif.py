@@ -1,0 +1,48 @@
+"""Opening encoded images with Pillow, and HEIC with pillow-heif, which Pillow does not read by itself.
+
+The plugin is called for HEIC alone and not registered with Pillow: that would change what `Image.open` reads in the
+whole process, a program that uses clipsieve as a library included.
+"""
+
+import importlib.util
+import io
+from collections.abc import Sequence
+
+from PIL import Image
+
+from clipsieve.errors import InputError
+
+SUFFIXES = (".heic", ".heif", ".hif", ".heics", ".heifs")
+
+_BRANDS = frozenset(
+    {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1", b"mif2", b"msf2"}
+)
+
+
+def is_heif(head: bytes) -> bool:
+    """Whether an encoded image is HEIC or HEIF, by its first 64 bytes. AVIF, which Pillow reads, is not."""
+    size = int.from_bytes(head[:4], "big")
+    brands = {head[8:12], *(head[i : i + 4] for i in range(16, min(size, len(head)) - 3, 4))}
+    return head[4:8] == b"ftyp" and bool(brands & _BRANDS) and not brands & {b"avif", b"avis"}
+
+
+def has_heif() -> bool:
+    """Whether pillow-heif is installed."""
+    return importlib.util.find_spec("pillow_heif") is not None
+
+
+def open_image(data: bytes, formats: Sequence[str] | None = None) -> Image.Image:
+    """As `Image.open` of the bytes: the header is read, and the pixels once they are asked for.
+
+    formats  Pillow's that are tried; all by default
+
+    InputError for HEIC where pillow-heif is not installed; else what Pillow's readers raise, which is nearly anything.
+    """
+    if not is_heif(data[:64]):
+        return Image.open(io.BytesIO(data), formats=formats)
+    if not has_heif():
+        raise InputError("HEIC is read with pillow-heif, which is not installed here; install it, or convert to JPEG.")
+    from pillow_heif.as_plugin import HeifImageFile
+
+    opened: Image.Image = HeifImageFile(io.BytesIO(data))
+    return opened
