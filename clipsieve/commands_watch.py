@@ -172,13 +172,12 @@ class _Work:
         Then it takes a disk that was not changed since to believe it: one that is not mounted looks like that.
         """
         from clipsieve.index.missing import look_for_files
-        from clipsieve.inference.files import FileSource
         from clipsieve.inference.paths import base_folder
         from clipsieve.shards import read_removed
         from clipsieve.writer import open_writer
 
         source, files = self._seen
-        base = base_folder(self._input) if self._input is not None and isinstance(source, FileSource) else None
+        base = base_folder(self._input) if self._input is not None and source.reads_files else None
         if base is None:
             return 0, None
         with open_writer(self._folder) as writer:

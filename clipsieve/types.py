@@ -108,11 +108,14 @@ class Skipped:
     """An input that could not be used: its key, and a sentence on why. It is counted and listed, never dropped.
 
     content_hash  of its bytes, if it is they that cannot be used: as long as they are the same, so is the outcome
+    limits        what it was tried with (the decoder, the options of fetching): with others it is worth another try;
+                  "" where it always is, because what failed may pass; None where it is not, before the input changes
     """
 
     key: str
     reason: str
     content_hash: str | None = None
+    limits: str | None = None
 
     def __post_init__(self) -> None:
         check_str("Skipped.key", self.key)

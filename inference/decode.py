@@ -32,7 +32,7 @@ _ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 def image_extensions() -> frozenset[str]:
     """Lower-case extensions, with their dot, of every format that `decode` can read, given pillow-heif for HEIC."""
     formats = set(_formats())
-    return frozenset({*SUFFIXES, *(ext for ext, format in Image.EXTENSION.items() if format in formats)})
+    return frozenset({".mpo", *SUFFIXES, *(ext for ext, format in Image.EXTENSION.items() if format in formats)})
 
 
 def decoder(max_pixels: int = MAX_PIXELS) -> str:

@@ -1,18 +1,17 @@
-"""Image files: a folder and all below it, or some files by name."""
+"""Image files, one by one."""
 
 import copy
+import dataclasses
 import os
 import posixpath
 import stat
-from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
-from clipsieve.inference.decode import image_extensions
-from clipsieve.inference.paths import Place, readable, relative_names
+from clipsieve.inference.parts import Items
+from clipsieve.inference.paths import Place, readable
 from clipsieve.inference.sidecar import caption_of, metadata_of
 from clipsieve.ordered import ordered_map
 from clipsieve.types import FileState, ImageItem, Skipped
@@ -20,11 +19,13 @@ from clipsieve.types import FileState, ImageItem, Skipped
 REMOTE_READS = 16
 """Files fetched at a time from behind an address, where each waits for the network. Local ones are read in turn."""
 
-_SIDECARS = (".txt", ".json")
 
+class Entry(NamedTuple):
+    """One image file below `root`; with a `problem` a file that is not read, or a folder that could not be listed.
 
-class _Entry(NamedTuple):
-    """One image file below `root`, or, with a `problem`, a folder that could not be listed."""
+    name    its key
+    limits  of the problem, see `Skipped.limits`
+    """
 
     name: str
     root: Place
@@ -32,54 +33,59 @@ class _Entry(NamedTuple):
     has_caption: bool = False
     has_metadata: bool = False
     problem: str = ""
+    limits: str | None = None
 
 
-@dataclass(slots=True)
-class _Listing:
-    """Paths relative to the folder listed, with forward slashes, in no order; and what could not be listed, and why."""
+class Words(Protocol):
+    """What tables say of files."""
 
-    files: list[str]
-    problems: dict[str, str]
+    def of(self, name: str) -> tuple[str | None, Mapping[str, Any]]:
+        """Caption and metadata of the file of that name."""
 
 
 class FileSource:
-    """See `reader.Source`. Keys are paths relative to the folder given, or to the deepest one that all files share.
+    """See `reader.Source`. Keys are the entries' names.
 
-    A `.txt` beside an image, of the same stem, is its caption, a `.json` its metadata. Links are followed; a folder
-    that was seen before under another name is passed over, so that loops end.
+    A `.txt` beside an image, of the same stem, is its caption, a `.json` its metadata; they go before what `words` has.
     """
 
-    def __init__(self, name: str, places: Sequence[Place], partition: int = 0, partitions: int = 1) -> None:
+    def __init__(
+        self, name: str, entries: Sequence[Entry], partition: int = 0, partitions: int = 1, words: Words | None = None
+    ) -> None:
         self.name = name
         self.partition = partition
         self.partitions = partitions
-        self._ignored: Counter[str] = Counter()
-        names = [""] if len(places) == 1 and places[0].is_folder() else relative_names(places)
-        entries = [entry for place, prefix in zip(places, names, strict=True) for entry in self._list(place, prefix)]
         self._entries = sorted(entries, key=attrgetter("name"))[partition::partitions]
+        self._words = words
 
     @property
     def total(self) -> int:
         """How many image files there are."""
         return len(self._entries)
 
-    @property
-    def ignored(self) -> Mapping[str, int]:
-        """Other files, by extension; captions and metadata in use are not among them."""
-        return self._ignored
-
-    def items(
-        self, start: int = 0, pass_over: Callable[[str, str, int, float], bool] | None = None
-    ) -> Iterator[ImageItem | Skipped]:
+    def items(self, start: int = 0, pass_over: Callable[[str, str, int, float], bool] | None = None) -> Items:
         """See `reader.Source.items`."""
         entries = self._entries[start:]
         if not entries or entries[0].root.fs is None:
             for entry in entries:
                 if pass_over is None or not _passed_over(entry, pass_over):
-                    yield _read(entry)
-            return
-        with ThreadPoolExecutor(REMOTE_READS, "clipsieve-read") as pool:
-            yield from ordered_map(pool, _read, entries, 2 * REMOTE_READS)
+                    yield self._told(entry, _read(entry))
+        else:
+            with ThreadPoolExecutor(REMOTE_READS, "clipsieve-read") as pool:
+                read = ordered_map(pool, _read, entries, 2 * REMOTE_READS)
+                try:
+                    for entry, item in zip(entries, read, strict=True):
+                        yield self._told(entry, item)
+                finally:
+                    read.close()
+        return len(self._entries)
+
+    def _told(self, entry: Entry, item: ImageItem | Skipped) -> ImageItem | Skipped:
+        """The item with what tables say of it."""
+        if self._words is None or isinstance(item, Skipped):
+            return item
+        caption, meta = self._words.of(entry.name)
+        return dataclasses.replace(item, caption=item.caption or caption, meta={**meta, **item.meta})
 
     def states(self) -> Mapping[str, FileState]:
         """See `reader.Source.states`."""
@@ -98,62 +104,19 @@ class FileSource:
         other._entries = [entry for entry in self._entries if _path(entry) in paths]
         return other
 
-    def _list(self, place: Place, prefix: str) -> Iterator[_Entry]:
-        if not place.is_folder():
-            folder, _, file = place.path.rpartition("/")
-            root = Place(place.fs, folder or "/", place.url.rpartition("/")[0])
-            stem = posixpath.splitext(file)[0]
-            has_caption, has_metadata = (root.child(stem + suffix).exists() for suffix in _SIDECARS)
-            yield _Entry(prefix, root, file, has_caption, has_metadata)
-            return
-        listing = _list_local(place.path) if place.fs is None else _list_remote(place)
-        images = image_extensions()
-        pictures, others = list[str](), set[str]()
-        for relative in listing.files:
-            if _suffix(relative) in images:
-                pictures.append(relative)
-            else:
-                others.add(relative)
-        used: set[str] = set()
-        for relative in pictures:
-            name = posixpath.join(prefix, relative) if prefix else relative
-            if not others:
-                yield _Entry(name, place, relative)
-                continue
-            caption, metadata = _sidecars(relative)
-            used.update((caption, metadata))
-            yield _Entry(name, place, relative, caption in others, metadata in others)
-        self._ignored.update(_suffix(relative) for relative in others - used)
-        for relative, problem in listing.problems.items():
-            yield _Entry(posixpath.join(prefix, relative), place, relative, problem=problem)
 
-
-def _path(entry: _Entry) -> str:
+def _path(entry: Entry) -> str:
     return readable(entry.root.child(entry.relative).url)
 
 
-def _state(entry: _Entry) -> FileState | None:
+def _state(entry: Entry) -> FileState | None:
     return entry.problem or entry.root.child(entry.relative).state()
 
 
-def _suffix(path: str) -> str:
-    """The lower-case extension, with its dot; as `posixpath.splitext` has it, in a third of its time."""
-    stem, dot, suffix = path.rpartition(".")
-    if dot and stem and stem[-1] not in "/." and "/" not in suffix:
-        return dot + suffix.lower()
-    return posixpath.splitext(path)[1].lower()
-
-
-def _sidecars(image: str) -> tuple[str, str]:
-    """Where the caption and the metadata of an image would lie."""
-    stem = image[: image.rindex(".")]
-    return f"{stem}.txt", f"{stem}.json"
-
-
-def _read(entry: _Entry) -> ImageItem | Skipped:
+def _read(entry: Entry) -> ImageItem | Skipped:
     key = readable(entry.name)
     if entry.problem:
-        return Skipped(key, entry.problem)
+        return Skipped(key, entry.problem, limits=entry.limits)
     place = entry.root.child(entry.relative)
     try:
         meta: dict[str, Any] = {}
@@ -170,15 +133,14 @@ def _read(entry: _Entry) -> ImageItem | Skipped:
     except FileNotFoundError:
         link = place.fs is None and os.path.islink(place.path)  # noqa: PTH114
         what = "It is a link to a file that does not exist" if link else "It, or a file beside it, has vanished"
-        return Skipped(key, f"{what}; restore the file.")
+        return Skipped(key, f"{what}; restore the file.", limits="")
     except Exception as error:  # each file system behind fsspec raises its own
-        return Skipped(
-            key, f"It cannot be read ({readable(str(error)) or type(error).__name__}); check its permissions."
-        )
+        reason = f"It cannot be read ({readable(str(error)) or type(error).__name__}); check its permissions."
+        return Skipped(key, reason, limits="")
     return ImageItem(key, data, caption, {**meta, "image_path": readable(place.url)})
 
 
-def _passed_over(entry: _Entry, pass_over: Callable[[str, str, int, float], bool]) -> bool:
+def _passed_over(entry: Entry, pass_over: Callable[[str, str, int, float], bool]) -> bool:
     path = f"{entry.root.path.rstrip('/')}/{entry.relative}"  # of this machine, where it is the url as well
     try:
         status = os.stat(path)  # noqa: PTH116
@@ -192,42 +154,3 @@ def _bytes(place: Place) -> bytes:
         return bytes(place.fs.cat_file(place.path))
     with place.open() as file:
         return file.read()
-
-
-def _list_local(root: str) -> _Listing:
-    listing = _Listing([], {})
-    seen: set[str] = set()
-    # Real folders first: what is reached through a link as well keeps the name that it has without.
-    folders, links = [""], list[str]()
-    while folders or links:
-        if not folders:
-            links.sort(reverse=True)
-            folders = [links.pop()]
-        folder = folders.pop()
-        path = posixpath.join(root, folder) if folder else root
-        real = os.path.realpath(path)
-        if real in seen:
-            continue
-        seen.add(real)
-        try:
-            with os.scandir(path) as found:
-                entries = list(found)
-        except OSError as error:
-            reason = f"The folder cannot be listed ({error.strerror}); check its permissions."
-            listing.problems[folder or "."] = reason
-            continue
-        above = f"{folder}/" if folder else ""
-        for entry in entries:
-            relative = above + entry.name
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(relative)
-            elif entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112 (False, not an error, in a loop)
-                links.append(relative)
-            else:
-                listing.files.append(relative)
-    return listing
-
-
-def _list_remote(place: Place) -> _Listing:
-    base = place.path.rstrip("/")
-    return _Listing([path[len(base) :].lstrip("/") for path in place.fs.find(place.path)], {})

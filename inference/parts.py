@@ -1,6 +1,6 @@
 """What sources made of several files have in common."""
 
-from collections.abc import Callable, Container, Generator, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Sequence
 from typing import TypeVar
 
 from clipsieve.inference.paths import Place, readable
@@ -14,8 +14,8 @@ Items = Generator[ImageItem | Skipped, None, int]
 
 def read_parts(
     parts: Sequence[Part], read: Callable[[str, Place, int], Generator[T | Skipped, None, int]], start: int
-) -> Iterator[T | Skipped]:
-    """The items of each (name, file) in turn, from number `start` on.
+) -> Generator[T | Skipped, None, int]:
+    """The items of each (name, file) in turn, from number `start` on; returns how many there are in all.
 
     read(name, place, start) yields a file's items from its own number `start` on and returns how many it has in all.
     A file that cannot be opened counts as one item, a Skipped.
@@ -30,6 +30,7 @@ def read_parts(
             if before == 0:
                 yield Skipped(readable(name), f"The file cannot be read ({what}); restore it or check its permissions.")
             passed += 1
+    return passed
 
 
 def states(parts: Sequence[Part]) -> dict[str, FileState]:

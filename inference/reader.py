@@ -1,31 +1,32 @@
 """Where images come from. Every source yields the same things in the same order each time, and from any point on."""
 
+import copy
 import hashlib
 import json
 import os
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, Self, get_args
 
+from clipsieve import foreign
 from clipsieve.errors import InputError
 from clipsieve.inference import lists
-from clipsieve.inference.decode import image_extensions
+from clipsieve.inference.discover import Found, Named, count_of, discover
 from clipsieve.inference.fetch import FetchOptions
 from clipsieve.inference.files import FileSource
-from clipsieve.inference.paths import Place, expand
+from clipsieve.inference.kinds import TABLE_SUFFIXES, TAR_SUFFIXES
+from clipsieve.inference.paths import Place, expand, readable
 from clipsieve.inference.tables import TableSource
 from clipsieve.inference.tars import TarSource
-from clipsieve.inference.urls import UrlSource, find_url_column
+from clipsieve.inference.urls import UrlSource
+from clipsieve.inference.words import WordTables
 from clipsieve.types import FileState, ImageItem, Skipped
 
 Format = Literal["auto", "files", "webdataset", "parquet", "urls"]
 Input = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-TABLE_SUFFIXES = (".parquet", ".pq")
-
-
 PassOver = Callable[[str, str, int, float], bool]
+_Part = FileSource | TarSource | TableSource | UrlSource
 
 
 class Source(Protocol):
@@ -46,7 +47,11 @@ class Source(Protocol):
 
     @property
     def ignored(self) -> Mapping[str, int]:
-        """Files passed over because of their extension, which is no image's: lower-case extension -> how many."""
+        """Files passed over that nobody means as images: lower-case extension, or what they are -> how many."""
+
+    @property
+    def nothing(self) -> str | None:
+        """A sentence on why there is not a single input, in any part; None if there is one."""
 
     def items(self, start: int = 0, pass_over: PassOver | None = None) -> Iterator[ImageItem | Skipped]:
         """The inputs from number `start` on. What comes before is passed over unread as far as the format allows.
@@ -88,8 +93,8 @@ def open_source(
 
     input            a folder, image files, webdataset tars, Parquet tables of images, or lists of their URLs: a path,
                      an address, a pattern with `{000..012}`, `{a,b}` or `*`, or several of those
-    format           "auto" goes by the names; a folder of tars, tables or lists alone counts as such. A table with a
-                     column of URLs and none of bytes is a list of URLs
+    format           "auto" reads all images, tars and tables of images, as `discover` has it, and lists of URLs where
+                     there is nothing else; another one reads that alone
     wds_image_key    extension of the image in a sample ("jpg", or "jpg;png"); any image by default
     wds_caption_key  extension of the caption
     image_column     column of a table that holds the images' bytes; found by its name or type by default
@@ -97,77 +102,124 @@ def open_source(
     url_column       column of a list that holds the URLs; found by its name by default
     fetching         limits within which URLs are fetched
 
-    A file that cannot be read, now or later, is a Skipped among the items. InputError: the input is not there, or its
-    format cannot be told.
+    A file that cannot be read, now or later, is a Skipped among the items. InputError: the input is not there, is a
+    collection, or its format cannot be told.
     """
     if format not in get_args(Format):
         raise InputError(f"The format {format!r} is not known; choose one of {', '.join(get_args(Format))}.")
     if not 0 <= partition < partitions:
         raise InputError(f"There is no partition {partition} of {partitions}; count them from 0.")
     places = expand(input)
-    kind = _format_of(places, url_column) if format == "auto" else format
-    options: dict[str, str | None]
-    if kind == "files":
-        return FileSource(_name(input, kind, {}), places, partition, partitions)
-    if kind == "webdataset":
-        options = {"wds_image_key": wds_image_key, "wds_caption_key": wds_caption_key}
-        tars = _files_in(places, TAR_SUFFIXES)
-        return TarSource(_name(input, kind, options), tars, wds_image_key, wds_caption_key, partition, partitions)
-    if kind == "urls":
-        options = {"url_column": url_column, "caption_column": caption_column}
-        found, name = _files_in(places, lists.LIST_SUFFIXES), _name(input, kind, options)
-        return UrlSource(name, found, url_column, caption_column, fetching, partition, partitions)
-    options = {"image_column": image_column, "caption_column": caption_column}
-    tables = _files_in(places, TABLE_SUFFIXES)
-    return TableSource(_name(input, kind, options), tables, image_column, caption_column, partition, partitions)
+    found = discover(places, format, url_column)
+    if found.nothing:
+        _require_meant(places, found, format)
+    wds = {"wds_image_key": wds_image_key, "wds_caption_key": wds_caption_key}
+    tabular = {"image_column": image_column, "caption_column": caption_column}
+    listed = {"url_column": url_column, "caption_column": caption_column}
+    given = {"files": {}, "webdataset": wds, "parquet": tabular, "urls": listed}[found.first]
+    name = _name(input, found.first, given)
+    part = (partition, partitions)
+    sources: dict[str, _Part] = {}
+    if found.entries:
+        words = WordTables(found.words) if found.words else None
+        sources["files"] = FileSource(name, found.entries, *part, words)
+    if found.tars:
+        tars, names = _unzipped(found.tars)
+        sources["webdataset"] = TarSource(name, tars, wds_image_key, wds_caption_key, *part, names)
+    if found.tables:
+        tables, names = _unzipped(found.tables)
+        sources["parquet"] = TableSource(name, tables, image_column, caption_column, *part, names)
+    if found.lists:
+        urls, names = _unzipped(found.lists)
+        sources["urls"] = UrlSource(name, urls, url_column, caption_column, fetching, *part, names)
+    ordered = sorted(sources, key=lambda kind: kind != found.first)
+    nothing = _why_nothing(places, found) if found.nothing else None
+    return InputSource(name, [sources[kind] for kind in ordered], found.ignored, nothing, *part)
 
 
-def _format_of(places: Sequence[Place], url_column: str | None) -> str:
-    first = places[0]
-    names = first.names() if first.is_folder() else [first.path]
-    images = image_extensions()
-    if first.is_folder() and any(Path(name).suffix.lower() in images for name in names):
-        return "files"
-    if any(name.lower().endswith(TAR_SUFFIXES) for name in names):
-        return "webdataset"
-    for suffixes in (TABLE_SUFFIXES, lists.LIST_SUFFIXES):
-        found = next((name for name in names if name.lower().endswith(suffixes)), None)
-        if found is not None:
-            place = first.child(found) if first.is_folder() else first
-            if url_column is not None or _is_url_list(place):
-                return "urls"
-            if suffixes is TABLE_SUFFIXES:
-                return "parquet"
-    if first.is_folder() or Path(first.path).suffix.lower() in images:
-        return "files"
-    raise InputError(
-        f"The input {first.url!r} is no folder, image, tar, Parquet file or list of URLs by its name and columns; give "
-        "a format: files, webdataset, parquet or urls."
-    )
+class InputSource:
+    """See `Source`. All of one input: images, then tars, then tables, or whatever kind was there first."""
+
+    def __init__(
+        self,
+        name: str,
+        parts: Sequence[_Part],
+        ignored: Mapping[str, int],
+        nothing: str | None,
+        partition: int = 0,
+        partitions: int = 1,
+    ) -> None:
+        self.name = name
+        self.partition = partition
+        self.partitions = partitions
+        self.ignored = ignored
+        self.nothing = nothing
+        self._parts = parts
+
+    @property
+    def total(self) -> int | None:
+        """The parts' inputs; None if one does not know."""
+        totals = [part.total for part in self._parts]
+        known = [total for total in totals if total is not None]
+        return sum(known) if len(known) == len(totals) else None
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether images come from files of their own."""
+        return any(isinstance(part, FileSource) for part in self._parts)
+
+    def items(self, start: int = 0, pass_over: PassOver | None = None) -> Iterator[ImageItem | Skipped]:
+        """See `Source.items`."""
+        for part in self._parts:
+            start -= yield from part.items(max(0, start), pass_over)
+
+    def states(self) -> Mapping[str, FileState]:
+        """See `Source.states`."""
+        return {path: state for part in self._parts for path, state in part.states().items()}
+
+    def only(self, paths: Container[str]) -> Self:
+        """See `Source.only`."""
+        other = copy.copy(self)
+        other._parts = [part.only(paths) for part in self._parts]
+        return other
 
 
-def _is_url_list(place: Place) -> bool:
-    """True for a table with a column of URLs and none of images, and for a text file that begins with a URL."""
-    try:
-        if place.path.lower().removesuffix(".gz").endswith(".txt"):
-            return lists.first_line(place).lower().startswith(("http://", "https://"))
-        return not lists.holds_images(place) and find_url_column(lists.columns_of(place)) is not None
-    except Exception:  # what Arrow and fsspec raise is open-ended; whoever reads it says what is wrong
-        return False
+def _unzipped(files: Sequence[Named]) -> tuple[list[Place], list[str]]:
+    return [named.place for named in files], [named.name for named in files]
 
 
-def _files_in(places: Sequence[Place], suffixes: tuple[str, ...]) -> list[Place]:
-    files = []
-    for place in places:
-        if place.is_folder():
-            files += [place.child(name) for name in place.names() if name.lower().endswith(suffixes)]
-        else:
-            files.append(place)
-    if not files:
+def _require_meant(places: Sequence[Place], found: Found, format: Format) -> None:
+    """InputError where nothing can ever come of the input: a collection, or a file of no known kind."""
+    own = [readable(place.url).rstrip("/") for place in places]
+    collections = [folder for folder in own if folder in found.collections or _is_foreign(folder)]
+    if collections:
         raise InputError(
-            f"The folder {places[0].url!r} holds no file ending in {' or '.join(suffixes)}; check the path."
+            f"The input {collections[0]!r} is a collection, the vectors of images; give the folder of the images."
         )
-    return files
+    suffixes = {"webdataset": TAR_SUFFIXES, "parquet": TABLE_SUFFIXES, "urls": lists.LIST_SUFFIXES}
+    if format in suffixes:
+        raise InputError(
+            f"The folder {own[0]!r} holds no file ending in {' or '.join(suffixes[format])}; check the path."
+        )
+    if not places[0].is_folder():
+        raise InputError(
+            f"The input {own[0]!r} is no folder, image, tar, Parquet file or list of URLs by its name and content; "
+            "give a format: files, webdataset, parquet or urls."
+        )
+
+
+def _is_foreign(folder: str) -> bool:
+    return "://" not in folder and foreign.is_foreign(Path(folder))
+
+
+def _why_nothing(places: Sequence[Place], found: Found) -> str:
+    what = readable(places[0].url) + (f" and {len(places) - 1:,} more" if len(places) > 1 else "")
+    if found.ignored:
+        return (
+            f"The input {what!r} holds no image, tar or table of images, but {count_of(found.ignored)}; check the path."
+        )
+    beside = f" but the collection {found.collections[0]!r}" if found.collections else ""
+    return f"The input {what!r} holds no file{beside}; check the path."
 
 
 def _name(given: Input, kind: str, options: Mapping[str, str | None]) -> str:

@@ -1,7 +1,7 @@
 """Parquet tables with a column of encoded images, as written by Hugging Face datasets and many others."""
 
 import posixpath
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, Self
 
 import pyarrow as pa
@@ -35,11 +35,12 @@ class TableSource:
         caption_column: str | None = None,
         partition: int = 0,
         partitions: int = 1,
+        names: Sequence[str] | None = None,
     ) -> None:
         self.name = name
         self.partition = partition
         self.partitions = partitions
-        self._tables = list(zip(relative_names(tables), tables, strict=True))[partition::partitions]
+        self._tables = list(zip(names or relative_names(tables), tables, strict=True))[partition::partitions]
         self._image_column = image_column
         self._caption_column = caption_column
 
@@ -53,12 +54,7 @@ class TableSource:
         except Exception:  # it is met, and listed, again when its items are read
             return None
 
-    @property
-    def ignored(self) -> Mapping[str, int]:
-        """None are: every row is an item or a Skipped."""
-        return {}
-
-    def items(self, start: int = 0, pass_over: object = None) -> Iterator[ImageItem | Skipped]:
+    def items(self, start: int = 0, pass_over: object = None) -> Items:
         """See `reader.Source.items`. Row groups before `start` are not read."""
         return read_parts(self._tables, self._read, start)
 

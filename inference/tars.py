@@ -41,11 +41,12 @@ class TarSource:
         caption_key: str = "txt",
         partition: int = 0,
         partitions: int = 1,
+        names: Sequence[str] | None = None,
     ) -> None:
         self.name = name
         self.partition = partition
         self.partitions = partitions
-        self._tars = list(zip(relative_names(tars), tars, strict=True))[partition::partitions]
+        self._tars = list(zip(names or relative_names(tars), tars, strict=True))[partition::partitions]
         self._caption_key = caption_key.lower().lstrip(".")
         self._image_keys = (
             frozenset(ext[1:] for ext in image_extensions())
@@ -58,12 +59,7 @@ class TarSource:
         """Not known: a tar has no table of contents."""
         return
 
-    @property
-    def ignored(self) -> Mapping[str, int]:
-        """None are: a sample without an image is a Skipped."""
-        return {}
-
-    def items(self, start: int = 0, pass_over: object = None) -> Iterator[ImageItem | Skipped]:
+    def items(self, start: int = 0, pass_over: object = None) -> Items:
         """See `reader.Source.items`. Passing over reads the members' headers, not the members."""
         return read_parts(self._tars, self._read, start)
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 from clipsieve.errors import InputError
 from clipsieve.inference import lists
 from clipsieve.inference.fetch import Fetcher, FetchOptions
-from clipsieve.inference.parts import narrowed, read_parts, states
+from clipsieve.inference.parts import Items, narrowed, read_parts, states
 from clipsieve.inference.paths import Place, readable, relative_names
 from clipsieve.inference.sidecar import clean_caption, flatten
 from clipsieve.inference.tables import CAPTION_NAMES
@@ -48,11 +48,12 @@ class UrlSource:
         options: FetchOptions | None = None,
         partition: int = 0,
         partitions: int = 1,
+        names: Sequence[str] | None = None,
     ) -> None:
         self.name = name
         self.partition = partition
         self.partitions = partitions
-        self._lists = list(zip(relative_names(places), places, strict=True))
+        self._lists = list(zip(names or relative_names(places), places, strict=True))
         self._url_column = url_column
         self._caption_column = caption_column
         self._options = options or FetchOptions()
@@ -70,12 +71,7 @@ class UrlSource:
             return None
         return len(range(self.partition, rows, self.partitions))
 
-    @property
-    def ignored(self) -> Mapping[str, int]:
-        """None are: every row is an item or a Skipped."""
-        return {}
-
-    def items(self, start: int = 0, pass_over: object = None) -> Iterator[ImageItem | Skipped]:
+    def items(self, start: int = 0, pass_over: object = None) -> Items:
         """See `reader.Source.items`. Rows before `start` are not fetched."""
         rows = read_parts(self._lists, self._read, self.partition + start * self.partitions)
         wanted = _once(itertools.islice(rows, 0, None, self.partitions))
@@ -92,15 +88,17 @@ class UrlSource:
             return item
 
         with ThreadPoolExecutor(self._options.connections, "clipsieve-fetch") as pool:
+            number = 0
             fetched = ordered_map(pool, work, enumerate(wanted), max(AHEAD, 2 * self._options.connections))
             try:
-                for number, item in enumerate(fetched):
-                    room.release(_size(item), number + 1)
+                for number, item in enumerate(fetched, 1):
+                    room.release(_size(item), number)
                     yield item
             finally:  # cancels what is queued and lets go of what waits, or leaving the pool would take long
                 fetcher.stop()
                 room.close()
                 fetched.close()
+        return start + number
 
     def states(self) -> Mapping[str, FileState]:
         """See `reader.Source.states`."""

@@ -83,7 +83,8 @@ def odd_files():
         "page.png": (b"<!doctype html><title>404</title>", "no image"),
         "bomb.png": (bomb(), "too many pixels"),
     }
-    ignored = {"notes.md": b"#", "vector.svg": b"<svg/>", "clip.mp4": b"\0" * 64}
+    bad |= {"vector.svg": (b"<svg/>", "convert it"), "clip.mp4": (b"\0" * 64, "a video")}
+    ignored = {"notes.md": b"#"}
     return good, bad, ignored
 
 
