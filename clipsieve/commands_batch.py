@@ -6,7 +6,6 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -23,7 +22,7 @@ from clipsieve.commands_build import (
     tell_embedded,
 )
 from clipsieve.commands_regions import find_with, load
-from clipsieve.errors import CollectionError, InputError
+from clipsieve.errors import InputError
 from clipsieve.parts import print_json
 
 
@@ -79,8 +78,6 @@ def end2end(
     embedded = embed(source, embedder, out, **how)
     if not json:
         typer.echo(tell_embedded(embedded))
-    if not _holds_images(out):
-        raise CollectionError(f"Nothing of {input} could be embedded; {out / 'skipped'} lists the reasons.")
     built = build(out, recall=recall, memory_bytes=size)
     if json:
         print_json({"folder": str(out), "inference": embedded, "index": built})
@@ -163,6 +160,10 @@ def inference_worker(
             everything.append({"task": number, **done})
             if not json:
                 typer.echo(f"Part {number} of {partitions}: {tell_embedded(done)}")
+    if numbers == list(range(partitions)) and not any(done["embedded"] for done in everything):
+        from clipsieve.inference.run import require_images
+
+        require_images(out, sources[0].name)
     if json:
         print_json({"folder": str(out), "tasks": everything})
 
@@ -189,9 +190,3 @@ def _stopped_by_schedulers() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _holds_images(folder: Path) -> bool:
-    from clipsieve.manifest import read_manifest
-
-    return any(shard.rows for shard in read_manifest(folder).shards)

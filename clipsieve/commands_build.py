@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -99,17 +100,37 @@ def embed(source: "Source", embedder: Any, out: Path, **how: Any) -> dict[str, A
 
     with progress("embedding", "images") as shown:
         summary = embed_collection(source, embedder, out, progress=shown.update, **how)
-    return {**asdict(summary), "folder": str(out), "model": embedder.model.name}
+    return as_json(asdict(summary)) | {"folder": str(out), "model": embedder.model.name}
+
+
+def as_json(done: dict[str, Any]) -> dict[str, Any]:
+    """A summary with its reasons as JSON has them."""
+    return {**done, "reasons": [{"reason": reason, "count": count} for reason, count in done["reasons"]]}
 
 
 def tell_embedded(done: Mapping[str, Any]) -> str:
-    """What `embed` did, in a sentence."""
+    """What `embed` did: a sentence, and a line for each of the commonest reasons and for what was passed over."""
     before = f", after {done['before']:,} of an earlier run" if done["before"] else ""
-    reasons = Path(done["folder"]) / "skipped"
-    skipped = f"; {done['skipped']:,} skipped, for reasons listed in {reasons}" if done["skipped"] else ""
-    return (
-        f"{done['embedded']:,} images embedded into {done['folder']} in {duration(done['seconds'])}{before}{skipped}."
-    )
+    recovered = f", {done['recovered']:,} of them skipped by earlier runs" if done["recovered"] else ""
+    told = f"{done['embedded']:,} images embedded into {done['folder']} in {duration(done['seconds'])}"
+    return "\n".join([f"{told}{recovered}{before}{tell_skipped(done)}.", *tell_reasons(done)])
+
+
+def tell_skipped(done: Mapping[str, Any]) -> str:
+    """How many were skipped, and where they are listed; "" if none was."""
+    if not done["skipped"]:
+        return ""
+    return f"; {done['skipped']:,} skipped, for reasons that `clipsieve info {done['folder']} --skipped` lists"
+
+
+def tell_reasons(done: Mapping[str, Any]) -> Iterator[str]:
+    """The commonest reasons why inputs were skipped, and what was passed over."""
+    for found in done["reasons"]:
+        yield f"  {found['count']:,} skipped: {found['reason']}"
+    if done["ignored"]:
+        from clipsieve.inference.discover import count_of
+
+        yield f"  Passed over: {count_of(done['ignored'])}."
 
 
 def index(
@@ -170,13 +191,25 @@ def tell_built(done: Mapping[str, Any]) -> Iterator[str]:
         yield f"{index['name']}: {index['action']}, {index['kind']}, {found}. {index['why']}"
 
 
-def info(ctx: typer.Context, folder: options.Folder, json: options.Json = False) -> None:
+def info(
+    ctx: typer.Context,
+    folder: options.Folder,
+    skipped: Annotated[
+        bool, typer.Option("--skipped", help="List what was skipped on the way in instead, and why.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
     """Say what a collection holds and takes, what its questions pay for lack of an index, and what is worth doing.
 
     Example: clipsieve info photos.clip
+
+    Example: clipsieve info photos.clip --skipped
     """
     from clipsieve.commands_ask import open_folder
 
+    if skipped:
+        _list_skipped(folder, json)
+        return
     with open_folder(ctx, folder) as collection:
         known = collection.info(timed=True)
     if json:
@@ -184,6 +217,25 @@ def info(ctx: typer.Context, folder: options.Folder, json: options.Json = False)
         return
     for name, text in describe(known):
         typer.echo(f"{name:<12}{text}")
+
+
+def _list_skipped(folder: Path, json: bool) -> None:
+    """Everything that was skipped and has not come in since, after the reasons and how often each was met."""
+    from clipsieve.shards import open_manifest
+    from clipsieve.skips import commonest, current_skips
+
+    found = [skip for some in current_skips(folder, open_manifest(folder)).values() for skip in some]
+    reasons = commonest(Counter(skip.reason for skip in found), len(found))
+    if json:
+        items = [{"key": skip.key, "reason": skip.reason} for skip in found]
+        told = [{"reason": reason, "count": count} for reason, count in reasons]
+        print_json({"folder": str(folder), "skipped": len(found), "reasons": told, "items": items})
+        return
+    typer.echo(f"{len(found):,} skipped.")
+    for reason, count in reasons:
+        typer.echo(f"{count:,} x {reason}")
+    for skip in found:
+        typer.echo(f"{skip.key}: {skip.reason}")
 
 
 def describe(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from clipsieve import options
-from clipsieve.commands_build import fetch_options
+from clipsieve.commands_build import as_json, fetch_options, tell_reasons, tell_skipped
 from clipsieve.commands_regions import finder_as_before
-from clipsieve.errors import InputError
+from clipsieve.errors import CollectionError, InputError
 from clipsieve.parts import Parts, print_json, progress, stages
 from clipsieve.progress import duration
 
@@ -71,18 +71,29 @@ def add(
             progress=shown.update,
             load_finder=finder_as_before(parts, device, precision),
         )
+    done = as_json(asdict(added)) | {"folder": str(folder)}
+    if added.read == added.skipped + added.unused:
+        first = f" The first of them: {added.reasons[0][0]}" if added.reasons else ""
+        raise CollectionError(
+            f"None of the {added.read:,} inputs of {input!r} can be used.{first} All reasons: "
+            f"clipsieve info {folder} --skipped"
+        )
     if json:
-        print_json({**asdict(added), "folder": str(folder)})
+        print_json(done)
         return
     same = f"{added.same:,} of {added.read:,} images are known and unchanged"
     if added.removed:
         same += f"; {added.removed:,} were removed before and stay so"
     if not added.embedded and not added.skipped:
         typer.echo(f"Nothing to add: {same}.")
+        for line in tell_reasons(done):
+            typer.echo(line)
         return
     changed = f", of which {added.changed:,} take the place of older ones" if added.changed else ""
-    skipped = f"; {added.skipped:,} skipped, for reasons listed in {folder / 'skipped'}" if added.skipped else ""
-    typer.echo(f"{added.embedded:,} images embedded in {duration(added.seconds)}{changed}{skipped}. {same}.")
+    told = f"{added.embedded:,} images embedded in {duration(added.seconds)}{changed}{tell_skipped(done)}"
+    typer.echo(f"{told}. {same}.")
+    for line in tell_reasons(done):
+        typer.echo(line)
 
 
 def remove(

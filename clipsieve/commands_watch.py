@@ -16,7 +16,7 @@ import typer
 
 from clipsieve import options
 from clipsieve.command import say
-from clipsieve.commands_build import fetch_options
+from clipsieve.commands_build import as_json, fetch_options, tell_skipped
 from clipsieve.commands_regions import finder_as_before
 from clipsieve.errors import CollectionError
 from clipsieve.parts import Parts, progress
@@ -212,16 +212,23 @@ def _tell(folder: Path, json: bool, added: "Added", gone: int) -> None:
     """A line about a round that changed something."""
     now = datetime.now().astimezone()
     if json:
-        told = {"time": now.isoformat(timespec="seconds"), **asdict(added), "gone": gone, "folder": str(folder)}
+        told = {
+            "time": now.isoformat(timespec="seconds"),
+            **as_json(asdict(added)),
+            "gone": gone,
+            "folder": str(folder),
+        }
         typer.echo(json_.dumps(told))
         return
     changed = f", {added.changed:,} of them in place of older ones" if added.changed else ""
     parts = [
         f"{added.embedded:,} images embedded{changed}" if added.embedded else "",
-        f"{added.skipped:,} skipped, for reasons listed in {folder / 'skipped'}" if added.skipped else "",
+        tell_skipped({"skipped": added.skipped, "folder": folder}).removeprefix("; "),
         f"{gone:,} removed whose files are gone" if gone else "",
     ]
     typer.echo(f"{now:%Y-%m-%d %H:%M:%S}  {'; '.join(part for part in parts if part)}.")
+    for reason, count in added.reasons:
+        typer.echo(f"  {count:,} skipped: {reason}")
 
 
 @contextlib.contextmanager

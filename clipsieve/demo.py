@@ -109,11 +109,9 @@ def run_demo(
 def _embed(folder: Path, embedder: Any, into: Path) -> None:
     try:
         with progress("embedding", "images") as shown:
-            summary = embed_collection(open_source(folder, format="files"), embedder, into, progress=shown.update)
+            embed_collection(open_source(folder, format="files"), embedder, into, progress=shown.update)
     except ModelMismatch as error:
         raise InputError(f"{into} was made with another model; remove that folder, or give another --out.") from error
-    if summary.before + summary.read == 0:
-        raise InputError(f"{folder} holds no images; give a folder that does.")
 
 
 def _questions(scenes: bool) -> Sequence[MetaClass]:

@@ -6,7 +6,6 @@ whole process, a program that uses clipsieve as a library included.
 
 import importlib.util
 import io
-from collections.abc import Sequence
 
 from PIL import Image
 
@@ -31,7 +30,7 @@ def has_heif() -> bool:
     return importlib.util.find_spec("pillow_heif") is not None
 
 
-def open_image(data: bytes, formats: Sequence[str] | None = None) -> Image.Image:
+def open_image(data: bytes, formats: list[str] | None = None) -> Image.Image:
     """As `Image.open` of the bytes: the header is read, and the pixels once they are asked for.
 
     formats  Pillow's that are tried; all by default
@@ -44,5 +43,5 @@ def open_image(data: bytes, formats: Sequence[str] | None = None) -> Image.Image
         raise InputError("HEIC is read with pillow-heif, which is not installed here; install it, or convert to JPEG.")
     from pillow_heif.as_plugin import HeifImageFile
 
-    opened: Image.Image = HeifImageFile(io.BytesIO(data))
+    opened: Image.Image = HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
     return opened

@@ -49,6 +49,7 @@ class Source:
                           order, so resuming means passing over that many
     read                  items consumed for this shard; always embedded + skipped
     added                 read by `clipsieve add`, which takes what is new wherever it stands: there is no cursor
+    retried               of `read`, those that an earlier shard lists as skipped: they were tried again
     """
 
     input: str
@@ -59,6 +60,7 @@ class Source:
     partition: int = 0
     partitions: int = 1
     added: bool = False
+    retried: int = 0
 
     def __post_init__(self) -> None:
         if min(self.read, self.embedded, self.skipped) < 0 or self.read != self.embedded + self.skipped:
@@ -214,6 +216,11 @@ class Manifest:
         """All that was read to make it, in order."""
         return [*self.retired, *(s.source for s in self.shards if s.source is not None)]
 
+    @property
+    def skipped(self) -> int:
+        """Inputs that were skipped and have not come in since."""
+        return sum(source.skipped - source.retried for source in self.sources)
+
     def progress(self, input: str, partition: int = 0, partitions: int = 1) -> Source:
         """What was read of this partition in all: its counts added up, and the cursor to resume from (0 if new)."""
         wanted = (input, partition, partitions)
@@ -221,9 +228,9 @@ class Manifest:
         return Source(
             input=input,
             cursor=max((s.cursor for s in seen if not s.added), default=0),
-            read=sum(s.read for s in seen),
+            read=sum(s.read - s.retried for s in seen),
             embedded=sum(s.embedded for s in seen),
-            skipped=sum(s.skipped for s in seen),
+            skipped=sum(s.skipped - s.retried for s in seen),
             partition=partition,
             partitions=partitions,
         )

@@ -6,7 +6,7 @@ that knows the format:
     img_emb/img_emb_000000.npy            float16 (rows, d), unit rows, C order
     text_emb/text_emb_000000.npy          the same for captions; rows without one are masked by has_caption
     metadata/metadata_000000.parquet      id int64, key, image_path, caption, has_caption, and the caller's columns
-    skipped/skipped_000000.parquet        key, reason, content_hash: inputs that could not be read
+    skipped/skipped_000000.parquet        key, reason, content_hash, limits: inputs that could not be read
     removed.jsonl                         {"ids": [...], "since": "...", "gone": bool, "crc": "..."} per line
 
 Regions, where a detector found some, are what `stored_regions.py` knows.
@@ -45,6 +45,9 @@ ROLES = {
 """Role of a shard's file -> its suffix. The role is also the name of the folder it lies in."""
 
 REMOVED = "removed.jsonl"
+
+DISMISSED = "It was removed from the collection."
+"""Why an item is skipped that somebody removed and `compact` dropped; it is not tried again."""
 
 OWN_COLUMNS = ("id", "key", "image_path", "caption", "has_caption")
 """Columns that `writer.Writer.append` fills itself."""
@@ -107,11 +110,22 @@ def read_caption_mask(folder: str | os.PathLike[str], shard: Shard) -> npt.NDArr
 
 
 def read_skipped(folder: str | os.PathLike[str], shard: Shard) -> list[Skipped]:
-    """The inputs that were passed over while this shard was made, in the order read."""
+    """The inputs that were passed over while this shard was made, in the order read.
+
+    Earlier versions kept no `limits`: what they skipped is worth another try, except what somebody removed.
+    """
     if "skipped" not in shard.files:
         return []
     rows = pq.read_table(path_of(folder, shard, "skipped")).to_pylist()
-    return [Skipped(row["key"], row["reason"], row.get("content_hash")) for row in rows]
+    return [
+        Skipped(
+            row["key"],
+            row["reason"],
+            row.get("content_hash"),
+            None if row["reason"] == DISMISSED else row.get("limits", ""),
+        )
+        for row in rows
+    ]
 
 
 def read_removed(folder: str | os.PathLike[str], manifest: Manifest) -> Int64:

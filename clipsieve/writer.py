@@ -248,7 +248,7 @@ class Writer:
         return files
 
     def _write_skipped(self, number: int, skipped: Sequence[Skipped]) -> File:
-        names = ("key", "reason", "content_hash")
+        names = ("key", "reason", "content_hash", "limits")
         rows = {name: [getattr(s, name) for s in skipped] for name in names}
         return self._write_table("skipped", number, pa.table(rows, schema=pa.schema([(n, pa.string()) for n in names])))
 

@@ -5,7 +5,7 @@ New shards and new indices are written beside the old ones, one manifest brings 
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from clipsieve.errors import InputError
 from clipsieve.index.build import build_indices_of, clean_indices
 from clipsieve.index.train import Progress
 from clipsieve.manifest import Shard
+from clipsieve.skips import current_skips
 from clipsieve.stored_regions import read_regions
 from clipsieve.types import Int64, Skipped
 from clipsieve.writer import Draft, open_writer
 
-REMOVED = "It was removed from the collection."
 MERGED = ("img_emb", "text_emb", "metadata", "thumbs", "skipped", *stored_regions.ROLES)
 """Roles of files that can be cut and joined by rows; a shard with others stays as it is."""
 
@@ -62,10 +62,10 @@ def compact(
         if not changed:
             return Compacted(0, len(manifest.shards), len(manifest.shards))
         draft, dismissed = Draft(path, manifest), shards.read_dismissed(path, manifest)
-        kept = list(untouched)
+        kept, skips = list(untouched), current_skips(path, manifest)
         total, done = sum(s.rows for g in changed for s in g), 0
         for group in changed:
-            kept += _rewrite(draft, group, removed, dismissed, shard_size)
+            kept += _rewrite(draft, group, removed, dismissed, skips, shard_size)
             done += sum(s.rows for s in group)
             if progress is not None:
                 progress("compacting", done, total)
@@ -117,7 +117,14 @@ def _kinds(shard: Shard) -> frozenset[str]:
     return frozenset(shard.files) - {"skipped"}
 
 
-def _rewrite(draft: Draft, group: Sequence[Shard], removed: Int64, dismissed: set[int], shard_size: int) -> list[Shard]:
+def _rewrite(
+    draft: Draft,
+    group: Sequence[Shard],
+    removed: Int64,
+    dismissed: set[int],
+    skips: Mapping[int, list[Skipped]],
+    shard_size: int,
+) -> list[Shard]:
     """The group in as few new shards as its rows need, written; the group itself where it cannot be cut or joined."""
     folder = draft.folder
     if any(_kinds(shard) - set(MERGED) for shard in group):
@@ -131,8 +138,8 @@ def _rewrite(draft: Draft, group: Sequence[Shard], removed: Int64, dismissed: se
     except (pa.ArrowInvalid, pa.ArrowTypeError):  # a column that has another type in each of them
         if len(group) == 1:
             return list(group)
-        return [new for shard in group for new in _rewrite(draft, [shard], removed, dismissed, shard_size)]
-    skipped = [skip for shard in group for skip in shards.read_skipped(folder, shard)]
+        return [new for shard in group for new in _rewrite(draft, [shard], removed, dismissed, skips, shard_size)]
+    skipped = [skip for shard in group for skip in skips[shard.number]]
     for old in tables:
         skipped += _dismissed(old, dismissed)
 
@@ -169,4 +176,8 @@ def _dismissed(table: pa.Table, dismissed: set[int]) -> list[Skipped]:
     if "content_hash" not in table.column_names:
         return []
     rows = table.select(["id", "key", "content_hash"]).to_pylist()
-    return [Skipped(r["key"], REMOVED, r["content_hash"]) for r in rows if r["id"] in dismissed and r["content_hash"]]
+    return [
+        Skipped(r["key"], shards.DISMISSED, r["content_hash"])
+        for r in rows
+        if r["id"] in dismissed and r["content_hash"]
+    ]

@@ -237,7 +237,7 @@ class Opened:
             "folder": str(self.folder),
             "count": self.count,
             "removed": manifest.rows - self.count,
-            "skipped": sum(source.skipped for source in sources),
+            "skipped": manifest.skipped,
             "dim": manifest.dim,
             "shards": len(manifest.shards),
             "licence": manifest.licence,

@@ -3,14 +3,14 @@
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipsieve.errors import InputError
 from clipsieve.inference.batches import embed_items
-from clipsieve.inference.decode import MAX_PIXELS
+from clipsieve.inference.decode import MAX_PIXELS, decoder
 from clipsieve.inference.embedder import StagedEmbedder
 from clipsieve.inference.finding import Finder, settle
 from clipsieve.inference.known import Known
@@ -19,6 +19,7 @@ from clipsieve.inference.probe import probe
 from clipsieve.inference.reader import Source
 from clipsieve.inference.run import commit_batches
 from clipsieve.manifest import Detection
+from clipsieve.skips import commonest
 from clipsieve.types import ImageItem, Skipped
 from clipsieve.writer import Writer, open_writer
 
@@ -32,6 +33,9 @@ class Added:
     removed   somebody had them removed; they stay so
     embedded  new items, of which `changed` took the place of an older one
     skipped   could not be used; listed in skipped/
+    reasons   why, the commonest first, and how often each
+    ignored   files passed over that nobody means as images, see `reader.Source.ignored`
+    unused    of `same`, those that were skipped before
     """
 
     read: int = 0
@@ -41,6 +45,9 @@ class Added:
     changed: int = 0
     skipped: int = 0
     seconds: float = 0.0
+    reasons: Sequence[tuple[str, int]] = field(default=(), compare=False)
+    ignored: Mapping[str, int] = field(default_factory=dict, compare=False)
+    unused: int = field(default=0, compare=False)
 
 
 def add_to_collection(
@@ -75,12 +82,15 @@ def add_to_collection(
         raise InputError(
             f"batch_size {batch_size}, shard_size {shard_size}, workers {workers}: each must be 1 or more."
         )
+    if source.nothing is not None:
+        raise InputError(source.nothing)
     began = time.monotonic()
     with open_writer(folder) as writer:
         model = writer.manifest.model
         if model is None:
             raise InputError(f"{folder} does not say which model made it, so that nothing can be added to it.")
-        news = _News(source, Known(Path(folder), writer.manifest), progress)
+        known = Known(Path(folder), writer.manifest, decoder(max_pixels))
+        news = _News(source, known, progress)
         items = iter(news)
         first = next(items, None)
         if first is not None:
@@ -93,7 +103,9 @@ def add_to_collection(
             finder = None if detection is None or load_finder is None else load_finder(detection, embedder)
             if finder is not None:
                 settle(writer, finder)
-            pending = Pending(lambda: nullcontext(writer), source, embedder, None, before, replaces=news.replaces)
+            pending = Pending(
+                lambda: nullcontext(writer), source, embedder, None, before, (), news.replaces, known.open
+            )
             batches = embed_items(
                 itertools.chain([first], items),
                 embedder,
@@ -106,6 +118,8 @@ def add_to_collection(
                 shard_size,
             )
             commit_batches(batches, pending, shard_size, commit_seconds, news.take)
+            news.count.reasons = commonest(pending.reasons)
+    news.count.ignored = source.ignored
     news.count.seconds = time.monotonic() - began
     return news.count
 
@@ -150,8 +164,9 @@ class _News:
         self._pass()
         return True
 
-    def _pass(self) -> None:
+    def _pass(self, *, unused: bool = False) -> None:
         self.count.same += 1
+        self.count.unused += unused
         self.tell()
 
     def _news(self, item: ImageItem | Skipped, seen: set[str]) -> ImageItem | Skipped | None:
@@ -168,15 +183,15 @@ class _News:
                 self.count.removed += 1
                 self.tell()
                 return None
-            elif standing == "same":
+            elif standing in ("same", "in vain"):
                 seen.add(item.key)
-                self._pass()
+                self._pass(unused=standing == "in vain")
                 return None
             elif standing == "changed":
                 self.replaces[item.key] = self._known.id_of(item.key)
             seen.add(item.key)
         if isinstance(one, Skipped) and self._known.skipped_before(one):
-            self._pass()
+            self._pass(unused=True)
             return None
         return one
 

@@ -13,7 +13,7 @@ from PIL import Image
 from clipsieve.blas import one_thread_each
 from clipsieve.errors import InputError
 from clipsieve.inference.checkpoint import Tensors
-from clipsieve.inference.decode import decode
+from clipsieve.inference.decode import decode, decoder
 from clipsieve.inference.embedder import StagedEmbedder
 from clipsieve.inference.finding import BATCH, Finder, Looked
 from clipsieve.inference.pending import Embedded, Row
@@ -91,11 +91,11 @@ def _prepare(
         image = decode(item.data, max_pixels=max_pixels)
         tensors = embedder.preprocess_image(image)
     except InputError as error:
-        return Skipped(item.key, str(error), content_hash(item.data))
+        return Skipped(item.key, str(error), content_hash(item.data), decoder(max_pixels))
     except Exception as error:  # one odd image must not end a run over millions
         what = str(error).strip() or type(error).__name__
         reason = f"The image cannot be brought into the model's shape ({what}); leave it out."
-        return Skipped(item.key, reason, content_hash(item.data))
+        return Skipped(item.key, reason, content_hash(item.data), decoder(max_pixels))
     looked = None
     if finder is not None:
         with contextlib.suppress(Exception):  # it counts as unseen: its own vector is there all the same

@@ -44,13 +44,17 @@ _COLUMN_SUFFIXES = tuple(s for s in lists.LIST_SUFFIXES if not s.removesuffix(".
 
 
 class Named(NamedTuple):
-    """A file, and how it is called in keys. `folder` is what it was found in, None if it was given by itself."""
+    """A file: how it is called in keys, the folder that it was found in and where in it, and if it was given itself."""
 
     name: str
-    place: Place
     root: Place
     relative: str
     given: bool
+
+    @property
+    def place(self) -> Place:
+        """The file. Not kept, since an input may have millions of which nobody asks for it."""
+        return self.root.child(self.relative)
 
 
 @dataclass(slots=True)
@@ -124,6 +128,7 @@ def discover(places: Sequence[Place], wanted: Wanted = "auto", url_column: str |
         found.lists.sort(key=_order(places))
         found.first = _first(found, pictures)
     found.ignored.update(suffix_of(named.relative) for named in ignored)
+    found.ignored.update("collection" for _ in found.collections)
     return found
 
 
@@ -135,11 +140,11 @@ def _files(places: Sequence[Place], found: Found) -> "list[Named]":
         if not place.is_folder():
             folder, _, file = place.path.rpartition("/")
             root = Place(place.fs, folder or "/", place.url.rpartition("/")[0])
-            files.append(Named(prefix, place, root, file, True))
+            files.append(Named(prefix, root, file, True))
             continue
         listing = list_folder(place)
-        for relative in listing.files:
-            files.append(Named(posixpath.join(prefix, relative), place.child(relative), place, relative, False))
+        above = f"{prefix}/" if prefix else ""
+        files += [Named(above + relative, place, relative, False) for relative in listing.files]
         for relative, problem in listing.problems.items():
             found.entries.append(Entry(posixpath.join(prefix, relative), place, relative, problem=problem))
         found.collections += [readable(place.child(folder).url.rstrip("/")) for folder in listing.collections]
@@ -168,14 +173,17 @@ def _take_pictures(found: Found, pictures: list[Named], unread: list[Named], ign
     others = {(named.root.path, named.relative) for named in ignored}
     used: set[tuple[str, str]] = set()
     for named in pictures:
+        if not others and not named.given:
+            found.entries.append(Entry(named.name, named.root, named.relative))
+            continue
         stem = posixpath.splitext(named.relative)[0]
         beside = [(named.root.path, f"{stem}{suffix}") for suffix in (".txt", ".json")]
         if named.given:
-            there = [named.root.child(name).exists() for _, name in beside]
+            caption, metadata = (named.root.child(name).exists() for _, name in beside)
         else:
-            there = [name in others for name in beside]
+            caption, metadata = (name in others for name in beside)
         used.update(beside)
-        found.entries.append(Entry(named.name, named.root, named.relative, *there))
+        found.entries.append(Entry(named.name, named.root, named.relative, caption, metadata))
     ignored[:] = [named for named in ignored if (named.root.path, named.relative) not in used]
     for named in unread:
         found.entries.append(

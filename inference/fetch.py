@@ -60,6 +60,11 @@ class FetchOptions:
     waits: bool = True
     options_given: bool = True
 
+    @property
+    def limits(self) -> str:
+        """What decides over what is refused: with others another try is worth it."""
+        return f"{'any' if self.allow_private else 'public'} addresses, {self.max_bytes} bytes"
+
     def __post_init__(self) -> None:
         if self.connections < 1 or self.max_bytes < 1 or self.retries < 0:
             raise InputError(
@@ -68,6 +73,17 @@ class FetchOptions:
             )
         if not (0 < self.timeout < threading.TIMEOUT_MAX and 0 <= self.backoff < threading.TIMEOUT_MAX):
             raise InputError(f"timeout {self.timeout}, backoff {self.backoff}: give a number of seconds.")
+
+
+class NotFetched(InputError):
+    """There is no image behind a URL.
+
+    passing  whether it may be there later
+    """
+
+    def __init__(self, reason: str, passing: bool) -> None:
+        super().__init__(reason)
+        self.passing = passing
 
 
 class Fetcher:
@@ -100,7 +116,7 @@ class Fetcher:
         """The body behind `url`. Whether it is an image is for the decoder to say: types that servers give are not
         to be relied on.
 
-        InputError says in a sentence why there is none.
+        InputError says in a sentence why there is none; it is a NotFetched unless the run was stopped.
         """
         for attempt in range(self._options.retries + 1):
             if self._stopped.is_set():
@@ -112,7 +128,7 @@ class Fetcher:
                 last = attempt == self._options.retries or (failed.wait or 0) > MAX_WAIT
                 if last or not failed.passing:
                     tried = f" It was tried {attempt + 1} times." if attempt else ""
-                    raise InputError(f"{failed}{tried}") from failed
+                    raise NotFetched(f"{failed}{tried}", failed.passing) from failed
                 self._stopped.wait(max(wait, failed.wait) if failed.wait else wait)
         raise AssertionError("unreachable")
 

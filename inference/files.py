@@ -87,6 +87,12 @@ class FileSource:
         caption, meta = self._words.of(entry.name)
         return dataclasses.replace(item, caption=item.caption or caption, meta={**meta, **item.meta})
 
+    def again(self, keys: Container[str]) -> Items:
+        """See `reader.Source.again`. No other files are read."""
+        other = copy.copy(self)
+        other._entries = [entry for entry in self._entries if readable(entry.name) in keys]
+        return other.items()
+
     def states(self) -> Mapping[str, FileState]:
         """See `reader.Source.states`."""
         entries = self._entries

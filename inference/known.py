@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from clipsieve.manifest import Manifest
-from clipsieve.shards import read_dismissed, read_metadata, read_removed, read_skipped
+from clipsieve.shards import read_dismissed, read_metadata, read_removed
+from clipsieve.skips import current_skips
 from clipsieve.types import ImageItem, Skipped, content_hash
 
 COLUMNS = ["id", "key", "image_path", "content_hash", "size", "mtime"]
 
-Standing = Literal["new", "changed", "same", "removed", "taken"]
+Standing = Literal["new", "changed", "same", "in vain", "removed", "taken"]
 
 
 class _Row(NamedTuple):
@@ -21,9 +22,12 @@ class _Row(NamedTuple):
 
 
 class Known:
-    """The items of a folder at one commit by key, and what was skipped on the way in. Some 400 bytes an item."""
+    """The items of a folder at one commit by key, and what was skipped on the way in. Some 400 bytes an item.
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    limits  what images are decoded with now: those that could not be with others are new
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, limits: str) -> None:
         self._removed = set(read_removed(folder, manifest).tolist())
         gone = self._removed - read_dismissed(folder, manifest)  # vanished, or replaced
         # Columns, and not an object for each item: of 200,000 those would take longer to make than all the rest.
@@ -31,8 +35,8 @@ class Known:
         self._sources: list[tuple[int, str | None]] = []  # position of a shard's first item, and the input it is of
         self._at: dict[str, int] = {}
         self._skipped: set[Skipped] = set()
+        self._skipped.update(s for some in current_skips(folder, manifest).values() for s in some)
         for shard in manifest.shards:
-            self._skipped.update(read_skipped(folder, shard))
             if not shard.rows:
                 continue
             table = read_metadata(folder, shard, COLUMNS)
@@ -44,7 +48,11 @@ class Known:
             self._sources.append((first, None if shard.source is None else shard.source.input))
             places = zip(keys, range(first, first + len(ids)), strict=True)  # later items of a key stand for it
             self._at.update((p for p, i in zip(places, ids, strict=True) if i not in gone) if gone else places)
-        self._in_vain = {(s.key, s.content_hash) for s in self._skipped if s.content_hash is not None}
+        self._in_vain = {
+            (s.key, s.content_hash) for s in self._skipped if s.content_hash is not None and s.limits in (None, limits)
+        }
+        self.open = {s.key for s in self._skipped if s.limits is not None}
+        """Keys of what was skipped and may be tried again."""
 
     def same_file(self, key: str, path: str, size: int, mtime: float) -> bool:
         """Whether the item of this key was read from this file, which nobody wrote to since."""
@@ -57,12 +65,13 @@ class Known:
     def standing(self, item: ImageItem, input: str) -> Standing:
         """How an item that was just read from `input` stands to what is known of its key.
 
-        "removed": somebody had this very image removed. "taken": the key is that of an item from somewhere else.
+        "in vain": the same bytes could not be used before, with the same decoder. "removed": somebody had this very
+        image removed. "taken": the key is that of an item from somewhere else.
         """
         digest = content_hash(item.data)
         row = self._row(item.key)
         if (item.key, digest) in self._in_vain:
-            return "same"
+            return "in vain"
         if row is None or (not row.live and row.hash != digest):
             return "new"
         if not row.live:

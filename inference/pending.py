@@ -1,6 +1,7 @@
 """Embedded batches on their way to becoming a shard."""
 
 import json
+from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,7 @@ class Pending:
     before    what `read_of` says at the beginning
     taken     keys of items that the folder holds; may grow. A row with one of them is skipped
     replaces  key -> id of the item that the item of this key takes the place of; may grow
+    again     keys that are listed as skipped and may be tried again; those that come are taken out of it
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Pending:
         before: int,
         taken: Container[str] = (),
         replaces: Mapping[str, int] | None = None,
+        again: set[str] | None = None,
     ) -> None:
         self._turn = turn
         self._source = source
@@ -82,7 +85,11 @@ class Pending:
         self._before = before
         self._taken = taken
         self._replaces = {} if replaces is None else replaces
+        self._again = set[str]() if again is None else again
+        self._advances = True
         self._batches: list[Embedded] = []
+        self.reasons: Counter[str] = Counter()
+        """Why inputs were skipped, of what was committed."""
         self.embedded = self.skipped = 0
         """What was committed."""
 
@@ -95,6 +102,10 @@ class Pending:
     def heavy(self) -> bool:
         """Whether the regions taken since the last commit fill the memory that is meant for them."""
         return sum(b.regions.bytes for b in self._batches if b.regions is not None) >= REGION_BYTES
+
+    def stand(self, again: set[str]) -> None:
+        """From now on what comes was read before and comes again, under these keys: the cursor stays where it is."""
+        self._again, self._advances = again, False
 
     def take(self, batch: Embedded) -> None:
         """Add a batch behind the others."""
@@ -126,6 +137,8 @@ class Pending:
         model = self._embedder.model
         texts = self._texts(batches)
         thumbs = [row.thumb for row in rows]
+        retried = self._again.intersection([*keys, *(skip.key for skip in skipped if skip.limits is not None)])
+        cursor = read if self._cursor is None else self._cursor + read * self._advances
         regions = [batch.regions for batch in batches if batch.regions is not None]
         writer.append(
             Embeddings(np.concatenate([batch.vectors for batch in batches]), keys, model),
@@ -138,22 +151,25 @@ class Pending:
             skipped=skipped,
             source=Progress(
                 input=self._source.name,
-                cursor=read if self._cursor is None else self._cursor + read,
+                cursor=cursor,
                 read=read,
                 embedded=len(rows),
                 skipped=len(skipped),
                 partition=self._source.partition,
                 partitions=self._source.partitions,
                 added=self._cursor is None,
+                retried=len(retried),
             ),
             replaces=[self._replaces[key] for key in keys if key in self._replaces],
         )
         if self._cursor is not None:
-            self._cursor += read
+            self._cursor = cursor
+        self._again -= retried
         self._before += read
         self._batches = []
         self.embedded += len(rows)
         self.skipped += len(skipped)
+        self.reasons.update(skip.reason for skip in skipped)
 
     def _texts(self, batches: Sequence[Embedded]) -> Float32 | None:
         if all(batch.texts is None for batch in batches):

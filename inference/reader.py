@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, Self, get_args
 
@@ -63,6 +63,17 @@ class Source(Protocol):
         `image_path` (absolute, not resolved, or the address) and `mtime` (seconds since 1970).
         """
 
+    @property
+    def limits(self) -> str:
+        """Within which it fetches; "" where it does not. See `Skipped.limits`."""
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether images come from files of their own."""
+
+    def again(self, keys: Collection[str]) -> Iterator[ImageItem | Skipped]:
+        """The inputs of these keys, wherever they stand."""
+
     def states(self) -> Mapping[str, FileState]:
         """The files it consists of, be they images or what holds them: path or address -> how the file is now.
 
@@ -120,7 +131,7 @@ def open_source(
     name = _name(input, found.first, given)
     part = (partition, partitions)
     sources: dict[str, _Part] = {}
-    if found.entries:
+    if found.entries or found.nothing:
         words = WordTables(found.words) if found.words else None
         sources["files"] = FileSource(name, found.entries, *part, words)
     if found.tars:
@@ -134,7 +145,7 @@ def open_source(
         sources["urls"] = UrlSource(name, urls, url_column, caption_column, fetching, *part, names)
     ordered = sorted(sources, key=lambda kind: kind != found.first)
     nothing = _why_nothing(places, found) if found.nothing else None
-    return InputSource(name, [sources[kind] for kind in ordered], found.ignored, nothing, *part)
+    return InputSource(name, [sources[kind] for kind in ordered], dict(found.ignored), nothing, *part)
 
 
 class InputSource:
@@ -164,14 +175,34 @@ class InputSource:
         return sum(known) if len(known) == len(totals) else None
 
     @property
+    def limits(self) -> str:
+        """See `Source.limits`."""
+        return next((part.limits for part in self._parts if isinstance(part, UrlSource)), "")
+
+    @property
     def reads_files(self) -> bool:
-        """Whether images come from files of their own."""
+        """See `Source.reads_files`."""
         return any(isinstance(part, FileSource) for part in self._parts)
 
     def items(self, start: int = 0, pass_over: PassOver | None = None) -> Iterator[ImageItem | Skipped]:
         """See `Source.items`."""
         for part in self._parts:
             start -= yield from part.items(max(0, start), pass_over)
+
+    def again(self, keys: Collection[str]) -> Iterator[ImageItem | Skipped]:
+        """See `Source.again`. Tars and tables are read through for them, until the last was found."""
+        left = set(keys)
+        for part in self._parts:
+            if not left:
+                return
+            items = part.items() if isinstance(part, TarSource | TableSource) else part.again(keys)
+            for item in items:
+                if item.key in left:
+                    left.discard(item.key)
+                    yield item
+                if not left:
+                    items.close()
+                    break
 
     def states(self) -> Mapping[str, FileState]:
         """See `Source.states`."""
@@ -215,11 +246,9 @@ def _is_foreign(folder: str) -> bool:
 def _why_nothing(places: Sequence[Place], found: Found) -> str:
     what = readable(places[0].url) + (f" and {len(places) - 1:,} more" if len(places) > 1 else "")
     if found.ignored:
-        return (
-            f"The input {what!r} holds no image, tar or table of images, but {count_of(found.ignored)}; check the path."
-        )
-    beside = f" but the collection {found.collections[0]!r}" if found.collections else ""
-    return f"The input {what!r} holds no file{beside}; check the path."
+        there = count_of(found.ignored)
+        return f"The input {what!r} holds no images, nor tars or tables of images, but {there}; check the path."
+    return f"The input {what!r} holds no images: it is empty; check the path."
 
 
 def _name(given: Input, kind: str, options: Mapping[str, str | None]) -> str:

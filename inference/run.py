@@ -1,23 +1,26 @@
 """A source, through an embedder, into a collection: committing shard by shard, resumable."""
 
+import dataclasses
 import os
 import time
-from collections.abc import Callable, Container, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from clipsieve.errors import ClipsieveError, InputError
+from clipsieve.errors import ClipsieveError, CollectionError, InputError
 from clipsieve.inference.batches import embed_items
-from clipsieve.inference.decode import MAX_PIXELS
+from clipsieve.inference.decode import MAX_PIXELS, decoder
 from clipsieve.inference.embedder import StagedEmbedder
 from clipsieve.inference.finding import Finder, settle
 from clipsieve.inference.pending import TWICE, Embedded, Pending, read_of
 from clipsieve.inference.probe import probe
 from clipsieve.inference.reader import Source
 from clipsieve.inference.turns import Keys, turns
-from clipsieve.manifest import Manifest
+from clipsieve.manifest import Manifest, read_manifest
 from clipsieve.shards import read_metadata, read_skipped
+from clipsieve.skips import commonest, current_skips
 from clipsieve.types import ImageItem, Skipped
 
 
@@ -26,6 +29,9 @@ class RunSummary:
     """What one run did. read = embedded + skipped.
 
     before        inputs that earlier runs had read already
+    recovered     of `embedded`, those that earlier runs had skipped
+    reasons       why inputs were skipped, the commonest first, and how often each
+    ignored       files passed over that nobody means as images, see `reader.Source.ignored`
     seconds       from the first input to the last commit
     images_per_s  embedded / seconds
     """
@@ -36,6 +42,9 @@ class RunSummary:
     seconds: float
     images_per_s: float
     before: int = 0
+    recovered: int = 0
+    reasons: Sequence[tuple[str, int]] = ()
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
 
 def embed_collection(
@@ -69,9 +78,13 @@ def embed_collection(
                     with a sentence when that takes longer than a moment to get
     finder          store the regions of each image, too: the collection's are found by it from then on
 
-    Every input ends as a row or in skipped/ with a sentence on why, and so does a second item of one key. ModelMismatch
-    if `out` was made with another model. InputError if it holds another input, or if this one changed meanwhile.
+    Every input ends as a row or in skipped/ with a sentence on why, and so does a second item of one key. What earlier
+    runs skipped is tried again where that may end otherwise now: see `Skipped.limits`. ModelMismatch if `out` was made
+    with another model. InputError if it holds another input, if this one changed meanwhile, or if there is nothing in
+    it; CollectionError if none of it could be embedded.
     """
+    if source.nothing is not None:
+        raise InputError(source.nothing)
     if min(batch_size, shard_size, workers or 1) < 1:
         raise InputError(
             f"batch_size {batch_size}, shard_size {shard_size}, workers {workers}: each must be 1 or more."
@@ -88,13 +101,16 @@ def embed_collection(
             if finder is not None:
                 settle(writer, finder)
         items, cursor = _resume(folder, manifest, source)
+        earlier = _worth_another_try(folder, manifest, source, decoder(max_pixels), keys.taken)
         skipped_before = manifest.progress(source.name, source.partition, source.partitions).skipped
         total = source.total  # asked once: a table's footer is read for it
         pending = Pending(turn, source, embedder, cursor, read_of(source, manifest), keys.taken)
         began = time.monotonic()
         read = skipped = 0
         fresh = _once(items, keys.taken)
-        batches = embed_items(fresh, embedder, text, batch_size, workers, thumbs, max_pixels, finder, shard_size)
+
+        def embedded(items: Iterable[ImageItem | Skipped]) -> Generator[Embedded, None, None]:
+            return embed_items(items, embedder, text, batch_size, workers, thumbs, max_pixels, finder, shard_size)
 
         def told(batch: Embedded) -> None:
             nonlocal read, skipped
@@ -102,10 +118,61 @@ def embed_collection(
             if progress is not None:
                 progress(cursor + read, total, skipped_before + skipped)
 
-        commit_batches(batches, pending, shard_size, commit_seconds, told)
+        commit_batches(embedded(fresh), pending, shard_size, commit_seconds, told)
+        in_order = pending.embedded
+        if earlier:
+            tried = {skip.key for skip in earlier}
+            pending.stand(set(tried))
+            again = embedded(_once(source.again(tried), keys.taken))
+            commit_batches(_news(again, set(earlier)), pending, shard_size, commit_seconds, lambda _: None)
         seconds = time.monotonic() - began
-    rate = pending.embedded / seconds if seconds else 0.0
-    return RunSummary(read, pending.embedded, pending.skipped, seconds, rate, cursor)
+    if not pending.embedded and source.partitions == 1:
+        require_images(folder, source.name)
+    return RunSummary(
+        pending.embedded + pending.skipped,
+        pending.embedded,
+        pending.skipped,
+        seconds,
+        pending.embedded / seconds if seconds else 0.0,
+        cursor,
+        pending.embedded - in_order,
+        commonest(pending.reasons),
+        source.ignored,
+    )
+
+
+def require_images(folder: Path, input: str) -> None:
+    """CollectionError, with the commonest reason, if nothing of an input could be embedded into `folder`."""
+    manifest, input = read_manifest(folder), input.partition(":")[2]  # without its kind
+    if manifest.rows:
+        return
+    reasons = Counter(skip.reason for some in current_skips(folder, manifest).values() for skip in some)
+    if not reasons:
+        raise CollectionError(f"There is no image in {input!r}: its tars, tables or lists are empty; check the path.")
+    (reason, count), *_ = commonest(reasons)
+    raise CollectionError(
+        f"None of the {reasons.total():,} inputs of {input!r} could be embedded, most often ({count:,}) because: "
+        f"{reason} All reasons: clipsieve info {folder} --skipped"
+    )
+
+
+def _worth_another_try(
+    folder: Path, manifest: Manifest, source: Source, decoder: str, taken: Container[str]
+) -> list[Skipped]:
+    """What earlier runs skipped of this part of the source, and what may not be skipped now."""
+    here, limits = (source.name, source.partition), (None, decoder, source.limits or decoder)
+    parts = {s.number for s in manifest.shards if s.source is None or (s.source.input, s.source.partition) == here}
+    skips = current_skips(folder, manifest)
+    return [s for number in parts for s in skips[number] if s.limits not in limits and s.key not in taken]
+
+
+def _news(batches: Generator[Embedded, None, None], known: Container[Skipped]) -> Generator[Embedded, None, None]:
+    """The batches without what was skipped before in the same way."""
+    try:
+        for batch in batches:
+            yield dataclasses.replace(batch, skipped=[s for s in batch.skipped if s not in known])
+    finally:
+        batches.close()
 
 
 def _require_same_input(folder: Path, source: Source, manifest: Manifest) -> None:
@@ -139,16 +206,17 @@ def _resume(folder: Path, manifest: Manifest, source: Source) -> tuple[Iterator[
         for shard in manifest.shards
         if (s := shard.source) and not s.added and (s.input, s.partition, s.cursor) == here
     ]
-    for shard in made:  # one, or none where it was compacted away
-        expected = [s.key for s in read_skipped(folder, shard)]
+    expected: list[str] = []
+    for shard in made:  # none where it was compacted away; several where what it skipped was tried again
+        expected += [s.key for s in read_skipped(folder, shard)]
         if shard.rows:
             expected.append(read_metadata(folder, shard, ["key"])["key"][-1].as_py())
-        if last is None or last.key not in expected:
-            found = "it ends before that" if last is None else f"that is {last.key!r} now"
-            raise InputError(
-                f"The input {source.name!r} changed since it was embedded into {folder}: its number {cursor} "
-                f"was {expected[-1]!r}, and {found}. Embed it into another folder, or add it with `clipsieve add`."
-            )
+    if made and (last is None or last.key not in expected):
+        found = "it ends before that" if last is None else f"that is {last.key!r} now"
+        raise InputError(
+            f"The input {source.name!r} changed since it was embedded into {folder}: its number {cursor} "
+            f"was {expected[-1]!r}, and {found}. Embed it into another folder, or add it with `clipsieve add`."
+        )
     return items, cursor
 
 

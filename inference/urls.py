@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from clipsieve.errors import InputError
 from clipsieve.inference import lists
-from clipsieve.inference.fetch import Fetcher, FetchOptions
+from clipsieve.inference.fetch import Fetcher, FetchOptions, NotFetched
 from clipsieve.inference.parts import Items, narrowed, read_parts, states
 from clipsieve.inference.paths import Place, readable, relative_names
 from clipsieve.inference.sidecar import clean_caption, flatten
@@ -61,6 +61,11 @@ class UrlSource:
             self._columns(self._lists[0][1])  # a list of something else is said at once
 
     @property
+    def limits(self) -> str:
+        """Within which it fetches, see `Skipped.limits`."""
+        return self._options.limits
+
+    @property
     def total(self) -> int | None:
         """Rows of this partition; None if a list lies behind an address, or is damaged."""
         if any(place.fs is not None for _, place in self._lists):
@@ -74,7 +79,17 @@ class UrlSource:
     def items(self, start: int = 0, pass_over: object = None) -> Items:
         """See `reader.Source.items`. Rows before `start` are not fetched."""
         rows = read_parts(self._lists, self._read, self.partition + start * self.partitions)
+        count = yield from self._fetch(_once(itertools.islice(rows, 0, None, self.partitions)))
+        return start + count
+
+    def again(self, keys: Container[str]) -> Items:
+        """See `reader.Source.again`. No other rows are fetched."""
+        rows = read_parts(self._lists, self._read, self.partition)
         wanted = _once(itertools.islice(rows, 0, None, self.partitions))
+        return self._fetch(row for row in wanted if not isinstance(row, Skipped) and row[0] in keys)
+
+    def _fetch(self, wanted: Iterable[_Wanted | Skipped]) -> Items:
+        """What is behind these rows, in order."""
         fetcher = Fetcher(self._options)
         room = _Room(HELD_BYTES)
 
@@ -83,7 +98,7 @@ class UrlSource:
             if isinstance(one, Skipped):
                 return one
             room.enter(number)
-            item = _fetched(fetcher, one)
+            item = _fetched(fetcher, one, self._options.limits)
             room.hold(_size(item))
             return item
 
@@ -98,7 +113,7 @@ class UrlSource:
                 fetcher.stop()
                 room.close()
                 fetched.close()
-        return start + number
+        return number
 
     def states(self) -> Mapping[str, FileState]:
         """See `reader.Source.states`."""
@@ -160,14 +175,16 @@ def _once(rows: Iterable[_Wanted | Skipped]) -> Iterator[_Wanted | Skipped]:
         yield row
 
 
-def _fetched(fetcher: Fetcher, wanted: _Wanted) -> ImageItem | Skipped:
+def _fetched(fetcher: Fetcher, wanted: _Wanted, limits: str) -> ImageItem | Skipped:
     key, url, caption, meta = wanted
     try:
         return ImageItem(key, fetcher.fetch(url), caption, meta)
     except InputError as error:
-        return Skipped(key, str(error))
+        passing = not isinstance(error, NotFetched) or error.passing
+        return Skipped(key, str(error), limits="" if passing else limits)
     except Exception as error:  # one odd server must not end a run over millions
-        return Skipped(key, f"It cannot be fetched ({readable(str(error)).strip() or type(error).__name__}).")
+        what = readable(str(error)).strip() or type(error).__name__
+        return Skipped(key, f"It cannot be fetched ({what}).", limits="")
 
 
 def _size(item: ImageItem | Skipped) -> int:

@@ -56,7 +56,12 @@ def test_a_list_becomes_a_collection_and_runs_again_for_nothing(run, site, liste
 
 
 def test_without_leave_nothing_private_is_fetched(run, listed, tmp_path):
-    assert "0 images embedded" in run("inference", listed, tmp_path / "c", *MODEL).stdout
+    assert "not on the public internet" in run("inference", listed, tmp_path / "c", *MODEL, code=1).stderr
+    done = json.loads(run("inference", listed, tmp_path / "c", *MODEL, HERE, "--json").stdout)
+    assert (done["embedded"], done["recovered"], done["before"]) == (12, 12, 14)
+    told = json.loads(run("info", tmp_path / "c", "--skipped", "--json").stdout)
+    assert sorted(item["key"].rpartition("/")[2] for item in told["items"]) == ["gone.png", "no.png"]
+    assert json.loads(run("info", tmp_path / "c", "--json").stdout)["skipped"] == 2
 
 
 def test_img2datasets_names_are_understood(run, site, tmp_path):

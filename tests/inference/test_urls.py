@@ -272,6 +272,27 @@ def test_a_list_becomes_a_collection(site, tmp_path):
     assert "404" in reasons["gone.jpg"]
 
 
+@pytest.mark.slow
+def test_only_what_may_go_better_is_asked_for_again(tmp_path):
+    with serving({"/fine": jpeg(1), "/busy": answer(503)}) as site:
+        (tmp_path / "l.txt").write_text("\n".join(f"{site.url}/{name}" for name in ("gone", "busy", "fine")))
+
+        def embed(**options):
+            site.asked.clear()
+            fetching = FetchOptions(allow_private=True, retries=0, **options)
+            done = embed_collection(open_source(tmp_path / "l.txt", fetching=fetching), FakeEmbedder(), tmp_path / "c")
+            asked = set(site.asked) - {"/fine"}  # the last one, to compare keys
+            return done.embedded, done.skipped, asked, read_manifest(tmp_path / "c").skipped
+
+        assert embed() == (1, 2, {"/gone", "/busy"}, 2)
+        assert embed() == (0, 0, {"/busy"}, 2)
+        site.pages["/busy"] = jpeg(2)
+        assert embed() == (1, 0, {"/busy"}, 1)
+        assert embed() == (0, 0, set(), 1)
+        site.pages["/gone"] = jpeg(3)
+        assert embed(max_bytes=10**6) == (1, 0, {"/gone"}, 0)
+
+
 def test_a_run_that_was_stopped_goes_on_and_asks_for_nothing_twice(site, tmp_path):
     path = table_of(site, tmp_path / "l.parquet")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
