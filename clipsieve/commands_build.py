@@ -120,7 +120,10 @@ def tell_skipped(done: Mapping[str, Any]) -> str:
     """How many were skipped, and where they are listed; "" if none was."""
     if not done["skipped"]:
         return ""
-    return f"; {done['skipped']:,} skipped, for reasons that `clipsieve info {done['folder']} --skipped` lists"
+    from clipsieve.inference.discover import count_of
+
+    kinds = f" ({count_of(done['not_read'])})" if done["not_read"] else ""
+    return f"; {done['skipped']:,} skipped{kinds}, for reasons that `clipsieve info {done['folder']} --skipped` lists"
 
 
 def tell_reasons(done: Mapping[str, Any]) -> Iterator[str]:

@@ -223,7 +223,7 @@ def _tell(folder: Path, json: bool, added: "Added", gone: int) -> None:
     changed = f", {added.changed:,} of them in place of older ones" if added.changed else ""
     parts = [
         f"{added.embedded:,} images embedded{changed}" if added.embedded else "",
-        tell_skipped({"skipped": added.skipped, "folder": folder}).removeprefix("; "),
+        tell_skipped({**asdict(added), "folder": folder}).removeprefix("; "),
         f"{gone:,} removed whose files are gone" if gone else "",
     ]
     typer.echo(f"{now:%Y-%m-%d %H:%M:%S}  {'; '.join(part for part in parts if part)}.")

@@ -34,6 +34,7 @@ class Added:
     embedded  new items, of which `changed` took the place of an older one
     skipped   could not be used; listed in skipped/
     reasons   why, the commonest first, and how often each
+    not_read  files that were skipped, by extension
     ignored   files passed over that nobody means as images, see `reader.Source.ignored`
     unused    of `same`, those that were skipped before
     """
@@ -46,6 +47,7 @@ class Added:
     skipped: int = 0
     seconds: float = 0.0
     reasons: Sequence[tuple[str, int]] = field(default=(), compare=False)
+    not_read: Mapping[str, int] = field(default_factory=dict, compare=False)
     ignored: Mapping[str, int] = field(default_factory=dict, compare=False)
     unused: int = field(default=0, compare=False)
 
@@ -118,7 +120,7 @@ def add_to_collection(
                 shard_size,
             )
             commit_batches(batches, pending, shard_size, commit_seconds, news.take)
-            news.count.reasons = commonest(pending.reasons)
+            news.count.reasons, news.count.not_read = commonest(pending.reasons), dict(pending.kinds)
     news.count.ignored = source.ignored
     news.count.seconds = time.monotonic() - began
     return news.count

@@ -26,7 +26,7 @@ def read_parts(
         try:
             passed += yield from read(readable(name), place, before)
         except Exception as error:  # what fsspec, tarfile and Arrow raise on opening is open-ended
-            what = readable(str(error)).strip() or type(error).__name__
+            what = " ".join(readable(str(error)).split()) or type(error).__name__  # tarfile writes several lines
             if before == 0:
                 yield Skipped(readable(name), f"The file cannot be read ({what}); restore it or check its permissions.")
             passed += 1

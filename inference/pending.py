@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from clipsieve.errors import InputError
+from clipsieve.inference.kinds import suffix_of
 from clipsieve.inference.reader import Source
 from clipsieve.inference.turns import Turn
 from clipsieve.manifest import Manifest
@@ -90,6 +91,8 @@ class Pending:
         self._batches: list[Embedded] = []
         self.reasons: Counter[str] = Counter()
         """Why inputs were skipped, of what was committed."""
+        self.kinds: Counter[str] = Counter()
+        """The extensions of the files that were skipped, likewise."""
         self.embedded = self.skipped = 0
         """What was committed."""
 
@@ -170,6 +173,7 @@ class Pending:
         self.embedded += len(rows)
         self.skipped += len(skipped)
         self.reasons.update(skip.reason for skip in skipped)
+        self.kinds.update(suffix_of(skip.key) for skip in skipped if "#" not in skip.key and "://" not in skip.key)
 
     def _texts(self, batches: Sequence[Embedded]) -> Float32 | None:
         if all(batch.texts is None for batch in batches):

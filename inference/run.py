@@ -31,6 +31,7 @@ class RunSummary:
     before        inputs that earlier runs had read already
     recovered     of `embedded`, those that earlier runs had skipped
     reasons       why inputs were skipped, the commonest first, and how often each
+    not_read      files that were skipped, by extension
     ignored       files passed over that nobody means as images, see `reader.Source.ignored`
     seconds       from the first input to the last commit
     images_per_s  embedded / seconds
@@ -44,6 +45,7 @@ class RunSummary:
     before: int = 0
     recovered: int = 0
     reasons: Sequence[tuple[str, int]] = ()
+    not_read: Mapping[str, int] = field(default_factory=dict)
     ignored: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -137,6 +139,7 @@ def embed_collection(
         cursor,
         pending.embedded - in_order,
         commonest(pending.reasons),
+        dict(pending.kinds),
         source.ignored,
     )
 
