@@ -202,7 +202,7 @@ def test_a_lost_cache_loses_nothing(out):
 def with_regions(tmp_path, root):
     embedder = FakeEmbedder()
     finder = Finder(FakeDetector(), embedder)
-    embed_collection(open_source(root), embedder, tmp_path / "r", batch_size=5, shard_size=7, finder=finder)
+    embed_collection(open_source(root), embedder, tmp_path / "r", batch_size=5, shard_size=10, finder=finder)
     return tmp_path / "r"
 
 
