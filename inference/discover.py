@@ -103,8 +103,8 @@ def discover(places: Sequence[Place], wanted: Wanted = "auto", url_column: str |
         by_kind[_kind(named, wanted, images)].append(named)
     ignored: list[Named] = [*by_kind["plain"]]
     for named in by_kind["unknown"]:
-        readable_image = named.place.fs is None and is_image(_head(named.place.path))
-        (by_kind["image"] if readable_image and wanted in ("auto", "files") else ignored).append(named)
+        is_picture = named.place.fs is None and _may_be_image(named.place.path)
+        (by_kind["image"] if is_picture and wanted in ("auto", "files") else ignored).append(named)
     pictures, tars, tables, unread = (by_kind[kind] for kind in ("image", "tar", "table", "unread"))
     if wanted in ("webdataset", "parquet", "urls"):
         ignored += [*pictures, *unread]
@@ -306,15 +306,17 @@ def _stem(path: str, suffixes: Sequence[str]) -> str:
     return path[: len(path) - len(suffix)]
 
 
-def _head(path: str) -> bytes:
-    """The first bytes of a file of this machine; none of what is no file, or cannot be read."""
+def _may_be_image(path: str) -> bool:
+    """Whether a file of this machine is an image by its first bytes; True as well where they may not be read."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
-            return b""  # reading a pipe would wait for ever
+            return False  # reading a pipe would wait for ever
         with open(path, "rb") as file:  # noqa: PTH123
-            return file.read(HEAD)
+            return is_image(file.read(HEAD))
+    except PermissionError:  # reading it will list it
+        return True
     except OSError:
-        return b""
+        return False
 
 
 def count_of(ignored: Mapping[str, int]) -> str:

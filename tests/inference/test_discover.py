@@ -256,3 +256,18 @@ def test_add_tries_again_what_a_larger_limit_lets_in(tmp_path, compacted):
     added.seconds = 0.0
     assert added == Added(read=same + 1, same=same, embedded=1)
     assert read_manifest(tmp_path / "out").skipped == 0
+
+
+def test_a_file_of_no_known_suffix_that_may_not_be_read_is_listed(tmp_path, monkeypatch):
+    import builtins
+
+    opened = builtins.open
+
+    def refused(path, *args, **kwargs):
+        if str(path).endswith("secret"):
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *args, **kwargs)
+
+    write_tree(tmp_path, {"a.jpg": JPEG, "secret": JPEG})
+    monkeypatch.setattr(builtins, "open", refused)
+    assert "secret" in read(open_source(tmp_path))
