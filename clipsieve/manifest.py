@@ -46,7 +46,8 @@ class File:
         check_count("File.size", self.size)
         check_count("File.mtime_ns", self.mtime_ns, -(2**63))
         path = PurePosixPath(self.path)
-        if "\0" in self.path or path.is_absolute() or ".." in path.parts:
+        too_long = len(self.path.encode()) > 2000 or any(len(part.encode()) > 255 for part in path.parts)
+        if "\0" in self.path or path.is_absolute() or ".." in path.parts or too_long:
             raise InputError(f"File.path is {self.path!r}; it must be the path of a file in the folder.")
 
 

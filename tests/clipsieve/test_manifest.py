@@ -77,6 +77,7 @@ def test_an_unknown_field_is_not_dropped_in_silence(tmp_path):
         (lambda v: v["shards"][0]["files"]["img_emb"].update(path="/etc/passwd"), "File.path"),
         (lambda v: v["shards"][0]["files"]["img_emb"].update(path="a\0b"), "File.path"),
         (lambda v: v["shards"][0]["files"]["img_emb"].update(path="\ud800"), "File.path"),
+        (lambda v: v["shards"][0]["files"]["img_emb"].update(path="a" * 256), "File.path"),
         (lambda v: v["shards"][0]["files"]["img_emb"].update(size=-1), "File.size"),
         (lambda v: v["shards"][0].update(first_id="0"), "Shard.first_id"),
         (lambda v: v["shards"][0].update(last_id=2**63), "Shard.last_id"),
