@@ -71,7 +71,7 @@ def long_texts_as_wanted(lab: Lab, folder: Path, how: str) -> str:
         "search": ["search", "DEMO", ""],
         "blanks": ["search", "DEMO", " \n"],
         "search --not": ["search", "DEMO", "red", "--not", ""],
-        "filter": ["filter", "DEMO", "", "--out", "out"],
+        "filter": ["filter", "DEMO", "", "-k", "1", "--out", "out"],
         "label": ["label", "DEMO", "--set", "empty.json", "--out", "l.parquet"],
         "a zero-width space": ["search", "DEMO", "\u200b"],
     },

@@ -26,7 +26,7 @@ ALONE = (12, 11)
 FILTERS: dict[str, str] = {
     "instr": "instr(printf('%.*c',3000000,'a')||id, printf('%.*c',100000,'a')||'b')>0",
     "replace": "length(replace(printf('%.*c',1000000,'a'),'a',printf('%.*c',60,'b')))>0",
-    "trim": "length(trim(printf('%.*c',3000000,'a'),printf('%.*c',100000,'b')))>0",
+    "trim": "length(trim(printf('%.*c',3000000,'a'),printf('%.*c',100000,'b')||'a'))>=0",
     "like": f"printf('%.*c',3000000,'a') like '{'%a' * 30}b'",
     "glob": f"printf('%.*c',3000000,'a') glob '{'*a' * 30}b'",
     "doubled": "length(" + "replace(" * 24 + "'a'" + ",'a','aa')" * 24 + ")>0",
@@ -78,10 +78,10 @@ WIDTH, HEIGHT = 9400, 9500
 MOST = 500 << 20
 
 
-def _png() -> bytes:
+def _png(shade: int = 0) -> bytes:
     """RGBA of one colour, in about 350 kB."""
     packer = zlib.compressobj(6)
-    line = b"\0" + b"\xc8\x1e\x1e\x80" * WIDTH
+    line = b"\0" + bytes([200, 30, shade, 128]) * WIDTH
     data = b"".join(packer.compress(line) for _ in range(HEIGHT)) + packer.flush()
     parts = ((b"IHDR", struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 6, 0, 0, 0)), (b"IDAT", data), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -89,29 +89,29 @@ def _png() -> bytes:
     )
 
 
-def _jpeg(progressive: bool) -> bytes:
+def _jpeg(progressive: bool, shade: int) -> bytes:
     sink = io.BytesIO()
-    Image.new("RGB", (WIDTH, HEIGHT), "red").save(sink, "JPEG", progressive=progressive)
+    Image.new("RGB", (WIDTH, HEIGHT), (200, 30, shade)).save(sink, "JPEG", progressive=progressive)
     return sink.getvalue()
 
 
-PICTURES: dict[str, tuple[Callable[[], bytes], int, bool]] = {
+PICTURES: dict[str, tuple[Callable[[int], bytes], int, bool]] = {
     "a PNG": (_png, 1, True),
     "four PNGs at once": (_png, 4, False),
-    "a baseline JPEG": (lambda: _jpeg(False), 1, True),
-    "a progressive JPEG": (lambda: _jpeg(True), 1, False),
+    "a baseline JPEG": (lambda shade: _jpeg(False, shade), 1, True),
+    "four progressive JPEGs at once": (lambda shade: _jpeg(True, shade), 4, False),
 }
 
 
 @ATTACKS.add(12, PICTURES)
-def a_picture_stays_below_500_mb(lab: Lab, folder: Path, given: tuple[Callable[[], bytes], int, bool]) -> str:
+def pictures_stay_below_500_mb_each(lab: Lab, folder: Path, given: tuple[Callable[[int], bytes], int, bool]) -> str:
     make, at_once, answered = given
-    image = base64.b64encode(make()).decode()
+    images = [base64.b64encode(make(10 * at_once + i)).decode() for i in range(at_once)]
     server = lab.service.server()
     Path(f"/proc/{server}/clear_refs").write_text("5")
     before = _memory(server, "VmRSS")
     with ThreadPoolExecutor(at_once) as pool:
-        statuses = [answer.status for answer in pool.map(lambda _: lab.service.knn(image=image), range(at_once))]
+        statuses = [answer.status for answer in pool.map(lambda image: lab.service.knn(image=image), images)]
     grew = _memory(server, "VmHWM") - before
     seen = f"{grew >> 20} MB more at the peak, {statuses}"
     require(grew < MOST * (1 if answered else at_once), seen)
