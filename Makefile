@@ -1,7 +1,7 @@
 BIN := .venv/bin
 STAMP := .venv/.stamp
 
-.PHONY: venv demo front serve test test-slow lint bench
+.PHONY: venv demo front serve test test-slow lint tracked bench
 
 venv: $(STAMP)
 
@@ -30,7 +30,11 @@ serve: demo
 	@echo "The page is at http://127.0.0.1:$(PORT)/ (Ctrl+C ends it)"
 	$(BIN)/clipsieve back demo/collection --port $(PORT) --log-level warning
 
-lint: $(STAMP)
+# Caches and wheels that were committed: what is tracked although .gitignore names it.
+tracked:
+	@! git ls-files --cached --ignored --exclude-from=.gitignore | sed 's/$$/: tracked, though .gitignore names it; git rm --cached it/' | grep .
+
+lint: $(STAMP) tracked
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

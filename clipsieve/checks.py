@@ -21,6 +21,19 @@ def check_finite(where: str, got: float) -> float:
     return float(got)
 
 
+def check_count(where: str, got: object, least: int = 0) -> None:
+    """A whole number from `least` on that 64 bits hold."""
+    if isinstance(got, bool) or not isinstance(got, int) or not least <= got < 2**63:
+        raise InputError(f"{where} is {got!r}; it must be a whole number from {least} on, below 2**63.")
+
+
+def check_counts(where: str, got: tuple[int, ...]) -> None:
+    """A tuple of whole numbers from 0 on."""
+    check_tuple(where, got, int)
+    for i, one in enumerate(got):
+        check_count(f"{where}[{i}]", one)
+
+
 def check_str(where: str, got: object) -> None:
     """A string."""
     if not isinstance(got, str):

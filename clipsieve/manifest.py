@@ -7,14 +7,16 @@ flipped digit would be believed. `format_version` rises when an older reader wou
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from clipsieve.checks import check_count, check_counts, check_finite, check_str, check_text
 from clipsieve.durable import write_file
 from clipsieve.errors import CollectionDamaged, CollectionError, CollectionMissing, InputError, ModelMismatch
 from clipsieve.types import Float32, ModelId
@@ -37,6 +39,16 @@ class File:
     size: int
     sha256: str
     mtime_ns: int = 0
+
+    def __post_init__(self) -> None:
+        check_text("File.path", self.path)
+        check_str("File.sha256", self.sha256)
+        check_count("File.size", self.size)
+        check_count("File.mtime_ns", self.mtime_ns, -(2**63))
+        path = PurePosixPath(self.path)
+        too_long = len(self.path.encode()) > 2000 or any(len(part.encode()) > 255 for part in path.parts)
+        if "\0" in self.path or path.is_absolute() or ".." in path.parts or too_long:
+            raise InputError(f"File.path is {self.path!r}; it must be the path of a file in the folder.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +75,9 @@ class Source:
     retried: int = 0
 
     def __post_init__(self) -> None:
+        check_str("Source.input", self.input)
+        for name in ("cursor", "read", "embedded", "skipped", "partition", "partitions"):
+            check_count(f"Source.{name}", getattr(self, name), -(2**63))
         if min(self.read, self.embedded, self.skipped) < 0 or self.read != self.embedded + self.skipped:
             raise InputError(
                 f"Source of {self.input!r} counts {self.read} read, {self.embedded} embedded, {self.skipped} skipped; "
@@ -94,6 +109,13 @@ class Shard:
     source: Source | None = None
     replaces: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        check_count("Shard.number", self.number)
+        check_count("Shard.rows", self.rows)
+        check_counts("Shard.replaces", self.replaces)
+        check_count("Shard.first_id", self.first_id, 0 if self.rows else -1)
+        check_count("Shard.last_id", self.last_id, self.first_id if self.rows else -1)
+
 
 @dataclass(frozen=True, slots=True)
 class Index:
@@ -114,6 +136,14 @@ class Index:
     rows: int
     recall: float | None
     files: Mapping[str, File]
+
+    def __post_init__(self) -> None:
+        check_str("Index.name", self.name)
+        check_str("Index.kind", self.kind)
+        check_counts("Index.shards", self.shards)
+        check_count("Index.rows", self.rows)
+        if self.recall is not None:
+            check_finite("Index.recall", self.recall)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +235,16 @@ class Manifest:
     detection: Detection | None = None
     read_only: bool = False
     format_version: int = field(default=FORMAT_VERSION, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_count("Manifest.dim", self.dim)
+        check_str("Manifest.dtype", self.dtype)
+        check_count("Manifest.next_id", self.next_id)
+        check_count("Manifest.next_shard", self.next_shard)
+        check_counts("Manifest.background", self.background)
+        ranges = sorted((shard.first_id, shard.last_id) for shard in self.shards if shard.rows)
+        if any(first <= last for (_, last), (first, _) in itertools.pairwise(ranges)):
+            raise InputError("Manifest.shards overlap in their ids; each id is given once.")
 
     @property
     def rows(self) -> int:

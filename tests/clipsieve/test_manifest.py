@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import numpy as np
@@ -66,6 +67,35 @@ def test_an_unknown_field_is_not_dropped_in_silence(tmp_path):
     value = json.loads((tmp_path / NAME).read_text())
     (tmp_path / NAME).write_text(json.dumps(value | {"colour": "red"}))
     with pytest.raises(CollectionDamaged, match="checksum disagrees"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda v: v["shards"][0]["files"]["img_emb"].update(path="../../etc/passwd"), "File.path"),
+        (lambda v: v["shards"][0]["files"]["img_emb"].update(path="/etc/passwd"), "File.path"),
+        (lambda v: v["shards"][0]["files"]["img_emb"].update(path="a\0b"), "File.path"),
+        (lambda v: v["shards"][0]["files"]["img_emb"].update(path="\ud800"), "File.path"),
+        (lambda v: v["shards"][0]["files"]["img_emb"].update(path="a" * 256), "File.path"),
+        (lambda v: v["shards"][0]["files"]["img_emb"].update(size=-1), "File.size"),
+        (lambda v: v["shards"][0].update(first_id="0"), "Shard.first_id"),
+        (lambda v: v["shards"][0].update(last_id=2**63), "Shard.last_id"),
+        (lambda v: v["shards"][0].update(replaces=[None]), "Shard.replaces"),
+        (lambda v: v["shards"].append({**v["shards"][0], "number": 4}), "overlap"),
+        (lambda v: v["indices"][0].update(shards=[True]), "Index.shards"),
+        (lambda v: v.update(next_id=1.5), "Manifest.next_id"),
+        (lambda v: v.update(background=[[]]), "Manifest.background"),
+    ],
+)
+def test_a_manifest_whose_checksum_is_right_is_checked_all_the_same(tmp_path, change, named):
+    commit(tmp_path, full(np.random.default_rng(0)))
+    value = json.loads((tmp_path / NAME).read_text())
+    del value["checksum"]
+    change(value)
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    (tmp_path / NAME).write_text(json.dumps({**value, "checksum": hashlib.sha256(text.encode()).hexdigest()}))
+    with pytest.raises(CollectionDamaged, match=named):
         read_manifest(tmp_path)
 
 
