@@ -22,7 +22,24 @@ In parentheses stands the builtin that each one also is, so that `except ValueEr
 call keeps working for callers who never heard of clipsieve.
 
 Each takes one argument, a sentence that names the input and says what to do about it; `str(error)` is that sentence.
+Input that may be long is put into it by `quoted`.
 """
+
+MOST_REPEATED = 200
+"""Letters of what was given that an error repeats."""
+
+
+def quoted(given: object, quotes: str | None = None, most: int = MOST_REPEATED) -> str:
+    """What was given, as an error repeats it: as Python writes it, and where that is long its beginning and its length.
+
+    quotes  what stands around a text that is repeated as it is; None for Python's way
+    """
+    cut = isinstance(given, str | bytes | bytearray) and len(given) > most
+    begin = given[:most] if cut else given  # type: ignore[index]  # before it is written: what is long may be very long
+    text = f"{quotes}{begin}{quotes}" if quotes is not None else repr(begin)
+    if cut:
+        return f"{text[:most]}... ({len(given):,} letters)"  # type: ignore[arg-type]
+    return text if len(text) <= most + 2 else f"{text[:most]}... ({len(text):,} letters)"
 
 
 class ClipsieveError(Exception):
