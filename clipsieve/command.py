@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
-from clipsieve.errors import ClipsieveError, CollectionChanged, InputError
+from clipsieve.errors import ClipsieveError, CollectionChanged, InputError, lacks_memory
 from clipsieve.peer_flags import Grammar, rewrite
 
 STOPPED = {
@@ -45,6 +45,12 @@ _ADVICE = {
 """What to do about it."""
 
 
+NO_MEMORY = (
+    "There is not enough memory; give this process more, or less to do at once: a smaller --batch_size or -k, fewer "
+    "--num_prepro_workers, smaller images."
+)
+
+
 class Command(TyperCommand):
     """A command of the app."""
 
@@ -70,7 +76,11 @@ class Command(TyperCommand):
         except ClipsieveError as error:
             fail(str(error), misused=isinstance(error, InputError))
         except OSError as error:
-            fail(sentence(error))
+            fail(NO_MEMORY if lacks_memory(error) else sentence(error))
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
+            fail(NO_MEMORY)
 
     def _invoke(self, ctx: Any) -> Any:
         for _ in range(AGAIN if self.name in ASKING else 0):

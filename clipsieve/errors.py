@@ -25,8 +25,10 @@ Each takes one argument, a sentence that names the input and says what to do abo
 Input that may be long is put into it by `quoted`.
 """
 
-MOST_REPEATED = 200
-"""Letters of what was given that an error repeats."""
+import errno
+
+MOST_REPEATED, MOST_SENTENCE = 200, 1_800
+"""Letters of what was given that an error repeats, and of its whole sentence."""
 
 
 def quoted(given: object, quotes: str | None = None, most: int = MOST_REPEATED) -> str:
@@ -42,12 +44,26 @@ def quoted(given: object, quotes: str | None = None, most: int = MOST_REPEATED) 
     return text if len(text) <= most + 2 else f"{text[:most]}... ({len(text):,} letters)"
 
 
+def without_middle(text: str, most: int = MOST_SENTENCE) -> str:
+    """A text of at most about so many letters: its beginning and its end, where it is longer."""
+    end = most // 4
+    return text if len(text) <= most else f"{text[: most - end]} ... {text[-end:]}"
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no memory, or no thread, to be had: each library says it in its own way."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    said = str(error).lower() if isinstance(error, RuntimeError) else ""
+    return any(words in said for words in ("cuda out of memory", "allocate memory", "bad_alloc", "start new thread"))
+
+
 class ClipsieveError(Exception):
     """Base of the tree: `except ClipsieveError` catches every expected failure and no bug."""
 
     def __str__(self) -> str:
         # KeyError would show the repr of its argument, quotes and all.
-        return str(self.args[0]) if self.args else ""
+        return without_middle(str(self.args[0])) if self.args else ""
 
 
 class InputError(ClipsieveError, ValueError):

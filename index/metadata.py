@@ -22,7 +22,7 @@ import orjson
 import pyarrow as pa
 
 from clipsieve import shards
-from clipsieve.errors import NotFound, Overloaded
+from clipsieve.errors import NotFound, Overloaded, quoted
 from clipsieve.index import cache
 from clipsieve.index import where as filters
 from clipsieve.index.connections import Connections, Stale, explained
@@ -134,7 +134,9 @@ class SqliteMetadata:
             found.update(pair for pair, is_inside in zip(pairs, inside, strict=True) if is_inside)
         for key in keys:
             if key not in found:
-                raise NotFound(f"{self._folder} has no item with key {key!r}; `clipsieve info` shows some of its keys.")
+                raise NotFound(
+                    f"{self._folder} has no item with key {quoted(key)}; `clipsieve info` shows some of its keys."
+                )
         return np.array([found[key] for key in keys], dtype=np.int64)
 
     def select(self, where: str, *, limit_s: float | None = None, count: Count | None = None) -> Int64:

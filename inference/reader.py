@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 from clipsieve.inference import lists
 from clipsieve.inference.decode import image_extensions
 from clipsieve.inference.fetch import FetchOptions
@@ -101,7 +101,7 @@ def open_source(
     format cannot be told.
     """
     if format not in get_args(Format):
-        raise InputError(f"The format {format!r} is not known; choose one of {', '.join(get_args(Format))}.")
+        raise InputError(f"The format {quoted(format)} is not known; choose one of {', '.join(get_args(Format))}.")
     if not 0 <= partition < partitions:
         raise InputError(f"There is no partition {partition} of {partitions}; count them from 0.")
     places = expand(input)
@@ -141,7 +141,8 @@ def _format_of(places: Sequence[Place], url_column: str | None) -> str:
     if first.is_folder() or Path(first.path).suffix.lower() in images:
         return "files"
     raise InputError(
-        f"The input {first.url!r} is no folder, image, tar, Parquet file or list of URLs by its name and columns; give "
+        f"The input {quoted(first.url)} is no folder, image, tar, Parquet file or list of URLs by "
+        "its name and columns; give "
         "a format: files, webdataset, parquet or urls."
     )
 
@@ -165,7 +166,7 @@ def _files_in(places: Sequence[Place], suffixes: tuple[str, ...]) -> list[Place]
             files.append(place)
     if not files:
         raise InputError(
-            f"The folder {places[0].url!r} holds no file ending in {' or '.join(suffixes)}; check the path."
+            f"The folder {quoted(places[0].url)} holds no file ending in {' or '.join(suffixes)}; check the path."
         )
     return files
 
