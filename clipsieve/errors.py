@@ -54,8 +54,11 @@ def lacks_memory(error: BaseException) -> bool:
     """Whether an error says that there is no memory, or no thread, to be had: each library says it in its own way."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
-    said = str(error).lower() if isinstance(error, RuntimeError) else ""
-    return any(words in said for words in ("cuda out of memory", "allocate memory", "bad_alloc", "start new thread"))
+    said = str(error).lower() if isinstance(error, RuntimeError | ImportError) else ""
+    return any(words in said for words in _NO_MEMORY)
+
+
+_NO_MEMORY = ("cuda out of memory", "allocate memory", "bad_alloc", "start new thread", "failed to map segment")
 
 
 class ClipsieveError(Exception):

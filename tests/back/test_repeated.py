@@ -158,10 +158,3 @@ def test_what_is_logged_is_short():
         assert len(Lines(form).format(record)) < MOST
     record = logging.LogRecord("clipsieve.back", logging.ERROR, "", 0, "%s", (LONG,), None)
     assert len(Lines("json").format(record)) < 2 * MOST
-
-
-def test_short_inputs_are_repeated_whole_and_long_ones_by_their_beginning():
-    assert [quoted(given) for given in ("it's", None, ["a"], 7)] == [repr("it's"), "None", "['a']", "7"]
-    assert quoted(LONG) == f"'{'x' * 199}... (300,000 letters)"
-    assert quoted([LONG]) == f"['{'x' * 198}... (300,004 letters)"
-    assert quoted("no such column: a", "") == "no such column: a"
