@@ -37,9 +37,10 @@ WORK = 2_000_000_000
 """Longest value that a filter makes, and its product with the filter's length: SQLite works through one row without a
 look at the clock, and may hold a value for each few letters."""
 
-SHORT_BYTES, FEW_CALLS = 2**16, 20
-"""Within these SQLite calls its own functions, which takes half a second for a row at most; beyond, we look at the
-clock before each call."""
+SHORT_BYTES, SHORT_WORK = 2**16, 2**21
+"""As long as values are shorter, and the product of their length with the filter's calls is less, SQLite calls its own
+functions, which takes about a second for a row at worst. Beyond, we look at the clock before each call that costs much,
+which takes some microseconds."""
 
 _KEEPS = frozenset({"OpenEphemeral", "OpenAutoindex", "SorterOpen"})
 """SQLite's instructions for rows that are kept apart, on disk if they are many."""
@@ -168,9 +169,8 @@ class _Filter:
         if kept and self.queries > 1:
             self.refused = "a query in it may not collect or sort rows (IN, DISTINCT, GROUP BY, ORDER BY)"
             raise sqlite3.DatabaseError(self.refused)
-        few = self.calls <= FEW_CALLS
         try:
-            return self._ask(self.sql, min(made, SHORT_BYTES) if few else made, guarded=not few)
+            return self._ask(self.sql, min(made, SHORT_BYTES, SHORT_WORK // max(self.calls, 1)), guarded=False)
         except (sqlite3.Error, OverflowError) as error:
             if not isinstance(self.cause or error, _TOO_LONG):
                 raise
