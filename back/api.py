@@ -22,12 +22,13 @@ from clipsieve.back import api_shapes as shapes
 from clipsieve.back import schema
 from clipsieve.back.boxes import Boxes, all_boxes, boxes_of
 from clipsieve.back.guard import reads
+from clipsieve.back.image_text import holds_base64, read_image_text
 from clipsieve.back.knn import to_json_value
 from clipsieve.back.limits import MOST_EXAMPLES, MOST_LETTERS
 from clipsieve.back.offers import embedded, offers, one_class, rank
 from clipsieve.back.pictures import encoded, refuse_bombs, shrink, small_webp
 from clipsieve.back.shelf import Fetch, Served, Shelf
-from clipsieve.errors import InputError, NotFound
+from clipsieve.errors import InputError, NotFound, quoted
 from clipsieve.heif import open_image
 from clipsieve.index.asked import RankedAnswer
 from clipsieve.index.collection import Collection
@@ -153,7 +154,8 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored], bo
     @routes.post("/fetch", summary="An image by URL to be an example", responses=shapes.UPLOADED)
     @reads
     def fetched(body: schema.Url) -> Any:
-        return _example(shelf[body.collection], fetch(body.url))
+        data = read_image_text(body.url, "url") if holds_base64(body.url) else fetch(body.url)
+        return _example(shelf[body.collection], data)
 
     return routes
 
@@ -221,7 +223,7 @@ def _start(cursor: str | None, served: Served) -> int:
         return 0
     revision, _, start = cursor.rpartition(".")
     if not start.isdecimal() or len(start) > 9:
-        raise InputError(f"cursor is {cursor!r}; take `next` of an answer.")
+        raise InputError(f"cursor is {quoted(cursor)}; take `next` of an answer.")
     if revision != served.collection.revision:
         raise InputError("The collection has changed since the first page; ask without a cursor.")
     return int(start)
@@ -270,7 +272,7 @@ def add_sizes(served: Served, ids: list[int], hits: list[dict[str, Any]]) -> Non
 
 def _id(text: str) -> int:
     if not text.isdecimal() or len(text) > 19 or int(text) >= 2**63:
-        raise NotFound(f"There is no item {text!r}; ids are whole numbers.")
+        raise NotFound(f"There is no item {quoted(text)}; ids are whole numbers.")
     return int(text)
 
 

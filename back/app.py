@@ -24,7 +24,7 @@ from clipsieve.back.direct import DIRECT, Direct
 from clipsieve.back.express import EXPRESS, Express
 from clipsieve.back.figures import Figures, ModelFigures, no_models
 from clipsieve.back.finder import Finder
-from clipsieve.back.guard import for_all, retry_headers, status_of
+from clipsieve.back.guard import NO_MEMORY, for_all, retry_headers, status_of
 from clipsieve.back.jobs import Jobs
 from clipsieve.back.limits import Limits
 from clipsieve.back.meters import Meters
@@ -33,7 +33,7 @@ from clipsieve.back.protect import Protection, State, protect
 from clipsieve.back.schema import validation_sentence
 from clipsieve.back.shelf import Fetch, Shelf
 from clipsieve.back.stores import MemoryStore, Store
-from clipsieve.errors import ClipsieveError, CollectionChanged, InputError
+from clipsieve.errors import ClipsieveError, CollectionChanged, InputError, Overloaded, lacks_memory, quoted
 from clipsieve.protocols import Detector
 
 log = logging.getLogger("clipsieve.back")
@@ -186,6 +186,9 @@ def assemble(
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:
+        if lacks_memory(error):
+            log.error("%s %s: there is not enough memory (%s)", request.method, request.path, quoted(str(error), ""))
+            return expected(Overloaded(NO_MEMORY))
         log.exception("%s %s failed", request.method, request.path, exc_info=error)
         return shape()(ClipsieveError(_own_fault()), 500)
 
@@ -267,9 +270,9 @@ def _own_fault() -> str:
 
 def _sentence(error: HTTPException) -> str:
     if error.code == 404:
-        return f"There is nothing at {request.path}; /openapi lists what there is."
+        return f"There is nothing at {quoted(request.path, '')}; /openapi lists what there is."
     if error.code == 405:
-        return f"{request.path} does not take {request.method}."
+        return f"{quoted(request.path, '')} does not take {quoted(request.method, '')}."
     if error.code == 413:
         return "The form has too many parts, or a long one that is no file; send the image as a file, `data`."
     return str(error.description or error.name)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 
 IGNORED = (
     "enable_hdf5",
@@ -42,7 +42,7 @@ def entries_of(folders: Sequence[Path], model: str | None = None) -> list[Entry]
     names = [entry.name for entry in entries]
     for entry in entries:
         if names.count(entry.name) > 1:
-            raise InputError(f"Two folders are called {entry.name!r}; name them in a file for --indices-paths.")
+            raise InputError(f"Two folders are called {quoted(entry.name)}; name them in a file for --indices-paths.")
     return entries
 
 
@@ -65,10 +65,10 @@ def read_indices_paths(path: Path, model: str | None = None) -> tuple[list[Entry
     for name, given in value.items():
         options: Mapping[str, Any] = {"indice_folder": given} if isinstance(given, str) else given
         if not isinstance(options, dict) or not isinstance(options.get("indice_folder"), str):
-            raise InputError(f"{path}: {name!r} names no folder; give it, or an object with indice_folder.")
+            raise InputError(f"{path}: {quoted(name)} names no folder; give it, or an object with indice_folder.")
         unknown = set(options) - {"indice_folder", "clip_model", "columns_to_return", *IGNORED}
         if unknown:
-            raise InputError(f"{path}: {name!r} has an option {min(unknown)!r} that is not known.")
+            raise InputError(f"{path}: {quoted(name)} has an option {quoted(min(unknown))} that is not known.")
         ignored |= set(options) & set(IGNORED)
         entries.append(_entry(path, name, options, model))
     note = f"{path}: {', '.join(sorted(ignored))} are found out from the folders, or are options of the service."
@@ -78,10 +78,10 @@ def read_indices_paths(path: Path, model: str | None = None) -> tuple[list[Entry
 def _entry(path: Path, name: str, options: Mapping[str, Any], model: str | None) -> Entry:
     columns = options.get("columns_to_return")
     if columns is not None and not (isinstance(columns, list) and all(isinstance(c, str) for c in columns)):
-        raise InputError(f"{path}: columns_to_return of {name!r} is no list of names.")
+        raise InputError(f"{path}: columns_to_return of {quoted(name)} is no list of names.")
     own = options.get("clip_model", model)
     if own is not None and not isinstance(own, str):
-        raise InputError(f"{path}: clip_model of {name!r} is no name of a model.")
+        raise InputError(f"{path}: clip_model of {quoted(name)} is no name of a model.")
     folder = Path(options["indice_folder"])
     # As clip-retrieval has it, from where it is started; else from where the file is.
     if not folder.is_absolute() and not folder.exists():

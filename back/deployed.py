@@ -16,7 +16,7 @@ from typing import Any
 
 from clipsieve.back.limits import check_classes
 from clipsieve.back.pydantic_v1 import Fault, invalid, read_body
-from clipsieve.errors import CollectionDamaged, InputError
+from clipsieve.errors import CollectionDamaged, InputError, quoted
 from clipsieve.types import MetaClass, Mode, TemplateSet
 
 THRESHOLD, NMS = 0.1, 0.4
@@ -124,11 +124,11 @@ def _classes(read: Sequence[tuple[Any, ...]]) -> tuple[MetaClass, ...]:
     """The arguments of MetaClass as classes. InputError where one includes nothing, or two have one name."""
     for name, include, *_ in read:
         if not include:
-            raise InputError(f"Model lacks example_to_include for {name} class.")
+            raise InputError(f"Model lacks example_to_include for {quoted(name, '')} class.")
     names = [name for name, *_ in read]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"Two classes are named {twice!r}; give each a name of its own.")
+        raise InputError(f"Two classes are named {quoted(twice)}; give each a name of its own.")
     classes = tuple(MetaClass(*one) for one in read)
     check_classes(classes)
     return classes
@@ -183,7 +183,7 @@ def _read(value: Mapping[str, Any]) -> Deployed:
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{value!r} is no number")
+        raise ValueError(f"{quoted(value)} is no number")
     return float(value)
 
 

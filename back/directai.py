@@ -18,7 +18,7 @@ from clipsieve.back.deployed import Deployed, from_stored, to_stored
 from clipsieve.back.pictures import upright_size
 from clipsieve.back.pydantic_v1 import Fault, invalid, missing, one_line, parse
 from clipsieve.back.stores import Store
-from clipsieve.errors import ClipsieveError, InputError, NotFound, StoreUnavailable
+from clipsieve.errors import ClipsieveError, InputError, NotFound, StoreUnavailable, quoted
 
 log = logging.getLogger("clipsieve.back")
 
@@ -65,7 +65,9 @@ def deploy(store: Store, deployed: Deployed, asked: str | None) -> dict[str, str
         id, message = asked, "Model updated."
     else:
         id = str(uuid.uuid4())
-        message = "New model deployed." if asked is None else f"{asked} model not found. Generated new model."
+        message = (
+            "New model deployed." if asked is None else f"{quoted(asked, '')} model not found. Generated new model."
+        )
     store.put(id, to_stored(deployed, id))
     return {"deployed_id": id, "message": message}
 

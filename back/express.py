@@ -23,7 +23,7 @@ from clipsieve.back.kserve_tensors import Asked, packing, read_request, write_an
 from clipsieve.back.meters import Meters
 from clipsieve.back.plain import JSON, Desk, Plain, Visit, path_of, read_plain
 from clipsieve.back.protect import Protection
-from clipsieve.errors import ClipsieveError
+from clipsieve.errors import ClipsieveError, lacks_memory
 
 EXPRESS = "clipsieve.express"
 """The application's extension of this name is its Express."""
@@ -116,5 +116,8 @@ class Express:
     def _failed(self, visit: Visit, error: Exception) -> tuple[HTTPStatus, str]:
         if isinstance(error, ClipsieveError):
             return HTTPStatus(guard.status_of(error)), str(error)
+        if lacks_memory(error):
+            log.error("POST %s: there is not enough memory", visit.path, extra={"fields": {"request_id": visit.id}})
+            return HTTPStatus.SERVICE_UNAVAILABLE, guard.NO_MEMORY
         log.error("POST %s failed", visit.path, exc_info=error, extra={"fields": {"request_id": visit.id}})
         return HTTPStatus.INTERNAL_SERVER_ERROR, f"This is an error of the service; its log has it as {visit.id}."

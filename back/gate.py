@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from clipsieve.errors import InputError, Overloaded
+from clipsieve.errors import InputError, Overloaded, quoted
 
 T = TypeVar("T")
 
@@ -210,7 +210,7 @@ def parse_rate(text: str) -> RateLimit:
     """A limit from "10/s", "600/m" or "1000/h". InputError for anything else."""
     found = re.fullmatch(r"([1-9]\d{0,8})\s*/\s*([smh])", text.strip())
     if found is None:
-        raise InputError(f"--rate-limit {text!r} is not understood; write for instance 10/s, 600/m or 1000/h.")
+        raise InputError(f"--rate-limit {quoted(text)} is not understood; write for instance 10/s, 600/m or 1000/h.")
     return RateLimit(int(found[1]), {"s": 1, "m": 60, "h": 3600}[found[2]])
 
 

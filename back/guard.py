@@ -24,6 +24,7 @@ from clipsieve.errors import (
     NotFound,
     Overloaded,
     TimedOut,
+    quoted,
 )
 
 MAX_DEPTH = 64
@@ -34,6 +35,8 @@ MAX_VALUES = 2_000_000
 """Fields and entries in all: a million ids, and as many fields again."""
 MAX_FIELDS = 1_000
 """Fields of a form; of one in parts, werkzeug takes as many."""
+
+NO_MEMORY = "The service has not enough memory for this now; ask again in a moment, or for less."
 
 REASONS = ("busy", "opening", "host", "origin", "rate", "token", "body", "incomplete")
 """What a refused request is counted under."""
@@ -128,7 +131,7 @@ def check_host(host: str | None, policy: Policy) -> Refusal | None:
     return Refusal(
         421,
         "host",
-        f"The request is addressed to {host!r}, which is not known as a name of this service (--allowed-hosts).",
+        f"The request is addressed to {quoted(host)}, which is not known as a name of this service (--allowed-hosts).",
     )
 
 
@@ -138,7 +141,7 @@ def check_origin(origin: str | None, host: str | None, reading: bool, policy: Po
         return None
     if "*" in policy.origins and (reading or policy.write_token is not None):
         return None
-    return Refusal(403, "origin", f"Pages of {origin!r} may not ask this service for that (--cors-origins).")
+    return Refusal(403, "origin", f"Pages of {quoted(origin)} may not ask this service for that (--cors-origins).")
 
 
 def is_own(origin: str, host: str | None) -> bool:
@@ -173,7 +176,9 @@ def parse_origins(text: str) -> frozenset[str]:
     for word in filter(None, (word.strip().rstrip("/").lower() for word in text.split(","))):
         parts = urlsplit(word)
         if word not in ("*", "null") and (not parts.netloc or word != f"{parts.scheme}://{parts.netloc}"):
-            raise InputError(f"--cors-origins: {word!r} is no origin; write for instance https://photos.example.org.")
+            raise InputError(
+                f"--cors-origins: {quoted(word)} is no origin; write for instance https://photos.example.org."
+            )
         origins.add(word)
     return frozenset(origins)
 
@@ -184,7 +189,9 @@ def parse_hosts(text: str) -> frozenset[str]:
     for word in filter(None, (word.strip() for word in text.split(","))):
         found = split_host(word)
         if found is None:
-            raise InputError(f"--allowed-hosts: {word!r} is no name of a host; write for instance photos.example.org.")
+            raise InputError(
+                f"--allowed-hosts: {quoted(word)} is no name of a host; write for instance photos.example.org."
+            )
         hosts.add(found[0])
     return frozenset(hosts)
 

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 from clipsieve.back.job import DAYS, FINISHED, KEPT, SKIPPED, Job, Pace, Result, outdated
 from clipsieve.durable import TEMPORARY, write_file
-from clipsieve.errors import ClipsieveError, CollectionLocked, NotFound, Overloaded, StoreUnavailable
+from clipsieve.errors import ClipsieveError, CollectionLocked, NotFound, Overloaded, StoreUnavailable, quoted
 
 log = logging.getLogger("clipsieve.back")
 
@@ -104,7 +104,7 @@ class Jobs:
         """The job as it is now. NotFound if there is none."""
         with self._changed:
             if id not in self._jobs:
-                raise NotFound(f"There is no job {id!r}; finished ones are kept for {DAYS} days, {KEPT} of them.")
+                raise NotFound(f"There is no job {quoted(id)}; finished ones are kept for {DAYS} days, {KEPT} of them.")
             return self._jobs[id]
 
     def all(self) -> list[Job]:

@@ -4,8 +4,6 @@ Its clients send bodies of any content type, numbers as strings, and fields that
 with 500 there is a 4xx with a sentence here.
 """
 
-import base64
-import binascii
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +18,11 @@ from flask_openapi import APIBlueprint, Tag
 from clipsieve.back import knn_shapes as shapes
 from clipsieve.back.gate import Shares, client_of
 from clipsieve.back.guard import reads
+from clipsieve.back.image_text import holds_base64, read_image_text
 from clipsieve.back.limits import PICTURE, Limits, check_text, holding
 from clipsieve.back.meters import Meters
 from clipsieve.back.shelf import Fetch, Served, Shelf
-from clipsieve.errors import ClipsieveError, InputError, NotFound
+from clipsieve.errors import ClipsieveError, InputError, NotFound, quoted
 from clipsieve.types import Float32
 
 TAG = Tag(name="clip-retrieval", description="The protocol of clip-retrieval's back.")
@@ -112,7 +111,7 @@ def read_query(body: Mapping[str, Any], limits: Limits) -> Query:
     """The request of /knn-service. InputError says which field is wrong."""
     modality = _required(body, "modality")
     if modality not in ("image", "text"):
-        raise InputError(f"modality is {modality!r}; it is 'image' or 'text'.")
+        raise InputError(f"modality is {quoted(modality)}; it is 'image' or 'text'.")
     shown = _count(_required(body, "num_images"), "num_images")
     asked = body.get("num_result_ids")
     found = shown if asked in (None, "") else _count(asked, "num_result_ids")
@@ -121,12 +120,14 @@ def read_query(body: Mapping[str, Any], limits: Limits) -> Query:
     text, image_url = _text(body, "text"), _text(body, "image_url")
     check_text(text or "", "text")
     image, embedding = _text(body, "image"), body.get("embedding_input")
+    if image_url is not None and holds_base64(image_url) and not (text or image):
+        image, image_url = image_url, None
     if not (text or image or image_url) and embedding in (None, "", []):
         raise InputError("There is no question; give a text, an image, an image_url or an embedding_input.")
     rating, weight = _rating(body)
     return Query(
         text=text,
-        image=_base64(image) if image and not text else None,
+        image=read_image_text(image, "image") if image and not text else None,
         image_url=image_url,
         embedding=_embedding(embedding) if not (text or image or image_url) else None,
         modality=modality,
@@ -152,7 +153,7 @@ def read_ids(value: Any, limits: Limits) -> list[int]:
         if isinstance(one, str) and one.strip().removeprefix("-").isdecimal() and len(one) < 25:
             one = int(one)
         if isinstance(one, bool) or not isinstance(one, int):
-            raise InputError(f"{one!r} among the ids is no whole number.")
+            raise InputError(f"{quoted(one)} among the ids is no whole number.")
         if not -(2**63) <= one < 2**63:
             raise NotFound(f"There is no item {one}.")
         ids.append(one)
@@ -273,7 +274,7 @@ def _required(body: Mapping[str, Any], name: str) -> Any:
 def _index(body: Mapping[str, Any]) -> str | None:
     name = _required(body, "indice_name")
     if name is not None and not isinstance(name, str):
-        raise InputError(f"indice_name is {name!r}; give a name as /indices-list has it, or null for the first.")
+        raise InputError(f"indice_name is {quoted(name)}; give a name as /indices-list has it, or null for the first.")
     return name
 
 
@@ -297,7 +298,7 @@ def _number(value: Any) -> float:
 def _count(value: Any, name: str) -> int:
     number = _number(value)
     if not math.isfinite(number) or number < 0 or number != int(number):
-        raise InputError(f"{name} is {value!r}; give a whole number from 0 on.")
+        raise InputError(f"{name} is {quoted(value)}; give a whole number from 0 on.")
     return int(number)
 
 
@@ -312,9 +313,9 @@ def _rating(body: Mapping[str, Any]) -> tuple[int | None, float]:
         return None, 0.0
     rating, factor = _number(score), _number(weight)
     if rating not in range(10):
-        raise InputError(f"aesthetic_score is {score!r}; give a whole number from 0 to 9, or nothing.")
+        raise InputError(f"aesthetic_score is {quoted(score)}; give a whole number from 0 to 9, or nothing.")
     if not math.isfinite(factor):
-        raise InputError(f"aesthetic_weight is {weight!r}; with an aesthetic_score it is a number.")
+        raise InputError(f"aesthetic_weight is {quoted(weight)}; with an aesthetic_score it is a number.")
     return int(rating), factor
 
 
@@ -323,15 +324,6 @@ def _embedding(value: Any) -> Float32:
         return np.asarray(value, dtype=np.float32)
     except (ValueError, TypeError, OverflowError):
         raise InputError("embedding_input is no list of numbers.") from None
-
-
-def _base64(text: str) -> bytes:
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    try:
-        return base64.b64decode(text, validate=False)
-    except (binascii.Error, ValueError) as error:
-        raise InputError(f"image is not base64 ({error}).") from None
 
 
 def write_error(error: ClipsieveError) -> bytes:

@@ -30,8 +30,8 @@ QUESTION = _body(
                 ["integer", "string", "null"], "Items in all; those beyond num_images have no metadata."
             ),
             "text": _field(_TEXT, "Goes before the other kinds of question."),
-            "image": _field(_TEXT, "An encoded image in base64; goes before image_url."),
-            "image_url": _field(_TEXT, "Fetched here, from public addresses only; goes before embedding_input."),
+            "image": _field(_TEXT, "An encoded image in base64, or as a data URL; goes before image_url."),
+            "image_url": _field(_TEXT, "A data URL, or a public address to fetch; goes before embedding_input."),
             "embedding_input": _field(["array", "null"], "A vector.", items={"type": "number"}),
             "use_mclip": _field("boolean", "Embed the text with the multilingual model."),
             "deduplicate": _field("boolean", "Leave near-duplicates out, and fill up."),

@@ -18,7 +18,7 @@ from clipsieve.back.kserve_models import DEFAULT_LEVEL, LEVELS, ServedModel, run
 from clipsieve.back.kserve_stats import Answers, model_stats
 from clipsieve.back.kserve_tensors import Tensor, pack, packing, read_request, unpack, write_answer
 from clipsieve.back.protect import State
-from clipsieve.errors import ClipsieveError, InputError, NotFound
+from clipsieve.errors import ClipsieveError, InputError, NotFound, quoted
 
 TAG = Tag(name="KServe v2", description="Embeddings by KServe's protocol v2, as Triton speaks it.")
 VERSION = "1"
@@ -65,9 +65,9 @@ class Encoders:
         """The model of that name. NotFound for another, and for other versions than the one there is."""
         model = self.models.get(name)
         if model is None:
-            raise NotFound(f"The model {name!r} is not known; there is {', '.join(self.models)}.")
+            raise NotFound(f"The model {quoted(name)} is not known; there is {', '.join(self.models)}.")
         if version != VERSION:
-            raise NotFound(f"The model {name!r} has no version {version!r}, only {VERSION!r}.")
+            raise NotFound(f"The model {quoted(name)} has no version {quoted(version)}, only {quoted(VERSION)}.")
         return model
 
     def statistics(self, name: str) -> dict[str, Any]:

@@ -4,17 +4,16 @@ All are one embedder. `siglip_text` and `siglip_vision` take what was tokenized 
 `embed_image` texts and files; `siglip_text` takes texts as well, as its successor of the same name did.
 """
 
-import base64
-import binascii
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from clipsieve.back.image_text import read_image_text
 from clipsieve.back.kserve_tensors import Asked, Tensor, read_flag
 from clipsieve.back.pictures import refuse_bombs
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 from clipsieve.types import Float32
 
 TOWER_ROWS, EMBED_ROWS = 32, 60
@@ -115,16 +114,18 @@ def batching(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Timeout and priority for the batcher. `timeout` is in microseconds, 0 for none; `priority` 0 for the default."""
     timeout, level = parameters.get("timeout", 0), parameters.get("priority", 0)
     if isinstance(timeout, bool) or not isinstance(timeout, int) or not 0 <= timeout < 2**53:
-        raise InputError(f"The parameter timeout is {timeout!r}; it is a number of microseconds.")
+        raise InputError(f"The parameter timeout is {quoted(timeout)}; it is a number of microseconds.")
     if isinstance(level, bool) or not isinstance(level, int) or not 0 <= level <= LEVELS:
-        raise InputError(f"The parameter priority is {level!r}; it is 1 to {LEVELS}, the first served first.")
+        raise InputError(f"The parameter priority is {quoted(level)}; it is 1 to {LEVELS}, the first served first.")
     return {"timeout": timeout / 1e6 or None, "priority": (level or DEFAULT_LEVEL) - DEFAULT_LEVEL}
 
 
 def _check_model(asked: Asked, name: str, own: str) -> None:
     wanted = asked.parameters.get("embed_model", name)
     if wanted not in (name, own):
-        raise InputError(f"The parameter embed_model is {wanted!r}; this service has {name!r}, which is {own!r}.")
+        raise InputError(
+            f"The parameter embed_model is {quoted(wanted)}; this service has {quoted(name)}, which is {quoted(own)}."
+        )
 
 
 def read_texts(asked: Asked, embedder: Any) -> list[str]:
@@ -140,7 +141,7 @@ def read_texts(asked: Asked, embedder: Any) -> list[str]:
     for text, count in zip(long, embedder.count_tokens(long) if long else (), strict=True):
         if count > most:
             raise InputError(
-                f"The text {text[:80]!r} has {count} tokens, and the model reads {most}; shorten it, or set the "
+                f"The text {quoted(text[:80])} has {count} tokens, and the model reads {most}; shorten it, or set the "
                 "parameter truncation to true to have it cut."
             )
     return texts
@@ -148,8 +149,6 @@ def read_texts(asked: Asked, embedder: Any) -> list[str]:
 
 def _decoded(data: bytes) -> bytes:
     try:
-        return base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InputError(
-            f"An image is not base64 ({error}); without base64_encoded, images are taken as they are."
-        ) from error
+        return read_image_text(data.decode("latin-1"), "INPUT_IMAGE")
+    except InputError as error:
+        raise InputError(f"{error} Without base64_encoded, images are taken as they are.") from error

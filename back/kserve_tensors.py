@@ -14,7 +14,7 @@ import numpy.typing as npt
 import orjson
 
 from clipsieve.back.guard import check_json
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 from clipsieve.types import Float32
 
 Values = npt.NDArray[Any] | list[bytes]
@@ -95,26 +95,28 @@ def read_request(body: bytes, header: str | None, known: Sequence[Tensor], outpu
         one = _object(one, "inputs")
         tensor = _declared(one, known)
         if tensor.name in inputs:
-            raise InputError(f"The input {tensor.name!r} is given twice.")
+            raise InputError(f"The input {quoted(tensor.name)} is given twice.")
         shape = _shape(one.get("shape"), tensor, max_rows)
         if rows not in (None, shape[0]):
-            raise InputError(f"The input {tensor.name!r} has {shape[0]} rows and the one before {rows}.")
+            raise InputError(f"The input {quoted(tensor.name)} has {shape[0]} rows and the one before {rows}.")
         rows = shape[0]
         size = _object(one.get("parameters", {}), "parameters").get("binary_data_size")
         if size is None:
             inputs[tensor.name] = _from_json(one.get("data"), tensor, shape)
             continue
         if "data" in one:
-            raise InputError(f"The input {tensor.name!r} has data in the JSON and after it; give one of them.")
+            raise InputError(f"The input {quoted(tensor.name)} has data in the JSON and after it; give one of them.")
         if not _is_count(size) or size > len(rest):
-            raise InputError(f"The input {tensor.name!r} is to have {size!r} bytes, and {len(rest)} are there.")
+            raise InputError(
+                f"The input {quoted(tensor.name)} is to have {quoted(size)} bytes, and {len(rest)} are there."
+            )
         inputs[tensor.name] = from_bytes(bytes(rest[:size]), tensor, shape)
         rest = rest[size:]
     if len(rest):
         raise InputError(f"{len(rest)} bytes are left over after the inputs; give their binary_data_size.")
     id = value.get("id")
     if id is not None and not isinstance(id, str):
-        raise InputError(f"The id {id!r} is no text.")
+        raise InputError(f"The id {quoted(id)} is no text.")
     return Asked(inputs, rows or 0, id, parameters, _wanted(value.get("outputs"), parameters, output))
 
 
@@ -122,7 +124,7 @@ def _length(header: str | None, body: int) -> int:
     if header is None:
         return body
     if not (header.isascii() and header.isdecimal()) or int(header) > body:
-        raise InputError(f"Inference-Header-Content-Length is {header!r}, and the body has {body} bytes.")
+        raise InputError(f"Inference-Header-Content-Length is {quoted(header)}, and the body has {body} bytes.")
     return int(header)
 
 
@@ -146,24 +148,27 @@ def _declared(one: Mapping[str, Any], known: Sequence[Tensor]) -> Tensor:
     name, datatype = one.get("name"), one.get("datatype")
     tensor = next((tensor for tensor in known if tensor.name == name), None)
     if tensor is None:
-        raise InputError(f"The input {name!r} is not known; there is {' and '.join(t.name for t in known)}.")
+        raise InputError(f"The input {quoted(name)} is not known; there is {' and '.join(t.name for t in known)}.")
     if datatype not in DATATYPES:
-        raise InputError(f"The datatype {datatype!r} of the input {name!r} is none of {', '.join(DATATYPES)}.")
+        raise InputError(
+            f"The datatype {quoted(datatype)} of the input {quoted(name)} is none of {', '.join(DATATYPES)}."
+        )
     if datatype != tensor.datatype:
-        raise InputError(f"The input {name!r} is {datatype}, and the model takes {tensor.datatype}.")
+        raise InputError(f"The input {quoted(name)} is {datatype}, and the model takes {tensor.datatype}.")
     return tensor
 
 
 def _shape(given: Any, tensor: Tensor, max_rows: int) -> tuple[int, ...]:
     """The shape as given, the batch's axis first."""
     if not isinstance(given, list) or not all(map(_is_count, given)):
-        raise InputError(f"The shape {given!r} of the input {tensor.name!r} is no list of whole numbers.")
+        raise InputError(f"The shape {quoted(given)} of the input {quoted(tensor.name)} is no list of whole numbers.")
     if len(given) != len(tensor.dims) + 1 or tuple(given[1:]) != tensor.dims:
         raise InputError(
-            f"The input {tensor.name!r} has the shape {given}; the model takes {[-1, *tensor.dims]}, the rows first."
+            f"The input {tensor.name!r} has the shape {quoted(given)}; "
+            f"the model takes {[-1, *tensor.dims]}, the rows first."
         )
     if not 1 <= given[0] <= max_rows:
-        raise InputError(f"The input {tensor.name!r} has {given[0]} rows; one request has 1 to {max_rows}.")
+        raise InputError(f"The input {quoted(tensor.name)} has {given[0]} rows; one request has 1 to {max_rows}.")
     return tuple(given)
 
 
@@ -171,31 +176,31 @@ def _from_json(data: Any, tensor: Tensor, shape: tuple[int, ...]) -> Values:
     """The values of `data`, flat or nested."""
     name, datatype, count = tensor.name, tensor.datatype, math.prod(shape)
     if not isinstance(data, list):
-        raise InputError(f"The input {name!r} has no list of values under 'data'.")
+        raise InputError(f"The input {quoted(name)} has no list of values under 'data'.")
     if datatype in ONLY_BINARY:
-        raise InputError(f"{datatype} has no form in JSON; send the input {name!r} as bytes.")
+        raise InputError(f"{datatype} has no form in JSON; send the input {quoted(name)} as bytes.")
     if datatype == "BYTES":
         texts = _flat(data)
         if not all(isinstance(text, str) for text in texts):
-            raise InputError(f"The input {name!r} is BYTES, of which each element is a text in JSON.")
+            raise InputError(f"The input {quoted(name)} is BYTES, of which each element is a text in JSON.")
         if len(texts) != count:
-            raise InputError(f"The input {name!r} has {len(texts)} elements, and its shape {count}.")
+            raise InputError(f"The input {quoted(name)} has {len(texts)} elements, and its shape {count}.")
         return [text.encode() for text in texts]
     try:
         array = np.array(data)
     except (ValueError, OverflowError) as error:
-        raise InputError(f"The lists of the input {name!r} are of different lengths.") from error
+        raise InputError(f"The lists of the input {quoted(name)} are of different lengths.") from error
     if array.size != count:
-        raise InputError(f"The input {name!r} has {array.size} values, and its shape {count}.")
+        raise InputError(f"The input {quoted(name)} has {array.size} values, and its shape {count}.")
     dtype = np.dtype(str(DATATYPES[datatype]))
     kinds = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}[dtype.kind]
     if array.dtype.kind not in kinds:
-        raise InputError(f"The input {name!r} is {datatype}, and its values are something else.")
+        raise InputError(f"The input {quoted(name)} is {datatype}, and its values are something else.")
     with np.errstate(over="ignore"):
         made = array.astype(dtype)
     changed = made != array if dtype.kind in "iu" else ~np.isfinite(made) if dtype.kind == "f" else np.False_
     if np.any(changed):
-        raise InputError(f"The input {name!r} has values beyond {datatype}.")
+        raise InputError(f"The input {quoted(name)} has values beyond {datatype}.")
     return made.reshape(shape)
 
 
@@ -219,18 +224,18 @@ def from_bytes(data: bytes, tensor: Tensor, shape: tuple[int, ...]) -> Values:
     if dtype is not None:
         size = count * np.dtype(dtype).itemsize
         if len(data) != size:
-            raise InputError(f"The input {tensor.name!r} has {len(data)} bytes, and its shape {size}.")
+            raise InputError(f"The input {quoted(tensor.name)} has {len(data)} bytes, and its shape {size}.")
         return np.frombuffer(data, dtype).reshape(shape)
     elements: list[bytes] = []
     at = 0
     while at < len(data):
         end = at + 4 + int.from_bytes(data[at : at + 4], "little")
         if at + 4 > len(data) or end > len(data):
-            raise InputError(f"The input {tensor.name!r} ends within its element {len(elements)}.")
+            raise InputError(f"The input {quoted(tensor.name)} ends within its element {len(elements)}.")
         elements.append(data[at + 4 : end])
         at = end
     if len(elements) != count:
-        raise InputError(f"The input {tensor.name!r} has {len(elements)} elements, and its shape {count}.")
+        raise InputError(f"The input {quoted(tensor.name)} has {len(elements)} elements, and its shape {count}.")
     return elements
 
 
@@ -249,11 +254,11 @@ def _wanted(given: Any, parameters: Mapping[str, Any], output: Tensor) -> Wanted
         raise InputError("outputs: a list is expected.")
     names = [_object(one, "outputs").get("name") for one in given]
     if names != [output.name]:
-        raise InputError(f"The outputs {names} are asked for; the model has {output.name!r} alone.")
+        raise InputError(f"The outputs {names} are asked for; the model has {quoted(output.name)} alone.")
     own = _object(given[0].get("parameters", {}), "parameters")
     classes = own.get("classification", 0)
     if not _is_count(classes):
-        raise InputError(f"classification: {classes!r} is no number of classes.")
+        raise InputError(f"classification: {quoted(classes)} is no number of classes.")
     return Wanted(read_flag(own, "binary_data", everything), min(classes, output.dims[0]))
 
 
@@ -263,7 +268,7 @@ def read_flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
     if not isinstance(value, bool):
-        raise InputError(f"The parameter {name} is {value!r}; it is true or false.")
+        raise InputError(f"The parameter {name} is {quoted(value)}; it is true or false.")
     return value
 
 
@@ -317,7 +322,7 @@ def unpack(data: bytes, encoding: str | None, most: int) -> bytes:
     if name in ("", "identity"):
         return data
     if name not in WINDOW:
-        raise InputError(f"The Content-Encoding {name!r} is not read; send gzip, deflate or none.")
+        raise InputError(f"The Content-Encoding {quoted(name)} is not read; send gzip, deflate or none.")
     unpacker = zlib.decompressobj(WINDOW[name])
     try:
         made = unpacker.decompress(data, most + 1)

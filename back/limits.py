@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from clipsieve.back.gate import Shares
-from clipsieve.errors import InputError, Overloaded
+from clipsieve.errors import InputError, Overloaded, quoted
 from clipsieve.index.templates import expand
 from clipsieve.types import ClassSet, MetaClass
 
@@ -82,4 +82,4 @@ def check_classes(classes: Sequence[MetaClass], templates: Sequence[str] = ()) -
         check_text(template, "A template")
     for one in classes:
         for example in (*one.positive, *one.negative):
-            check_text(example.text or "", f"An example of {one.name!r}")
+            check_text(example.text or "", f"An example of {quoted(one.name)}")

@@ -11,10 +11,13 @@ from typing import Any, TextIO
 
 from flask import g, has_app_context
 
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted, without_middle
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("json", "text")
+
+MOST_TRACE = 20_000
+"""Letters of a traceback, which ends in what the error said."""
 
 log = logging.getLogger("clipsieve.back")
 
@@ -31,15 +34,17 @@ class Lines(logging.Formatter):
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         request = g.get("request_id") if has_app_context() else None
         fields: Mapping[str, Any] = getattr(record, "fields", {})
-        line = {"time": time, "level": record.levelname.lower(), "message": record.getMessage()}
+        fields = {name: without_middle(v) if isinstance(v, str) else v for name, v in fields.items()}
+        message = without_middle(record.getMessage())
+        line = {"time": time, "level": record.levelname.lower(), "message": message}
         if request is not None:
             line["request_id"] = request
-        error = self.formatException(record.exc_info) if record.exc_info else None
+        error = without_middle(self.formatException(record.exc_info), MOST_TRACE) if record.exc_info else None
         if self._json:
             return json.dumps(
                 {**line, **fields, **({} if error is None else {"exception": error})}, ensure_ascii=False, default=str
             )
-        words = [time, record.levelname, record.getMessage(), *(f"{k}={v}" for k, v in fields.items())]
+        words = [time, record.levelname, message, *(f"{k}={v}" for k, v in fields.items())]
         if request is not None:
             words.append(f"request_id={request}")
         return _one_line(" ".join(words)) + ("" if error is None else f"\n{error}")
@@ -52,9 +57,9 @@ def set_up(level: str, form: str | None, stream: TextIO) -> None:
     form   one of FORMATS; None is text for a terminal, else JSON
     """
     if level.lower() not in LEVELS:
-        raise InputError(f"--log-level {level!r} is none of {', '.join(LEVELS)}.")
+        raise InputError(f"--log-level {quoted(level)} is none of {', '.join(LEVELS)}.")
     if form is not None and form not in FORMATS:
-        raise InputError(f"--log-format {form!r} is none of {', '.join(FORMATS)}.")
+        raise InputError(f"--log-format {quoted(form)} is none of {', '.join(FORMATS)}.")
     handler = logging.StreamHandler(stream)
     handler.setFormatter(Lines(form or ("text" if stream.isatty() else "json")))
     number = logging.getLevelNamesMapping()[level.upper()]

@@ -13,7 +13,7 @@ import numpy as np
 from clipsieve.back import schema
 from clipsieve.back.flags import Sieve, kind_of
 from clipsieve.back.shelf import Served
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 from clipsieve.index.asked import RankedAnswer
 from clipsieve.index.collection import Collection
 from clipsieve.index.examples import unit_rows
@@ -52,7 +52,9 @@ def towards(vectors: ClassVectors, rating: Float32, weight: float) -> ClassVecto
     """
     moved = vectors.positive + np.float32(weight) * rating
     if not np.linalg.norm(moved, axis=1).all():
-        raise InputError(f"The rating takes away all of an example of {vectors.name!r}; give another rating_weight.")
+        raise InputError(
+            f"The rating takes away all of an example of {quoted(vectors.name)}; give another rating_weight."
+        )
     return dataclasses.replace(vectors, positive=unit_rows(moved))
 
 
@@ -65,13 +67,15 @@ def require(served: Served, asked: schema.Question) -> None:
     """InputError for what the collection is served without."""
     name, options = served.name, served.options
     if asked.multilingual and options.multilingual is None:
-        raise InputError(f"The collection {name!r} is served without a multilingual model; leave multilingual out.")
+        raise InputError(
+            f"The collection {quoted(name)} is served without a multilingual model; leave multilingual out."
+        )
     if asked.multilingual and isinstance(asked, schema.Search | schema.NewJob) and asked.boxes:
         raise InputError("The detector reads no other languages; leave out boxes, or multilingual.")
     if isinstance(asked, schema.Rated):
         has = ", ".join(map(str, sorted(options.ratings))) or "none"
         if asked.rating is not None and asked.rating not in options.ratings:
-            raise InputError(f"The collection {name!r} has no rating {asked.rating}; it has {has}.")
+            raise InputError(f"The collection {quoted(name)} has no rating {asked.rating}; it has {has}.")
         if asked.rating is None and "rating_weight" in asked.model_fields_set:
             raise InputError("rating_weight is that of a rating; give one, or leave it out.")
     if isinstance(asked, schema.Sifted):
@@ -84,7 +88,7 @@ def require_flags(served: Served, names: Sequence[str]) -> None:
     for name in names:
         if name not in flags:
             has = ", ".join(sorted(flags)) or "none"
-            raise InputError(f"The collection {served.name!r} has no flag {name!r}; it has {has}.")
+            raise InputError(f"The collection {quoted(served.name)} has no flag {quoted(name)}; it has {has}.")
 
 
 def rank(

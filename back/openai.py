@@ -4,7 +4,6 @@ Errors are {"error": {"message", "type", "param", "code"}}.
 """
 
 import base64
-import binascii
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,9 +14,10 @@ from flask_openapi import APIBlueprint, Tag
 from pydantic import BaseModel
 
 from clipsieve.back.guard import reads
+from clipsieve.back.image_text import is_data_url, read_image_text
 from clipsieve.back.pictures import refuse_bombs
 from clipsieve.back.shapes import Json, obj
-from clipsieve.errors import ClipsieveError, InputError, NotFound
+from clipsieve.errors import ClipsieveError, InputError, NotFound, quoted
 from clipsieve.types import Float32
 
 TAG = Tag(name="OpenAI", description="Embeddings as OpenAI's clients ask for them.")
@@ -49,7 +49,9 @@ def blueprint(embedder: Callable[[], Any]) -> APIBlueprint:
         inputs, packed = read_inputs(body), read_format(body)
         model = embedder()
         if body.get("dimensions") not in (None, model.dim):
-            raise InputError(f"dimensions: {body['dimensions']!r} cannot be had; the model's vectors have {model.dim}.")
+            raise InputError(
+                f"dimensions: {quoted(body['dimensions'])} cannot be had; the model's vectors have {model.dim}."
+            )
         rows = embed(model, inputs)
         data = [
             {"object": "embedding", "index": i, "embedding": _base64(row) if packed else row}
@@ -67,7 +69,7 @@ def blueprint(embedder: Callable[[], Any]) -> APIBlueprint:
     def one(path: ModelPath) -> Response:
         described = _model(embedder())
         if described["id"] != path.name:
-            raise NotFound(f"The model {path.name!r} is not known; there is {described['id']!r}.")
+            raise NotFound(f"The model {quoted(path.name)} is not known; there is {quoted(described['id'])}.")
         return _answer(described)
 
     return routes
@@ -75,25 +77,21 @@ def blueprint(embedder: Callable[[], Any]) -> APIBlueprint:
 
 def read_inputs(body: Mapping[str, Any]) -> list[str | bytes]:
     """What to embed, texts and encoded images, in order. InputError for what is neither."""
-    given = body.get("input")
+    given, modality = body.get("input"), body.get("modality")
+    if modality not in (None, "text", "image"):
+        raise InputError(f"modality: {quoted(modality)} is neither text nor image.")
     several = given if isinstance(given, list) else [given]
     if not several or len(several) > MOST_INPUTS:
         raise InputError(f"input: {len(several)} inputs were given; one request has 1 to {MOST_INPUTS:,}.")
-    return [_read(one) for one in several]
+    return [_read(one, modality == "image") for one in several]
 
 
-def _read(one: Any) -> str | bytes:
+def _read(one: Any, is_image: bool) -> str | bytes:
     if not isinstance(one, str):
         raise InputError("input: a text is expected, or a list of texts; token ids are not taken.")
-    if not one.startswith("data:image/"):
+    if not (is_image or is_data_url(one)):
         return one
-    head, comma, data = one.partition(",")
-    if not (comma and head.endswith(";base64")):
-        raise InputError("input: an image is a data URL in base64, data:image/jpeg;base64,...")
-    try:
-        image = base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InputError(f"input: a data URL is not base64 ({error}).") from error
+    image = read_image_text(one, "input")
     refuse_bombs(image)
     return image
 
@@ -102,7 +100,7 @@ def read_format(body: Mapping[str, Any]) -> bool:
     """Whether vectors are answered in base64, of their float32, and not as numbers."""
     name = body.get("encoding_format")
     if name not in (None, "float", "base64"):
-        raise InputError(f"encoding_format: {name!r} is neither float nor base64.")
+        raise InputError(f"encoding_format: {quoted(name)} is neither float nor base64.")
     return bool(name == "base64")
 
 
@@ -113,7 +111,7 @@ def embed(model: Any, inputs: Sequence[str | bytes]) -> Float32:
     images = [i for i, one in enumerate(inputs) if not isinstance(one, str)]
     if texts:
         if not hasattr(model, "embed_texts"):
-            raise InputError(f"The model {model.model.name!r} takes images alone; send them as data URLs.")
+            raise InputError(f"The model {quoted(model.model.name)} takes images alone; send them as data URLs.")
         rows[texts] = model.embed_texts([inputs[i] for i in texts], name=NAME)
     if images:
         rows[images] = model.embed_images([inputs[i] for i in images], name=NAME)
@@ -166,6 +164,7 @@ _REQUEST: Json = {
                         "description": "Texts; an image is a data URL, data:image/jpeg;base64,...",
                     },
                     "model": {**_TEXT, "description": "Not looked at: there is one."},
+                    "modality": {"enum": ["text", "image"], "description": "image: each input is one, also in base64."},
                     "encoding_format": {"enum": ["float", "base64"]},
                     "dimensions": {**_NUMBER, "description": "Those that the model has."},
                 },

@@ -16,7 +16,7 @@ from flask_openapi import OpenAPI, Tag
 from werkzeug.routing import PathConverter, ValidationError
 
 from clipsieve.back.guard import for_all, page_content, split_host
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 
 BUILT = Path(__file__).parent / "static"
 """Our own page, once it is built."""
@@ -63,7 +63,7 @@ class Page:
             raise InputError(f"{self.folder} has no index.html; give the folder of a built page.")
         if self.default_backend is not None and _origin(self.default_backend) is None:
             raise InputError(
-                f"{self.default_backend!r} is no address of a service; write for instance http://host:1234."
+                f"{quoted(self.default_backend)} is no address of a service; write for instance http://host:1234."
             )
 
 

@@ -70,6 +70,8 @@ def refuse_bombs(data: bytes) -> None:
             size = f"{opened.width} x {opened.height}"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         format, pixels, size = None, MOST_PIXELS + 1, "far too many"
+    except MemoryError:
+        raise
     except Exception:  # Pillow's readers raise nearly anything
         return
     if format in _PROGRAMS:
@@ -86,6 +88,8 @@ def upright_size(data: bytes) -> tuple[int, int]:
             opened.load()
             width, height = opened.size
             turned = _orientation(opened) in _LYING
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's readers raise nearly anything
         raise InputError(f"The image cannot be decoded ({error}); send another one.") from error
     return (height, width) if turned else (width, height)
@@ -113,6 +117,8 @@ def shrink(data: bytes, side: int) -> Image.Image:
         with open_image(data) as opened:
             opened.draft("RGB", (side, side))
             made = _flat(ImageOps.exif_transpose(opened) if _is_turned(opened) else opened)
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's readers raise nearly anything
         raise InputError(f"The image cannot be decoded ({error}); send another one.") from error
     made.thumbnail((side, side))

@@ -21,6 +21,9 @@ from clipsieve.back.protect import Protection
 MOST_BYTES = 2**16
 """Bytes of a request."""
 
+MOST_LINE, MOST_HEADER = 4094, 8190
+"""Bytes of its first line and of each header, line ends included: what the usual way is given as its limits."""
+
 HEADERS = frozenset({"host", "user-agent", "accept", "accept-encoding", "authorization", "connection"}) | {
     "content-type",
     "content-length",
@@ -57,6 +60,8 @@ def read_plain(data: bytes) -> Plain | None:
     """The POST that the bytes are; None for all that is not whole, or has anything unusual about it."""
     head, end, body = data.partition(b"\r\n\r\n")
     request, *lines = head.decode("latin-1").split("\r\n")
+    if len(request) + 2 > MOST_LINE or any(len(line) + 2 > MOST_HEADER for line in lines):
+        return None
     words = request.split(" ")
     if not end or len(words) != 3 or words[0] != "POST" or words[2] != "HTTP/1.1":
         return None

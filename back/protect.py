@@ -171,6 +171,8 @@ def _read(protection: Protection, length: int | None, has_body: bool, no_json: b
         deadlines.body(request.environ["gunicorn.socket"])
     try:
         data = request.get_data()
+    except MemoryError:
+        raise
     except Exception:  # chunks that are none, or a connection that ended; each server has errors of its own
         return incomplete
     if length is not None and len(data) < length:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -33,7 +33,7 @@ def parse_proxies(text: str) -> tuple[Network, ...]:
             networks.append(ipaddress.ip_network(word))
         except ValueError:
             raise InputError(
-                f"--trusted-proxies: {word!r} is no address or network; write for instance 10.1.2.3 or 10.0.0.0/8."
+                f"--trusted-proxies: {quoted(word)} is no address or network; write for example 10.1.2.3 or 10.0.0.0/8."
             ) from None
     return tuple(networks)
 

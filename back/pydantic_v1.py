@@ -16,7 +16,7 @@ from clipsieve.errors import InputError
 
 Place = tuple[str | int, ...]
 
-MOST_ECHOED = 1000
+MOST_ECHOED = 200
 """Letters of a broken document that the answer repeats; pydantic repeats all of it."""
 
 _TRUE = frozenset({"1", "on", "t", "true", "y", "yes"})

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, Va
 
 from clipsieve import classset
 from clipsieve.back.limits import check_set
-from clipsieve.errors import InputError, NotFound
+from clipsieve.errors import InputError, NotFound, quoted
 from clipsieve.marks import Mark
 from clipsieve.types import ClassSet, Distribution, Example, Hit, MetaClass
 
@@ -243,9 +243,9 @@ def read_question(question: Question, stored: Any) -> tuple[ClassSet, str | None
         classes = read_set(question.set, stored)
         names = [c.name for c in classes.classes]
         if named is None and len(names) > 1:
-            raise InputError(f"The set holds {len(names)} classes; name one: {', '.join(names)}.")
+            raise InputError(f"The set holds {len(names)} classes; name one: {quoted(', '.join(names), '')}.")
         if named is not None and named not in names:
-            raise NotFound(f"The set has no class {named!r}; it has {', '.join(names)}.")
+            raise NotFound(f"The set has no class {quoted(named)}; it has {quoted(', '.join(names), '')}.")
         return classes, named or names[0]
     if isinstance(named, str):
         raise InputError("class is a name, but there is no set; give the set, or the class itself.")
@@ -342,7 +342,10 @@ def validation_sentence(error: ValidationError, mimetype: str, body: bytes) -> s
         except (ValueError, RecursionError) as wrong:
             return f"The body is not JSON ({wrong})."
     return (
-        "; ".join(f"{'.'.join(map(str, one['loc'])) or 'the body'}: {_in_json(one['msg'])}" for one in faults[:3]) + "."
+        "; ".join(
+            f"{quoted('.'.join(map(str, one['loc'])), '') or 'the body'}: {_in_json(one['msg'])}" for one in faults[:3]
+        )
+        + "."
     )
 
 

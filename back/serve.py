@@ -89,6 +89,7 @@ def serve(
     from gunicorn.app.base import BaseApplication
     from gunicorn.arbiter import Arbiter
 
+    from clipsieve.back.plain import MOST_HEADER, MOST_LINE
     from clipsieve.back.worker import Messages, worker_class
 
     _require_free(binding)
@@ -104,6 +105,8 @@ def serve(
                 "threads": pool,
                 "worker_connections": pool + IDLE,
                 "backlog": binding.backlog,
+                "limit_request_line": MOST_LINE,
+                "limit_request_field_size": MOST_HEADER,
                 "keepalive": binding.keep_alive,
                 "graceful_timeout": binding.drain,
                 "timeout": 0,  # gthread's own heartbeat; a long scan must not look like a dead worker

@@ -25,7 +25,7 @@ from clipsieve.back.limits import check_set
 from clipsieve.back.shelf import Served, Shelf
 from clipsieve.back.stores import SETS, is_id
 from clipsieve.durable import sync_folder, write_file
-from clipsieve.errors import CollectionDamaged, InputError, NotFound
+from clipsieve.errors import CollectionDamaged, InputError, NotFound, quoted
 from clipsieve.lock import exclusively
 from clipsieve.types import ClassSet
 
@@ -56,7 +56,8 @@ def blueprint(shelf: Shelf) -> APIBlueprint:
     def put(path: schema.SetPath, query: schema.ItemQuery, body: schema.SetBody) -> Response:
         if not is_name(path.id):
             raise InputError(
-                f"{path.id!r} is no name for a set; take up to 64 letters, digits, dashes and underscores, and no uuid."
+                f"{quoted(path.id)} is no name for a set; take up to 64 letters, digits, dashes and "
+                "underscores, and no uuid."
             )
         check_set(classset.from_json(body.root, strict=False))
         data = to_bytes(body.root)
@@ -66,7 +67,7 @@ def blueprint(shelf: Shelf) -> APIBlueprint:
                 there = files.read(path.id)
                 if there is not None and "If-Match" not in request.headers:
                     raise PreconditionFailed(
-                        f"There is a set {path.id!r} already; send its ETag as If-Match to replace it."
+                        f"There is a set {quoted(path.id)} already; send its ETag as If-Match to replace it."
                     )
                 _require_match(path.id, there)
                 files.write(path.id, data)
@@ -87,7 +88,7 @@ def blueprint(shelf: Shelf) -> APIBlueprint:
                 if there is None:
                     raise nothing(path.id)
                 if "If-Match" not in request.headers:
-                    raise PreconditionRequired(f"Send the ETag of the set {path.id!r} as If-Match to delete it.")
+                    raise PreconditionRequired(f"Send the ETag of the set {quoted(path.id)} as If-Match to delete it.")
                 _require_match(path.id, there)
                 files.remove(path.id)
         return Response(status=204)
@@ -180,7 +181,7 @@ def to_bytes(value: Mapping[str, Any]) -> bytes:
 
 def nothing(name: str) -> NotFound:
     """There is no such set."""
-    return NotFound(f"There is no stored set {name!r}; GET /api/v1/sets lists them.")
+    return NotFound(f"There is no stored set {quoted(name)}; GET /api/v1/sets lists them.")
 
 
 def _require_match(name: str, there: bytes | None) -> None:
@@ -188,8 +189,10 @@ def _require_match(name: str, there: bytes | None) -> None:
     if "If-Match" not in request.headers:
         return
     if there is None:
-        raise PreconditionFailed(f"There is no stored set {name!r} any more; send it without If-Match to store it.")
+        raise PreconditionFailed(
+            f"There is no stored set {quoted(name)} any more; send it without If-Match to store it."
+        )
     if not request.if_match.contains_weak(revision_of(there)):
         raise PreconditionFailed(
-            f"The set {name!r} was changed since you read it; read it again, and send its ETag as If-Match."
+            f"The set {quoted(name)} was changed since you read it; read it again, and send its ETag as If-Match."
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clipsieve.back.flags import Flag, Flags
 from clipsieve.back.pictures import Pictures, refuse_bombs
-from clipsieve.errors import ClipsieveError, CollectionReadOnly, InputError, NotFound, StoreUnavailable
+from clipsieve.errors import ClipsieveError, CollectionReadOnly, InputError, NotFound, StoreUnavailable, quoted
 from clipsieve.index.collection import Collection
 from clipsieve.marks import Marks
 from clipsieve.protocols import TextEmbedder
@@ -88,7 +88,7 @@ class Served:
             return self._embed(Example(text))
         if self.options.multilingual is None:
             raise InputError(
-                f"The collection {self.name!r} is served without a multilingual model; leave use_mclip out."
+                f"The collection {quoted(self.name)} is served without a multilingual model; leave use_mclip out."
             )
         vector: Float32 = self.options.multilingual.embed_texts([text])[0]
         return vector
@@ -116,7 +116,7 @@ class Shelf:
         if len(by_name) < len(served):
             names = [one.name for one in served]
             twice = next(name for name in names if names.count(name) > 1)
-            raise InputError(f"Two collections are named {twice!r}; give each a name of its own.")
+            raise InputError(f"Two collections are named {quoted(twice)}; give each a name of its own.")
         self._served = by_name
 
     @property
@@ -134,7 +134,7 @@ class Shelf:
             name = next(iter(self._served))
         if name is None or name not in self._served:
             has = ", ".join(self._served) or "none"
-            raise NotFound(f"There is no collection named {name!r}; there is {has}.")
+            raise NotFound(f"There is no collection named {quoted(name)}; there is {has}.")
         one = self._served[name]
         one.collection.refresh()
         return one

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from urllib.parse import urlsplit
 
 from clipsieve.durable import write_file
-from clipsieve.errors import InputError, MissingExtra, StoreUnavailable
+from clipsieve.errors import InputError, MissingExtra, StoreUnavailable, quoted
 
 SETS = "sets"
 """The folder of a collection, or of its state, in which configurations lie."""
@@ -138,4 +138,4 @@ def open_store(address: str) -> Store:
 
 def _require_id(id: str) -> None:
     if not is_id(id):
-        raise InputError(f"{id!r} is no uuid; configurations are kept under one.")
+        raise InputError(f"{quoted(id)} is no uuid; configurations are kept under one.")

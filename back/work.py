@@ -28,7 +28,7 @@ from clipsieve.back.jobs import Tell, Work
 from clipsieve.back.offers import embedded, rank, require_flags
 from clipsieve.back.shelf import Served, Shelf
 from clipsieve.back.sought import COLUMNS, Sought, require_place
-from clipsieve.errors import CollectionChanged, InputError, NotFound
+from clipsieve.errors import CollectionChanged, InputError, NotFound, quoted
 from clipsieve.index.asked import RankedAnswer
 from clipsieve.index.collection import Collection
 from clipsieve.index.export import As, export
@@ -90,7 +90,7 @@ class Task:
         """What a request asks. What is wrong with it is said now, not by a job that fails: InputError, NotFound."""
         collection = served.collection
         if body.format not in schema.FORMATS[body.kind]:
-            raise InputError(f"A job of kind {body.kind!r} writes {', '.join(schema.FORMATS[body.kind])}.")
+            raise InputError(f"A job of kind {quoted(body.kind)} writes {', '.join(schema.FORMATS[body.kind])}.")
         if body.boxes:
             require_place(body.format)
 

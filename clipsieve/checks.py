@@ -8,7 +8,7 @@ from typing import get_args
 
 import numpy as np
 
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 
 # A unit row that went through float16 and back is off by at most 2^-11 of its length.
 UNIT_TOLERANCE = 1e-3
@@ -17,7 +17,7 @@ UNIT_TOLERANCE = 1e-3
 def check_finite(where: str, got: float) -> float:
     """A number, neither NaN nor infinite; as a float."""
     if isinstance(got, bool) or not isinstance(got, int | float | np.floating) or not math.isfinite(got):
-        raise InputError(f"{where} is {got!r}; it must be a finite number.")
+        raise InputError(f"{where} is {quoted(got)}; it must be a finite number.")
     return float(got)
 
 
@@ -37,7 +37,7 @@ def check_counts(where: str, got: tuple[int, ...]) -> None:
 def check_str(where: str, got: object) -> None:
     """A string."""
     if not isinstance(got, str):
-        raise InputError(f"{where} is {got!r}; it must be a string.")
+        raise InputError(f"{where} is {quoted(got)}; it must be a string.")
 
 
 def check_text(where: str, got: object) -> None:
@@ -46,14 +46,14 @@ def check_text(where: str, got: object) -> None:
     try:
         str(got).encode()
     except UnicodeEncodeError:
-        raise InputError(f"{where} holds {got!r}, in which a letter is not whole; write it in UTF-8.") from None
+        raise InputError(f"{where} holds {quoted(got)}, in which a letter is not whole; write it in UTF-8.") from None
 
 
 def check_choice(where: str, got: object, choices: object) -> None:
     """One of the values of a Literal."""
     allowed = get_args(choices)
     if got not in allowed:
-        raise InputError(f"{where} is {got!r}; it must be one of {', '.join(map(repr, allowed))}.")
+        raise InputError(f"{where} is {quoted(got)}; it must be one of {', '.join(map(repr, allowed))}.")
 
 
 def check_tuple(where: str, got: object, kind: type) -> None:
@@ -62,7 +62,7 @@ def check_tuple(where: str, got: object, kind: type) -> None:
         raise InputError(f"{where} is a {type(got).__name__}; it must be a tuple of {kind.__name__}.")
     for i, entry in enumerate(got):
         if not isinstance(entry, kind):
-            raise InputError(f"{where}[{i}] is {entry!r}; it must be a {kind.__name__}.")
+            raise InputError(f"{where}[{i}] is {quoted(entry)}; it must be a {kind.__name__}.")
 
 
 def check_array(where: str, got: object, dtype: type, shape: str, sizes: tuple[int | None, ...]) -> None:

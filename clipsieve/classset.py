@@ -17,7 +17,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 from clipsieve.types import ClassSet, Example, MetaClass
 
 _CLASS_FIELDS = frozenset({"name", "positive", "negative", "threshold"})
@@ -119,14 +119,15 @@ def example_from_json(where: str, value: object) -> Example:
             image = int(image)
         return Example(image=image, box=value.get("box"))
     raise InputError(
-        f'{where} holds {value!r}; an example is a text, or {{"image": id or content hash}}, perhaps with a "box".'
+        f'{where} holds {quoted(value)}; an example is a text, or {{"image": id or content hash}}, '
+        'perhaps with a "box".'
     )
 
 
 def _templates_from_json(value: Any) -> Any:
     if value is None or isinstance(value, str | list):
         return value  # ClassSet checks what is inside
-    raise InputError(f"templates is {value!r}; it must be a list of strings, the name of a list, or null.")
+    raise InputError(f"templates is {quoted(value)}; it must be a list of strings, the name of a list, or null.")
 
 
 def _from_directai_classifier(body: Mapping[str, Any]) -> ClassSet:
@@ -165,24 +166,24 @@ def _configs(body: Mapping[str, Any], name: str) -> list[tuple[int, object]]:
 
 def _object(where: str, value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise InputError(f"{where} is {value!r}; it must be a JSON object.")
+        raise InputError(f"{where} is {quoted(value)}; it must be a JSON object.")
     return value
 
 
 def _required(where: str, body: Mapping[str, Any], name: str) -> Any:
     if name not in body:
-        raise InputError(f"{where} has no {name!r}; it is needed.")
+        raise InputError(f"{where} has no {quoted(name)}; it is needed.")
     return body[name]
 
 
 def _list(where: str, body: Mapping[str, Any], name: str, *, optional: bool = False) -> list[Any]:
     value = body.get(name, []) if optional else _required(where, body, name)
     if not isinstance(value, list):
-        raise InputError(f"{where}.{name} is {value!r}; it must be a list.")
+        raise InputError(f"{where}.{name} is {quoted(value)}; it must be a list.")
     return value
 
 
 def _only_known(where: str, body: Mapping[str, Any], known: frozenset[str]) -> None:
     for name in body:
         if name not in known:
-            raise InputError(f"{where} has a field {name!r}, which is not known; it may have {sorted(known)}.")
+            raise InputError(f"{where} has a field {quoted(name)}, which is not known; it may have {sorted(known)}.")

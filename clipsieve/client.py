@@ -17,7 +17,7 @@ import httpx2
 
 import clipsieve
 from clipsieve import classset
-from clipsieve.errors import ClipsieveError, InputError, NotFound, Overloaded, ServiceUnavailable, TimedOut
+from clipsieve.errors import ClipsieveError, InputError, NotFound, Overloaded, ServiceUnavailable, TimedOut, quoted
 from clipsieve.types import ClassSet, Example, Hit, MetaClass, QueryResult
 
 PAGE = 1000
@@ -86,7 +86,7 @@ class Client:
         self.use_violence_detector = use_violence_detector
         self._root = url.rstrip("/").removesuffix("/knn-service").rstrip("/")
         if not self._root.startswith(("http://", "https://")):
-            raise InputError(f"{url!r} is no address of a service; write for instance http://127.0.0.1:1234.")
+            raise InputError(f"{quoted(url)} is no address of a service; write for instance http://127.0.0.1:1234.")
         self._timeout = timeout
         headers = {"User-Agent": f"clipsieve/{clipsieve.__version__}"}
         if token is not None:
@@ -276,12 +276,12 @@ def _asked(question: Question, name: str | None) -> tuple[dict[str, Any], MetaCl
         (value,) = classset.to_json(ClassSet([question], "background"))["classes"]  # a set of one may mix
         return {"class": value}, question
     if not isinstance(question, ClassSet):
-        raise InputError(f"{question!r} is no question; give a MetaClass, a ClassSet, or two lists of texts.")
+        raise InputError(f"{quoted(question)} is no question; give a MetaClass, a ClassSet, or two lists of texts.")
     classes = {meta.name: meta for meta in question.classes}
     if name is None and len(classes) > 1:
-        raise InputError(f"The set holds {len(classes)} classes; name one: {', '.join(classes)}.")
+        raise InputError(f"The set holds {len(classes)} classes; name one: {quoted(', '.join(classes), '')}.")
     if name is not None and name not in classes:
-        raise NotFound(f"The set has no class {name!r}; it has {', '.join(classes)}.")
+        raise NotFound(f"The set has no class {quoted(name)}; it has {quoted(', '.join(classes), '')}.")
     meta = question.classes[0] if name is None else classes[name]
     return {"set": classset.to_json(question), "class": meta.name}, meta
 

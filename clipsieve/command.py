@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
-from clipsieve.errors import ClipsieveError, CollectionChanged, InputError
+from clipsieve.errors import ClipsieveError, CollectionChanged, InputError, lacks_memory, quoted, without_middle
 from clipsieve.peer_flags import Grammar, rewrite
 
 STOPPED = {
@@ -45,6 +45,12 @@ _ADVICE = {
 """What to do about it."""
 
 
+NO_MEMORY = (
+    "There is not enough memory; give this process more, or less to do at once: a smaller --batch_size or -k, fewer "
+    "--num_prepro_workers, smaller images."
+)
+
+
 class Command(TyperCommand):
     """A command of the app."""
 
@@ -70,7 +76,11 @@ class Command(TyperCommand):
         except ClipsieveError as error:
             fail(str(error), misused=isinstance(error, InputError))
         except OSError as error:
-            fail(sentence(error))
+            fail(NO_MEMORY if lacks_memory(error) else sentence(error))
+        except (MemoryError, RuntimeError, ImportError) as error:
+            if not lacks_memory(error):
+                raise
+            fail(NO_MEMORY)
 
     def _invoke(self, ctx: Any) -> Any:
         for _ in range(AGAIN if self.name in ASKING else 0):
@@ -98,7 +108,7 @@ def say(text: str) -> None:
 
 def fail(text: str, misused: bool = False) -> NoReturn:
     """End the command with a sentence on stderr."""
-    say(f"Error: {text}")
+    say(f"Error: {without_middle(text)}")
     raise typer.Exit(2 if misused else 1)
 
 
@@ -107,5 +117,9 @@ def sentence(error: OSError) -> str:
     if error.errno is None or error.strerror is None:
         return str(error)
     file = error.filename2 or error.filename  # of two the second is the one to be written
-    said = f"{os.fsdecode(file)}: {os.strerror(error.errno)}" if isinstance(file, str | bytes) else error.strerror
+    said = error.strerror
+    if isinstance(file, str | bytes):
+        named = os.fsdecode(file)
+        named = quoted(named, "") if error.errno == errno.ENAMETOOLONG else named
+        said = f"{named}: {os.strerror(error.errno)}"
     return f"{said}; {_ADVICE[error.errno]}." if error.errno in _ADVICE else f"{said}."

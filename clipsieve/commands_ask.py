@@ -12,7 +12,7 @@ import typer
 from clipsieve import options
 from clipsieve.command import say
 from clipsieve.commands_boxes import note_lacking
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 from clipsieve.parts import Parts, print_json, progress
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def _asked(
     from clipsieve.question import ask, ask_set
 
     if calibration not in (None, "none", "background"):
-        raise InputError(f"The calibration {calibration!r} is not known; choose none or background.")
+        raise InputError(f"The calibration {quoted(calibration)} is not known; choose none or background.")
     scale = cast(Any, calibration)
     if set_ is None:
         if class_ is not None:
@@ -231,7 +231,7 @@ def upload(collection: "Collection", asked: "Asked") -> None:
 
 def _modality(name: str) -> str:
     if name not in ("image", "text"):
-        raise InputError(f"The modality {name!r} is not known; choose image or text.")
+        raise InputError(f"The modality {quoted(name)} is not known; choose image or text.")
     return name
 
 

@@ -22,7 +22,7 @@ from clipsieve.commands_build import (
     tell_embedded,
 )
 from clipsieve.commands_regions import find_with, load
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 from clipsieve.parts import print_json
 
 
@@ -174,10 +174,12 @@ def parse_tasks(text: str, partitions: int) -> list[int]:
     for part in text.strip().removeprefix("[").removesuffix("]").split(","):
         found = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part.strip())
         if found is None:
-            raise InputError(f"--tasks {text!r} is not understood; write for instance [0,1,2] or 0-2.")
+            raise InputError(f"--tasks {quoted(text)} is not understood; write for instance [0,1,2] or 0-2.")
         first, last = int(found[1]), int(found[2] or found[1])
         if last < first or last >= partitions:
-            raise InputError(f"--tasks {text!r}: there is no part {part.strip()} of {partitions}; count them from 0.")
+            raise InputError(
+                f"--tasks {quoted(text)}: there is no part {part.strip()} of {partitions}; count them from 0."
+            )
         numbers.update(range(first, last + 1))
     return sorted(numbers)
 

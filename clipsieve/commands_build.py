@@ -13,7 +13,7 @@ import typer
 
 from clipsieve import options
 from clipsieve.commands_regions import find_with, load
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 from clipsieve.parts import print_json, progress, stages
 from clipsieve.progress import duration
 
@@ -311,5 +311,5 @@ def parse_size(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip(), re.IGNORECASE)
     size = int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " ")) if match else 0
     if size < 1:
-        raise InputError(f"The size {text!r} is not understood; write for instance 512M or 4G.")
+        raise InputError(f"The size {quoted(text)} is not understood; write for instance 512M or 4G.")
     return size

@@ -9,7 +9,7 @@ import typer
 from clipsieve import options
 from clipsieve.commands_build import as_json, fetch_options, tell_reasons, tell_skipped
 from clipsieve.commands_regions import finder_as_before
-from clipsieve.errors import CollectionError, InputError
+from clipsieve.errors import CollectionError, InputError, quoted
 from clipsieve.parts import Parts, print_json, progress, stages
 from clipsieve.progress import duration
 
@@ -196,5 +196,5 @@ def parse_ids(text: str) -> list[int]:
     parts = re.split(r"[\s,]+", text.strip())
     for part in parts:
         if not part.isdecimal():
-            raise InputError(f"{part!r} in --ids is no id; ids are whole numbers, separated by commas.")
+            raise InputError(f"{quoted(part)} in --ids is no id; ids are whole numbers, separated by commas.")
     return [int(part) for part in parts]

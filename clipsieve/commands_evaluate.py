@@ -13,7 +13,7 @@ from clipsieve import options
 from clipsieve.command import say
 from clipsieve.commands_build import DEFAULT_MODEL
 from clipsieve.commands_evaluate_coco import evaluate_folder
-from clipsieve.errors import CollectionMissing, InputError, ModelUnavailable
+from clipsieve.errors import CollectionMissing, InputError, ModelUnavailable, quoted
 from clipsieve.parts import Parts, print_json, progress
 
 if TYPE_CHECKING:
@@ -107,7 +107,9 @@ def evaluate(
     name = model or _model_of(images) or DEFAULT_MODEL
     embedder = parts.load(name, device=device)
     if zero_shot and not hasattr(embedder, "embed_texts"):
-        raise ModelUnavailable(f"The model {name!r} embeds no texts, so that --zero-shot cannot be; give --few-shot.")
+        raise ModelUnavailable(
+            f"The model {quoted(name)} embeds no texts, so that --zero-shot cannot be; give --few-shot."
+        )
     known = _read(images, embedder, truth, batch_size, "images")
     shown = None if few_shot is None else _read(few_shot, embedder, truth, batch_size, "few-shot images", shots)
     texts = None if names is None else read_names(names)
@@ -153,9 +155,9 @@ def prompt(template: str, text: str, label: str) -> str:
     try:
         made = template.format(text=text, label=label)
     except (KeyError, IndexError, ValueError, AttributeError) as error:
-        raise InputError(f"--template {template!r}: only {{text}} and {{label}} can be put in.") from error
+        raise InputError(f"--template {quoted(template)}: only {{text}} and {{label}} can be put in.") from error
     if not ("{text" in template or "{label" in template):
-        raise InputError(f"--template {template!r} is the same for every class; put {{text}} or {{label}} in.")
+        raise InputError(f"--template {quoted(template)} is the same for every class; put {{text}} or {{label}} in.")
     return made
 
 
@@ -192,7 +194,7 @@ def to_text(found: Mapping[str, Any]) -> str:
     for kind, what in (("zero_shot", "zero-shot"), ("few_shot", "few-shot")):
         if kind in found:
             figures = found[kind]
-            by = f"{figures['prompt']!r}" if kind == "zero_shot" else f"{figures['references']:,} images"
+            by = f"{quoted(figures['prompt'])}" if kind == "zero_shot" else f"{figures['references']:,} images"
             lines.append(f"{what:10}  top-1 {figures['top1']:.4f}  top-5 {figures['top5']:.4f}  by {by}")
     if found["skipped"]:
         lines.append(f"{found['skipped']:,} images could not be read and are not counted")

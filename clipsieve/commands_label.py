@@ -12,7 +12,7 @@ from clipsieve import options
 from clipsieve.command import say
 from clipsieve.commands_ask import open_folder, upload
 from clipsieve.commands_build import DEFAULT_MODEL
-from clipsieve.errors import CollectionMissing, InputError
+from clipsieve.errors import CollectionMissing, InputError, quoted
 from clipsieve.parts import Parts, print_json, progress
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def label(
 def _format(given: str | None, out: Path | None) -> str:
     """How to write: the format asked for, else what the suffix means; "parts" is a folder of Parquet parts."""
     if given is not None and given not in _FORMATS:
-        raise InputError(f"The format {given!r} is not known; choose one of {', '.join(_FORMATS)}.")
+        raise InputError(f"The format {quoted(given)} is not known; choose one of {', '.join(_FORMATS)}.")
     suffix = "" if out is None else out.suffix.lower()
     if given is None and suffix not in ("", ".parquet", ".csv", ".json"):
         raise InputError(f"{out} does not say what it is to be; end it in .parquet or .csv, or give --format.")

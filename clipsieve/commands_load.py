@@ -10,7 +10,7 @@ import typer
 from clipsieve import options
 from clipsieve.access import read_token
 from clipsieve.command import say
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 from clipsieve.parts import print_json
 
 
@@ -53,7 +53,7 @@ def load_test(
             f"or more, 1 or more, seconds, and {AGREEING} or more."
         )
     if tensors not in ("binary", "json"):
-        raise InputError(f"--tensors {tensors!r} is neither binary nor json.")
+        raise InputError(f"--tensors {quoted(tensors)} is neither binary nor json.")
     target = Target(url, model, read_token("READ", token_file))
     inputs = target.inputs()
     rows = make_rows(inputs[0]) if input_data is None else read_rows(input_data)
@@ -88,7 +88,7 @@ def read_parameter(text: str) -> tuple[str, Any]:
     """ "a=1" -> ("a", 1); what is no JSON is a text. InputError without a name."""
     name, equals, value = text.partition("=")
     if not (name and equals):
-        raise InputError(f"--parameter {text!r}: write NAME=VALUE.")
+        raise InputError(f"--parameter {quoted(text)}: write NAME=VALUE.")
     try:
         return name, json_.loads(value)
     except ValueError:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from clipsieve import options
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 from clipsieve.parts import Parts, print_json, progress
 
 KINDS = ("auto", "clip-retrieval", "npy", "datasets", "lance", "webdataset")
@@ -45,7 +45,7 @@ def import_(
     from clipsieve.importing import VectorSource, import_vectors
 
     if kind not in KINDS:
-        raise InputError(f"The kind {kind!r} is not known; choose one of {', '.join(KINDS)}.")
+        raise InputError(f"The kind {quoted(kind)} is not known; choose one of {', '.join(KINDS)}.")
     if not source.exists():
         raise InputError(f"{source} does not exist; check the path.")
     chosen = vector_sources.guess_kind(source) if kind == "auto" else kind

@@ -22,7 +22,43 @@ In parentheses stands the builtin that each one also is, so that `except ValueEr
 call keeps working for callers who never heard of clipsieve.
 
 Each takes one argument, a sentence that names the input and says what to do about it; `str(error)` is that sentence.
+Input that may be long is put into it by `quoted`.
 """
+
+import errno
+
+MOST_REPEATED, MOST_SENTENCE = 200, 1_800
+"""Letters of what was given that an error repeats, and of its whole sentence."""
+
+
+def quoted(given: object, quotes: str | None = None, most: int = MOST_REPEATED) -> str:
+    """What was given, as an error repeats it: as Python writes it, and where that is long its beginning and its length.
+
+    quotes  what stands around a text that is repeated as it is; None for Python's way
+    """
+    cut = isinstance(given, str | bytes | bytearray) and len(given) > most
+    begin = given[:most] if cut else given  # type: ignore[index]  # before it is written: what is long may be very long
+    text = f"{quotes}{begin}{quotes}" if quotes is not None else repr(begin)
+    if cut:
+        return f"{text[:most]}... ({len(given):,} letters)"  # type: ignore[arg-type]
+    return text if len(text) <= most + 2 else f"{text[:most]}... ({len(text):,} letters)"
+
+
+def without_middle(text: str, most: int = MOST_SENTENCE) -> str:
+    """A text of at most about so many letters: its beginning and its end, where it is longer."""
+    end = most // 4
+    return text if len(text) <= most else f"{text[: most - end]} ... {text[-end:]}"
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no memory, or no thread, to be had: each library says it in its own way."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    said = str(error).lower() if isinstance(error, RuntimeError | ImportError) else ""
+    return any(words in said for words in _NO_MEMORY)
+
+
+_NO_MEMORY = ("cuda out of memory", "allocate memory", "bad_alloc", "start new thread", "failed to map segment")
 
 
 class ClipsieveError(Exception):
@@ -30,7 +66,7 @@ class ClipsieveError(Exception):
 
     def __str__(self) -> str:
         # KeyError would show the repr of its argument, quotes and all.
-        return str(self.args[0]) if self.args else ""
+        return without_middle(str(self.args[0])) if self.args else ""
 
 
 class InputError(ClipsieveError, ValueError):

@@ -39,6 +39,7 @@ def open_collection(
     progress: Callable[[int, int], None] | None = None,
     load: Callable[..., Any] = load_model,
     load_detector: Callable[..., Any] | None = load_detector,
+    filter_s: float = 30.0,
 ) -> "Collection":
     """Open a collection folder to ask it; a context manager.
 
@@ -49,6 +50,7 @@ def open_collection(
     progress  called with (rows read, rows to read) while the metadata cache is made
     load      (name, device=...) -> the embedder of a name
     load_detector  likewise a detector, where boxes are asked for; None: they cannot be
+    filter_s  seconds that a filter on metadata may take
 
     >>> clipsieve.open("photos").search(MetaClass("bus", ["red bus"], ["red truck"]), k=40)  # doctest: +SKIP
     """
@@ -74,4 +76,5 @@ def open_collection(
         probe=probe,
         cut=cut,
         progress=progress,
+        filter_s=filter_s,
     )

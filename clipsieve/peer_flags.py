@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,4 +335,4 @@ def _unknown(grammar: Grammar, name: str, peers: Mapping[str, _Meaning]) -> str:
     known = [*(o for o in grammar.options if o.startswith("--")), *(f"--{p}" for p in peers)]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]}?" if near else f"`clipsieve {grammar.command} --help` lists them."
-    return f"`clipsieve {grammar.command}` has no option {name}; {hint}"
+    return f"`clipsieve {grammar.command}` has no option {quoted(name, '')}; {hint}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from clipsieve import classset
-from clipsieve.errors import InputError, NotFound
+from clipsieve.errors import InputError, NotFound, quoted
 from clipsieve.types import Calibration, ClassSet, Example, MetaClass, content_hash
 
 _G = TypeVar("_G")
@@ -93,7 +93,7 @@ def ask_set(
     if name is None and len(names) > 1:
         raise InputError(f"{path} holds {len(names)} classes; choose one with --class: {', '.join(names)}.")
     if name is not None and name not in names:
-        raise NotFound(f"{path} has no class {name!r}; it has {', '.join(names)}.")
+        raise NotFound(f"{path} has no class {quoted(name)}; it has {', '.join(names)}.")
     chosen = classes.classes[0 if name is None else names.index(name)]
     if threshold is not None:
         chosen = MetaClass(chosen.name, chosen.positive, chosen.negative, threshold)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from clipsieve.index.collection import Collection
     from clipsieve.protocols import TextEmbedder
 
+FILTER_SECONDS = 10.0
+"""That a filter of a request may take."""
+
 
 def open_entries(
     load: Callable[[str], Any],
@@ -115,5 +118,8 @@ def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None) -> "Co
     def load_model(name: str, device: str = "auto") -> Any:
         return load(name)
 
-    # A filter that counts boxes may cost a pass over all regions: not for a request.
-    return open_collection(entry.folder, model=entry.model, state=state, load=load_model, load_detector=None)
+    # A filter that counts boxes may cost a pass over all regions: not for a request. One that takes long goes on where
+    # its client has left.
+    return open_collection(
+        entry.folder, model=entry.model, state=state, load=load_model, load_detector=None, filter_s=FILTER_SECONDS
+    )

@@ -26,7 +26,7 @@ from clipsieve.checks import (
     check_tuple,
     check_unit_rows,
 )
-from clipsieve.errors import InputError, ModelMismatch
+from clipsieve.errors import InputError, ModelMismatch, quoted
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -75,7 +75,7 @@ class ModelId:
             if mine != theirs:
                 raise ModelMismatch(
                     f"{what} comes from model {other.name!r} and is to meet vectors of {self.name!r}, but their "
-                    f"{part} differ ({theirs!r} against {mine!r}); embed both with one model."
+                    f"{part} differ ({quoted(theirs)} against {quoted(mine)}); embed both with one model."
                 )
 
 
@@ -98,7 +98,7 @@ class ImageItem:
         if not self.key:
             raise InputError("ImageItem.key is empty; every image needs a name.")
         if not isinstance(self.data, bytes):
-            raise InputError(f"ImageItem.data of {self.key!r} is {type(self.data).__name__}; it must be bytes.")
+            raise InputError(f"ImageItem.data of {quoted(self.key)} is {type(self.data).__name__}; it must be bytes.")
         if self.caption is not None:
             check_str("ImageItem.caption", self.caption)
 
@@ -201,16 +201,18 @@ class Example:
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.image is None):
-            raise InputError(f"Example has text {self.text!r} and image {self.image!r}; give exactly one of them.")
+            raise InputError(
+                f"Example has text {quoted(self.text)} and image {quoted(self.image)}; give exactly one of them."
+            )
         if self.text is not None:
             check_text("Example.text", self.text)
         elif isinstance(self.image, bool) or not isinstance(self.image, int | str):
-            raise InputError(f"Example.image is {self.image!r}; it must be an item's id or a content hash.")
+            raise InputError(f"Example.image is {quoted(self.image)}; it must be an item's id or a content hash.")
         elif isinstance(self.image, int) and not 0 <= self.image < 2**63:
-            raise InputError(f"Example.image is the id {self.image}; ids run from 0 to 2**63 - 1.")
+            raise InputError(f"Example.image is the id {quoted(self.image)}; ids run from 0 to 2**63 - 1.")
         elif isinstance(self.image, str) and not re.fullmatch(r"[0-9a-f]{64}", self.image):
             raise InputError(
-                f"Example.image is {self.image!r}; a content hash has 64 lowercase hex digits (an id is an int)."
+                f"Example.image is {quoted(self.image)}; a content hash has 64 lowercase hex digits (an id is an int)."
             )
         if self.box is not None:
             object.__setattr__(self, "box", _box(self.text, self.box))
@@ -242,12 +244,14 @@ class MetaClass:
     ) -> None:
         check_text("MetaClass.name", name)
         object.__setattr__(self, "name", name)
-        object.__setattr__(self, "positive", _examples(f"MetaClass.positive of {name!r}", positive))
-        object.__setattr__(self, "negative", _examples(f"MetaClass.negative of {name!r}", negative))
+        object.__setattr__(self, "positive", _examples(f"MetaClass.positive of {quoted(name)}", positive))
+        object.__setattr__(self, "negative", _examples(f"MetaClass.negative of {quoted(name)}", negative))
         if not self.positive:
-            raise InputError(f"MetaClass.positive of {name!r} is empty; a class needs at least one positive example.")
+            raise InputError(
+                f"MetaClass.positive of {quoted(name)} is empty; a class needs at least one positive example."
+            )
         if threshold is not None:
-            threshold = check_finite(f"MetaClass.threshold of {name!r}", threshold)
+            threshold = check_finite(f"MetaClass.threshold of {quoted(name)}", threshold)
         object.__setattr__(self, "threshold", threshold)
 
 
@@ -284,7 +288,7 @@ class ClassSet:
         names = [c.name for c in classes]
         if len(set(names)) < len(names):
             twice = next(n for n in names if names.count(n) > 1)
-            raise InputError(f"ClassSet.classes names {twice!r} more than once; class names must differ.")
+            raise InputError(f"ClassSet.classes names {quoted(twice)} more than once; class names must differ.")
         check_choice("ClassSet.calibration", calibration, Calibration)
         kinds = {e.text is None for c in classes for e in c.positive + c.negative}
         if calibration == "none" and nms is None and len(kinds) == 2:  # a detector has a scale of its own
@@ -293,7 +297,9 @@ class ClassSet:
                 "drown every text's; make the set with calibration='background', or a detector's with nms and mode."
             )
         if (nms is None) != (mode is None):
-            raise InputError(f"ClassSet has nms {nms!r} and mode {mode!r}; give both for detection, or neither.")
+            raise InputError(
+                f"ClassSet has nms {quoted(nms)} and mode {quoted(mode)}; give both for detection, or neither."
+            )
         if mode is not None:
             check_choice("ClassSet.mode", mode, Mode)
         object.__setattr__(self, "classes", classes)
@@ -318,13 +324,13 @@ class ClassVectors:
 
     def __post_init__(self) -> None:
         check_str("ClassVectors.name", self.name)
-        check_unit_rows(f"ClassVectors.positive of {self.name!r}", self.positive)
-        check_unit_rows(f"ClassVectors.negative of {self.name!r}", self.negative)
+        check_unit_rows(f"ClassVectors.positive of {quoted(self.name)}", self.positive)
+        check_unit_rows(f"ClassVectors.negative of {quoted(self.name)}", self.negative)
         if not len(self.positive):
-            raise InputError(f"ClassVectors.positive of {self.name!r} has no rows; a class needs at least one.")
+            raise InputError(f"ClassVectors.positive of {quoted(self.name)} has no rows; a class needs at least one.")
         if self.positive.shape[1] != self.negative.shape[1]:
             raise InputError(
-                f"ClassVectors.negative of {self.name!r} has {self.negative.shape[1]} dimensions and positive "
+                f"ClassVectors.negative of {quoted(self.name)} has {self.negative.shape[1]} dimensions and positive "
                 f"{self.positive.shape[1]}; they must agree, so give negatives of shape (0, d) where there are none."
             )
 
@@ -375,18 +381,18 @@ class Hit:
 
     def __post_init__(self) -> None:
         if isinstance(self.id, bool) or not isinstance(self.id, int) or self.id < 0:
-            raise InputError(f"Hit.id is {self.id!r}; it must be an int from 0 up.")
+            raise InputError(f"Hit.id is {quoted(self.id)}; it must be an int from 0 up.")
         check_str("Hit.key", self.key)
-        check_finite(f"Hit.score of {self.key!r}", self.score)
+        check_finite(f"Hit.score of {quoted(self.key)}", self.score)
         if math.isnan(self.margin):
-            raise InputError(f"Hit.margin of {self.key!r} is NaN; it must be a number, +inf without negatives.")
+            raise InputError(f"Hit.margin of {quoted(self.key)} is NaN; it must be a number, +inf without negatives.")
         if (self.negative is None) != (self.margin == math.inf):
             raise InputError(
                 f"Hit.margin of {self.key!r} is {self.margin} with negative {self.negative!r}; it is +inf exactly "
                 "when no negative example stands behind it."
             )
         if self.box is not None and len(self.box) != 4:
-            raise InputError(f"Hit.box of {self.key!r} has {len(self.box)} numbers; it must be x0, y0, x1, y1.")
+            raise InputError(f"Hit.box of {quoted(self.key)} has {len(self.box)} numbers; it must be x0, y0, x1, y1.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -448,19 +454,19 @@ class Distribution:
 
 def _box(text: str | None, box: object) -> Box:
     if text is not None:
-        raise InputError(f"Example has the text {text!r} and a box; a box is a part of an image.")
+        raise InputError(f"Example has the text {quoted(text)} and a box; a box is a part of an image.")
     sides = tuple(box) if isinstance(box, list | tuple) else ()
     if len(sides) != 4 or any(isinstance(s, bool) or not isinstance(s, int | float) for s in sides):
-        raise InputError(f"Example.box is {box!r}; give x0, y0, x1 and y1 in 0..1 of the image.")
+        raise InputError(f"Example.box is {quoted(box)}; give x0, y0, x1 and y1 in 0..1 of the image.")
     x0, y0, x1, y1 = map(float, sides)
     if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
-        raise InputError(f"Example.box is {box!r}; x0, y0, x1, y1 lie in 0..1 of the image, x0 < x1 and y0 < y1.")
+        raise InputError(f"Example.box is {quoted(box)}; x0, y0, x1, y1 lie in 0..1 of the image, x0 < x1 and y0 < y1.")
     return x0, y0, x1, y1
 
 
 def _examples(where: str, given: Iterable[Example | str]) -> tuple[Example, ...]:
     if isinstance(given, str):  # would be taken apart into letters
-        raise InputError(f"{where} is the string {given!r}; give a list of examples: [{given!r}].")
+        raise InputError(f"{where} is the string {quoted(given)}; give a list of examples: [{quoted(given)}].")
     examples = tuple(Example(text=e) if isinstance(e, str) else e for e in given)
     check_tuple(where, examples, Example)
     return examples
@@ -479,5 +485,7 @@ def _templates(given: Iterable[str] | None) -> tuple[str, ...] | str | None:
     for template in templates:
         check_text("ClassSet.templates", template)
         if template.count("{}") != 1:
-            raise InputError(f"ClassSet.templates holds {template!r}; each must hold one {{}}, where the text goes.")
+            raise InputError(
+                f"ClassSet.templates holds {quoted(template)}; each must hold one {{}}, where the text goes."
+            )
     return templates

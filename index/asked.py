@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from clipsieve.errors import InputError, NotFound
+from clipsieve.errors import InputError, NotFound, quoted
 from clipsieve.index import query
 from clipsieve.index.calibrate import Scale
 from clipsieve.index.examples import Templates, unit_rows
@@ -146,9 +146,9 @@ def choose(
     else:
         named = {c.name: c for c in question.classes}
         if name is None and len(named) != 1:
-            raise InputError(f"The set holds {len(named)} classes; name one of {', '.join(named)}.")
+            raise InputError(f"The set holds {len(named)} classes; name one of {quoted(', '.join(named), '')}.")
         if name is not None and name not in named:
-            raise NotFound(f"The set has no class {name!r}; it has {', '.join(named)}.")
+            raise NotFound(f"The set has no class {quoted(name)}; it has {quoted(', '.join(named), '')}.")
         meta = named[name] if name is not None else question.classes[0]
         own = (question.calibration, question.templates)
     wrapped = own[1] if templates == "own" else templates

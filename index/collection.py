@@ -18,6 +18,7 @@ from clipsieve.index.examples import Embedded, Embedding, Templates
 from clipsieve.index.label import PART_ROWS, Labelling
 from clipsieve.index.learn import Learned
 from clipsieve.index.marked import learn_class
+from clipsieve.index.metadata import FILTER_SECONDS
 from clipsieve.index.missing import missing_files
 from clipsieve.index.nearest import nearest
 from clipsieve.index.opened import Opened
@@ -55,6 +56,7 @@ def open_collection(
     probe: Callable[[Any], Probe] | None = None,
     cut: Callable[[bytes, Box], bytes] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    filter_s: float = FILTER_SECONDS,
 ) -> "Collection":
     """Open a collection that clipsieve made, or, for reading, one of clip-retrieval.
 
@@ -67,11 +69,12 @@ def open_collection(
               with what the manifest holds before the embedder is used
     cut       a part of an encoded image, encoded, for examples that are parts
     progress  called with (rows read, rows to read) while the metadata cache is made
+    filter_s  seconds that a filter on metadata may take
 
     ModelMismatch for an embedder of another model; CollectionMissing, CollectionDamaged for a folder that is no, or no
     whole, collection.
     """
-    opened = Opened.of(Path(folder), state, progress)
+    opened = Opened.of(Path(folder), state, progress, filter_s)
     try:
         embedding = Embedding(Path(folder), opened.manifest, model, load, probe, cut)
         if embedder is not None:

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from clipsieve.errors import CollectionError
-from clipsieve.index import where as filters
 
 _REFUSED = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}
 _T = TypeVar("_T")
 
+MOST_BYTES = 2**26
+"""Of a value that is read; SQLite's own limit is a gigabyte."""
+
 
 class Connections:
-    """As many connections as threads ask at once, fenced: what a filter says can do nothing but read the items."""
+    """As many connections as threads ask at once, for reading."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -25,28 +27,30 @@ class Connections:
         self._closed = False
         self._lock = threading.Lock()  # guards _idle
 
-    def run(self, query: Callable[[sqlite3.Connection], _T], shards: frozenset[tuple[int, str]] | None = None) -> _T:
+    def run(
+        self,
+        query: Callable[[sqlite3.Connection], _T],
+        shards: frozenset[tuple[int, str]] | None = None,
+        once: bool = False,
+    ) -> _T:
         """What `query` returns.
 
+        once    on a connection that is closed afterwards, as the query makes another one of it
         shards  (number, what its rows were made from) of shards that the cache must hold while it is asked
 
         Stale if it does not; sqlite3.DatabaseError for a cache that is damaged; `explained` errors.
         """
-        with explained(self._path), self._one() as connection:
+        with explained(self._path), self._one(once) as connection:
             if shards is None:
                 return query(connection)
-            connection.set_authorizer(None)
             connection.execute("BEGIN")  # so that both see one state
             try:
                 if not shards <= set(connection.execute("SELECT number, made_from FROM shards").fetchall()):
                     raise Stale
-                filters.fence(connection)
                 return query(connection)
             finally:
-                connection.set_authorizer(None)
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-                filters.fence(connection)
 
     def close(self) -> None:
         """Let go of the file; who asks nevertheless gets a connection for that one time."""
@@ -61,19 +65,21 @@ class Connections:
                 self._idle.pop().close()
 
     @contextlib.contextmanager
-    def _one(self) -> Iterator[sqlite3.Connection]:
+    def _one(self, once: bool) -> Iterator[sqlite3.Connection]:
         with self._lock:
-            connection = self._idle.pop() if self._idle else None
+            connection = self._idle.pop() if self._idle and not once else None
         if connection is None:
             connection = sqlite3.connect(self._path, check_same_thread=False, timeout=60)
-            filters.fence(connection)
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BYTES)
+            connection.execute("PRAGMA query_only = ON")
+            connection.execute("PRAGMA automatic_index = OFF")  # a filter's join would keep one on disk
         try:
             yield connection
         except BaseException:
             connection.close()  # not back to the idle ones: it may hold a file that is about to be deleted
             raise
         with self._lock:
-            if not self._closed:
+            if not (self._closed or once):
                 self._idle.append(connection)
                 return
         connection.close()

@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 from clipsieve.types import Int64
 
 NAME = "count"
 LEAST = 0.1
 """Least score of a box that counts, where the filter does not say."""
+
+MOST_TEXTS, MOST_LETTERS = 100, 10_000
+"""Texts that one filter counts, and letters of each: it may make another text for each row."""
 
 Count = Callable[[str, float, Int64], Int64]
 """A text, the least score of a box, int64 (n,) ids -> how many such boxes each of the items shows, int64 (n,)."""
@@ -45,37 +48,44 @@ class Counting:
         self._count = count
         self._known: dict[tuple[str, float], dict[int, int]] = {}
         self._asked: dict[tuple[str, float], set[int]] = {}
-        self._wrong: InputError | None = None
+        self.wrong: InputError | None = None
+        """Why what was asked for cannot be counted."""
 
     def __call__(self, id: int, text: Any, least: Any = LEAST) -> int | None:
-        """How many an item shows; None where that is not known yet."""
-        if not isinstance(text, str) or not text.strip():
-            self._wrong = InputError(f"count has {text!r} to look for; give it a text: count('red circle') >= 3.")
-            return None
-        if isinstance(least, bool) or not isinstance(least, int | float) or not math.isfinite(least):
-            self._wrong = InputError(f"count({text!r}) has the least score {least!r}; give a number in 0..1.")
-            return None
-        what = (text, float(least))
+        """How many an item shows; None where that is not known yet. Raises `wrong` where it cannot be counted."""
+        try:
+            what = self._checked(text, least)
+        except InputError as error:
+            self.wrong = error
+            raise
         known = self._known.setdefault(what, {}).get(id)
         if known is None:
             self._asked.setdefault(what, set()).add(id)
         return known
 
     def settle(self) -> bool:
-        """Count what was asked for and not known; whether there was anything.
-
-        InputError for what was asked for wrongly, or where nothing can count.
-        """
-        if self._wrong is not None:
-            raise self._wrong
+        """Count what was asked for and not known; whether there was anything."""
         asked, self._asked = self._asked, {}
         for (text, least), ids in asked.items():
-            if self._count is None:
-                raise InputError(
-                    "The filter counts boxes, for which there is no detector here; leave out count(), or ask the "
-                    "collection itself, with `clipsieve search` or clipsieve.open."
-                )
+            assert self._count is not None  # else nothing could be asked
             wanted = np.array(sorted(ids), np.int64)
             found = self._count(text, least, wanted)
             self._known[text, least].update(zip(wanted.tolist(), found.tolist(), strict=True))
         return bool(asked)
+
+    def _checked(self, text: Any, least: Any) -> tuple[str, float]:
+        if self._count is None:
+            raise InputError(
+                "The filter counts boxes, for which there is no detector here; leave out count(), or ask the "
+                "collection itself, with `clipsieve search` or clipsieve.open."
+            )
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(f"count has {quoted(text)} to look for; give it a text: count('red circle') >= 3.")
+        if len(text) > MOST_LETTERS:
+            raise InputError(f"count has {len(text):,} letters to look for, and at most {MOST_LETTERS:,} are read.")
+        if isinstance(least, bool) or not isinstance(least, int | float) or not math.isfinite(least):
+            raise InputError(f"count({quoted(text)}) has the least score {quoted(least)}; give a number in 0..1.")
+        what = (text, float(least))
+        if what not in self._known and len(self._known) == MOST_TEXTS:
+            raise InputError(f"The filter counts more than {MOST_TEXTS} texts; ask for fewer.")
+        return what

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, get_args
 
 from clipsieve.durable import TEMPORARY, write_file
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 from clipsieve.index.export import Exported, list_skipped, with_bytes
 from clipsieve.index.packs import write_webdataset
 from clipsieve.index.records import Images, Record, Tally, safe_name
@@ -42,7 +42,7 @@ def choose_detect_format(given: str | None, out: Path) -> DetectFormat:
         if given == known:
             chosen: DetectFormat = known
             return chosen
-    raise InputError(f"The format {given!r} is not known; choose one of {', '.join(get_args(DetectFormat))}.")
+    raise InputError(f"The format {quoted(given)} is not known; choose one of {', '.join(get_args(DetectFormat))}.")
 
 
 def require_place(out: Path, kind: DetectFormat) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
 
 from clipsieve.durable import write_file
-from clipsieve.errors import InputError, NotFound
+from clipsieve.errors import InputError, NotFound, quoted
 from clipsieve.index.packs import write_datasets, write_tar, write_webdataset
 from clipsieve.index.records import Images, Record, Tally, safe_name, suffix_of
 from clipsieve.index.zips import write_folders, write_yolo
@@ -57,7 +57,7 @@ def export(records: Iterable[Record], out: Path, kind: As, images: Images, *, no
     InputError if the kind is not known or `out` cannot hold it; what already lies there stays as it is.
     """
     if kind not in get_args(As):
-        raise InputError(f"Nothing is known of exporting as {kind!r}; choose one of {', '.join(get_args(As))}.")
+        raise InputError(f"Nothing is known of exporting as {quoted(kind)}; choose one of {', '.join(get_args(As))}.")
     tally = Tally()
     rows = _with_rows(records, images)
     if kind in ONE_FILE:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from clipsieve.durable import write_file
-from clipsieve.errors import CollectionDamaged, InputError, MissingExtra
+from clipsieve.errors import CollectionDamaged, InputError, MissingExtra, quoted
 from clipsieve.index.flat import Found, best_first, check_search, padded, single
 from clipsieve.index.rows import Rows, contains
 from clipsieve.types import Float32, Int64, Neighbors
@@ -206,7 +206,7 @@ def train_and_build(factory: str, rows: Rows, seed: int = 0) -> FaissIndex:
     try:
         index = faiss.index_factory(rows.dim, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
-        raise InputError(f"faiss cannot make an index {factory!r} of {rows.dim} dimensions: {error}") from error
+        raise InputError(f"faiss cannot make an index {quoted(factory)} of {rows.dim} dimensions: {error}") from error
     FaissIndex(index, score_error=0.0)  # refuses a kind that cannot be searched before it is filled
     inner = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
     if not index.is_trained:
@@ -215,7 +215,7 @@ def train_and_build(factory: str, rows: Rows, seed: int = 0) -> FaissIndex:
         try:
             index.train(rows.take(rows.sample(wanted, seed)))
         except RuntimeError as error:
-            raise InputError(f"faiss cannot train {factory!r} on {rows.count} rows: {error}") from error
+            raise InputError(f"faiss cannot train {quoted(factory)} on {rows.count} rows: {error}") from error
     ids = np.empty(rows.count, np.int64)
     for block_ids, vectors in rows.blocks():
         ids[index.ntotal : index.ntotal + len(block_ids)] = block_ids

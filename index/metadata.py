@@ -22,7 +22,7 @@ import orjson
 import pyarrow as pa
 
 from clipsieve import shards
-from clipsieve.errors import NotFound
+from clipsieve.errors import NotFound, Overloaded, quoted
 from clipsieve.index import cache
 from clipsieve.index import where as filters
 from clipsieve.index.connections import Connections, Stale, explained
@@ -34,6 +34,12 @@ from clipsieve.whole import changed
 NAME = "cache.sqlite"
 BULK = 20_000
 """From this many ids on, rows are read from the Parquet files in order: SQLite takes 7 us a row, they take 1."""
+
+FILTER_SECONDS = 30.0
+"""That a filter may take, where nothing else is said."""
+FILTERS, WAIT_SECONDS = 4, 2.0
+"""Filters that work at once, and how long one more waits for its turn: each takes a core and some hundred megabytes at
+worst."""
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _T = TypeVar("_T")
@@ -49,13 +55,17 @@ class SqliteMetadata:
         *,
         state: str | os.PathLike[str] | None = None,
         progress: Callable[[int, int], None] | None = None,
+        filter_s: float = FILTER_SECONDS,
     ) -> None:
         """Open the cache and read in what it lacks.
 
         state     folder for the cache; by default the collection's own, or, where that cannot be written or belongs to
                   another program, a temporary one that vanishes on `close`
         progress  called with (rows read in, rows to read in) after each shard
+        filter_s  seconds that a filter may take
         """
+        self._filter_s = filter_s
+        self._filtering = threading.BoundedSemaphore(FILTERS)
         self._folder = Path(folder)
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         if state is not None:
@@ -124,23 +134,25 @@ class SqliteMetadata:
             found.update(pair for pair, is_inside in zip(pairs, inside, strict=True) if is_inside)
         for key in keys:
             if key not in found:
-                raise NotFound(f"{self._folder} has no item with key {key!r}; `clipsieve info` shows some of its keys.")
+                raise NotFound(
+                    f"{self._folder} has no item with key {quoted(key)}; `clipsieve info` shows some of its keys."
+                )
         return np.array([found[key] for key in keys], dtype=np.int64)
 
-    def select(self, where: str, *, limit_s: float = 30.0, count: Count | None = None) -> Int64:
+    def select(self, where: str, *, limit_s: float | None = None, count: Count | None = None) -> Int64:
         """The ids of rows for which the SQL expression holds: int64 (r,), ascending.
 
         A column whose name is no plain word stands in double quotes, a text in single ones: `"a.b" = 'x' and year > 9`.
-        count  counts what `count('red circle')` asks for, see `counting`
+        limit_s  seconds that it may take, what is counted not among them; by default the store's
+        count    counts what `count('red circle')` asks for, see `counting`
 
-        InputError if it cannot be read, names no such column (it lists them), or takes longer than `limit_s` seconds,
-        what is counted not among them.
-        CollectionChanged where a later commit did away with rows.
+        InputError if it cannot be read, names no such column (it lists them), or takes longer. Overloaded where FILTERS
+        others are at work and go on for WAIT_SECONDS. CollectionChanged where a later commit did away with rows.
         """
-        counting = Counting(count)
-        rows = self._run(lambda c: filters.run(c, where, self.columns, limit_s, counting), whole=True)
+        counting, limit = Counting(count), self._filter_s if limit_s is None else limit_s
+        rows = self._filtered(where, limit, counting)
         while counting.settle():
-            rows = self._run(lambda c: filters.run(c, where, self.columns, limit_s, counting), whole=True)
+            rows = self._filtered(where, limit, counting)
         ids = np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
         return ids[self._inside(ids)]
 
@@ -214,6 +226,14 @@ class SqliteMetadata:
     ) -> None:
         self.close()
 
+    def _filtered(self, where: str, limit_s: float, counting: Counting) -> list[tuple[int]]:
+        if not self._filtering.acquire(timeout=WAIT_SECONDS):
+            raise Overloaded(f"{FILTERS} filters are at work on {self._folder} already; ask again in a moment.")
+        try:
+            return self._run(lambda c: filters.run(c, where, self.columns, limit_s, counting), whole=True, once=True)
+        finally:
+            self._filtering.release()
+
     def _rows(self, ids: list[int], columns: Sequence[str]) -> Iterator[list[Any]]:
         """Rows as one JSON text: sqlite3 lets go of the interpreter at each row that it steps to, and under load waits
         for it as often."""
@@ -222,7 +242,7 @@ class SqliteMetadata:
             sql = f"SELECT json_group_array(json_array({cells})) FROM items WHERE id IN ({', '.join('?' * len(chunk))})"
             try:
                 ((text,),) = self._query(sql, chunk)
-            except sqlite3.DataError:  # longer than the fence lets a text be
+            except sqlite3.DataError:  # longer than the connection lets a text be
                 if len(chunk) == 1:
                     raise
                 for part in (chunk[::2], chunk[1::2]):
@@ -253,15 +273,16 @@ class SqliteMetadata:
     def _query(self, sql: str, values: Sequence[object], whole: bool = False) -> list[tuple[Any, ...]]:
         return self._run(lambda connection: connection.execute(sql, values).fetchall(), whole)
 
-    def _run(self, query: Callable[[sqlite3.Connection], _T], whole: bool = False) -> _T:
+    def _run(self, query: Callable[[sqlite3.Connection], _T], whole: bool = False, once: bool = False) -> _T:
         """`query` on a connection of its own; once more on a cache made anew if the file turns out to be damaged.
 
         whole  ask a cache that holds all rows of this commit. It may have followed others to a later one; then
                CollectionChanged
+        once   on a connection that is closed afterwards
         """
         shards = self._shards if whole else None
         try:
-            return self._connections.run(query, shards)
+            return self._connections.run(query, shards, once)
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
                 raise
@@ -272,7 +293,7 @@ class SqliteMetadata:
             with self._lock:
                 self._fill(self._manifest, None)
         try:
-            return self._connections.run(query, shards)
+            return self._connections.run(query, shards, once)
         except Stale:
             raise changed(self._folder) from None
 

@@ -18,7 +18,7 @@ from clipsieve.index import bare, costs, screen
 from clipsieve.index.calibrate import SAMPLE, Background
 from clipsieve.index.duplicates import Groups
 from clipsieve.index.gather import GatheredScan, PassCounts
-from clipsieve.index.metadata import SqliteMetadata
+from clipsieve.index.metadata import FILTER_SECONDS, SqliteMetadata
 from clipsieve.index.originals import Originals
 from clipsieve.index.regions import CollectionRegions
 from clipsieve.index.rows import Rows
@@ -63,12 +63,13 @@ class Opened:
         folder: Path,
         state: str | os.PathLike[str] | None = None,
         progress: Callable[[int, int], None] | None = None,
+        filter_s: float = FILTER_SECONDS,
     ) -> "Opened":
         """The folder's last commit; arguments as `open_collection` has them."""
         while True:
             signature = signature_of(folder)  # before reading: what is committed meanwhile shows as stale
             try:
-                return cls._at(folder, signature, state, progress)
+                return cls._at(folder, signature, state, progress, filter_s)
             except (CollectionChanged, CollectionDamaged):
                 if signature_of(folder) == signature:
                     raise  # else files went because of a commit made meanwhile
@@ -80,6 +81,7 @@ class Opened:
         signature: Signature,
         state: str | os.PathLike[str] | None,
         progress: Callable[[int, int], None] | None,
+        filter_s: float,
     ) -> "Opened":
         try:
             manifest = shards.open_manifest(folder)
@@ -88,7 +90,7 @@ class Opened:
                 raise
             manifest = bare.make_manifest(folder)
         require_whole(folder, manifest)
-        metadata = SqliteMetadata(folder, manifest, state=state, progress=progress)
+        metadata = SqliteMetadata(folder, manifest, state=state, progress=progress, filter_s=filter_s)
         try:
             opened = cls(folder, manifest, shards.read_removed(folder, manifest), metadata, signature)
             for modality in opened.modalities:  # so that what is damaged is said now

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from clipsieve.durable import TEMPORARY, naming
-from clipsieve.errors import CollectionDamaged, InputError, MissingExtra
+from clipsieve.errors import CollectionDamaged, InputError, MissingExtra, quoted
 from clipsieve.index import faiss_index
 from clipsieve.index.faiss_index import FaissIndex
 from clipsieve.index.flat import FlatIndex
@@ -40,7 +40,7 @@ def train(factory: str, rows: Rows, device: str, progress: Progress) -> Any:
     try:
         index = faiss.index_factory(rows.dim, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
-        raise InputError(f"faiss cannot make an index {factory!r} of {rows.dim} dimensions: {error}") from error
+        raise InputError(f"faiss cannot make an index {quoted(factory)} of {rows.dim} dimensions: {error}") from error
     FaissIndex(index, score_error=0.0)  # refuses a kind that cannot be searched before time is spent on it
     if index.is_trained:
         return index
@@ -52,7 +52,7 @@ def train(factory: str, rows: Rows, device: str, progress: Progress) -> Any:
     try:
         index.train(rows.take(rows.sample(wanted)))
     except RuntimeError as error:
-        raise InputError(f"faiss cannot train {factory!r} on {rows.count} rows: {error}") from error
+        raise InputError(f"faiss cannot train {quoted(factory)} on {rows.count} rows: {error}") from error
     progress("training", 1, 1)
     return index
 
@@ -189,7 +189,7 @@ def keeps_half(index: Any, rows: Rows) -> bool:
 def check_device(device: str) -> None:
     """InputError or MissingExtra unless an index can be built on the device, "cpu" or "cuda"."""
     if device not in ("cpu", "cuda"):
-        raise InputError(f"There is no device {device!r} to build on; choose cpu or cuda.")
+        raise InputError(f"There is no device {quoted(device)} to build on; choose cpu or cuda.")
     if device == "cuda":
         faiss = faiss_index.load_faiss()
         if not hasattr(faiss, "StandardGpuResources"):

@@ -1,16 +1,22 @@
 """Filters as users write them, made safe to hand to SQLite: one expression over the columns, and nothing else.
 
-Three fences, each enough for what it stops: this module refuses text that is more than one expression; the authorizer
-refuses everything but reading `items` and functions that only compute; a progress handler ends what takes too long.
+A filter is refused as text if it is more than one expression. The authorizer lets it read `items` and call functions
+that only compute. It makes no value longer than `_longest_made` says, it calls nothing that takes long by itself (see
+`functions`), and a timer interrupts it. It keeps nothing on disk or in memory but its values and the ids it found.
 """
 
+import contextlib
 import re
 import sqlite3
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 from clipsieve.index.counting import NAME, Counting, with_row
+from clipsieve.index.functions import PATTERN_BYTES, Functions, TooLong
 
 FUNCTIONS = frozenset(
     re.findall(
@@ -21,10 +27,25 @@ FUNCTIONS = frozenset(
     )
 )
 """What a filter may call. None of them reads or writes anything beyond its arguments, save the clock and `count`,
-which is not SQLite's: see `counting`."""
+which is not SQLite's (see `counting`), and none makes much more than it was given (`printf` and `hex` do)."""
 
-READING = frozenset({"hex", "json_array", "json_group_array", "printf"})
-"""What is called beside them to read rows out. A filter that does can do no more with them than with FUNCTIONS."""
+MOST_LETTERS = 100_000
+"""Of a filter: a list of 10,000 ids has about as many."""
+
+VALUE_BYTES = 1_000_000
+WORK = 2_000_000_000
+"""Longest value that a filter makes, and its product with the filter's length: SQLite works through one row without a
+look at the clock, and may hold a value for each few letters."""
+
+SHORT_BYTES, SHORT_WORK = 2**16, 2**21
+"""As long as values are shorter, and the product of their length with the filter's calls is less, SQLite calls its own
+functions, which takes about a second for a row at worst. Beyond, we look at the clock before each call that costs much,
+which takes some microseconds."""
+
+_KEEPS = frozenset({"OpenEphemeral", "OpenAutoindex", "SorterOpen"})
+"""SQLite's instructions for rows that are kept apart, on disk if they are many."""
+
+_TOO_LONG = (TooLong, sqlite3.DataError)
 
 _TOKEN = re.compile(
     r"""(?P<text>'(?:[^']|'')*')
@@ -43,22 +64,27 @@ def check_expression(where: str, columns: Sequence[str]) -> None:
     """
     if not where.strip():
         raise _error(where, "it is empty", columns)
+    if len(where) > MOST_LETTERS:
+        raise _error(where, f"it has {len(where):,} letters, and at most {MOST_LETTERS:,} are read", columns)
     if re.search("[\ud800-\udfff]", where):
         raise _error(where, "it holds half a character (a lone surrogate)", columns)
+    if "\0" in where:
+        raise _error(where, "it holds '\\x00', which has no place in an expression", columns)
     known = {name.casefold() for name in columns}
     depth = 0
     for token in _TOKEN.finditer(where):
         name, other = token["name"], token["other"]
         if name is not None and name.replace('""', '"').casefold() not in known:
-            raise _error(where, f'there is no column "{name}", and texts stand in single quotes', columns)
+            said = f"there is no column {quoted(name, chr(34))}, and texts stand in single quotes"
+            raise _error(where, said, columns)
         if token["comment"]:
             raise _error(where, f"it holds the comment sign {token['comment']}", columns)
         if other is None:
             continue
         if other in "'\"`[":
             raise _error(where, f"a {other} is never closed", columns)
-        if other in ";\0":
-            raise _error(where, f"it holds {other!r}, which has no place in an expression", columns)
+        if other == ";":
+            raise _error(where, "it holds ';', which has no place in an expression", columns)
         depth += (other == "(") - (other == ")")
         if depth < 0:
             raise _error(where, "it closes a parenthesis that it did not open", columns)
@@ -66,49 +92,46 @@ def check_expression(where: str, columns: Sequence[str]) -> None:
         raise _error(where, "a parenthesis is never closed", columns)
 
 
-def fence(connection: sqlite3.Connection) -> None:
-    """From now on this connection can read the table `items`, and call FUNCTIONS, and nothing else."""
-
-    def allowed(action: int, first: str | None, second: str | None, _database: str | None, _within: str | None) -> int:
-        if action == sqlite3.SQLITE_SELECT:
-            return sqlite3.SQLITE_OK
-        if action == sqlite3.SQLITE_READ and first == "items":
-            return sqlite3.SQLITE_OK
-        if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in FUNCTIONS | READING:
-            return sqlite3.SQLITE_OK
-        return sqlite3.SQLITE_DENY
-
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1_000)
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1 << 26)  # bounds what replace() can blow up, in bytes
-    connection.set_authorizer(allowed)
-
-
 def run(
     connection: sqlite3.Connection, where: str, columns: Sequence[str], limit_s: float, counting: Counting
 ) -> list[tuple[int]]:
-    """`SELECT id ... WHERE where`, ascending, on a fenced connection. InputError says what is wrong with `where`.
+    """`SELECT id ... WHERE where`, ascending. InputError says what is wrong with `where`.
 
-    counting  what `count` in it asks
+    connection  is good for nothing else afterwards: it has limits and functions of the filter's
+    limit_s     seconds it may take
+    counting    what `count` in it asks
     """
     check_expression(where, columns)
+    # A newline before the closing parenthesis costs nothing and keeps `where` on its own lines in SQLite's errors.
+    sql = f"SELECT id FROM items WHERE ({with_row(where)}\n) ORDER BY id"
+    filter = _Filter(connection, sql, time.monotonic() + limit_s)
     for arguments in (2, 3):
         connection.create_function(NAME, arguments, counting)
-    connection.set_progress_handler(_deadline(limit_s), 10_000)
     try:
-        # A newline before the closing parenthesis costs nothing and keeps `where` on its own lines in SQLite's errors.
-        return connection.execute(f"SELECT id FROM items WHERE ({with_row(where)}\n) ORDER BY id").fetchall()
-    except (sqlite3.Error, sqlite3.Warning, OverflowError) as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        if code == sqlite3.SQLITE_INTERRUPT:
-            raise InputError(f"The filter {where!r} took more than {limit_s:g} s; make it simpler.") from error
-        if code == sqlite3.SQLITE_AUTH:
-            reason = "it may only compare columns and call functions that compute"
+        with _interrupting(connection, limit_s):
+            return filter.run(_longest_made(where), columns)
+    except (sqlite3.Error, sqlite3.Warning, OverflowError, MemoryError) as error:
+        if counting.wrong is not None:
+            raise counting.wrong from None
+        cause = filter.cause or error
+        code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # none where Python's module refuses
+        if code == sqlite3.SQLITE_INTERRUPT or isinstance(cause, TimeoutError):
+            raise InputError(f"The filter {quoted(where)} took more than {limit_s:g} s; make it simpler.") from error
+        if filter.refused:
+            raise _error(where, filter.refused, columns) from error
+        if isinstance(cause, _TOO_LONG):
+            reason = f"it makes a value of more than {_longest_made(where):,} bytes, the most for its length"
             raise _error(where, reason, columns) from error
-        if code not in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_RANGE, sqlite3.SQLITE_MISUSE):
+        if isinstance(cause, MemoryError):
+            raise _error(where, "it takes more memory than there is", columns) from error
+        if code not in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_RANGE, sqlite3.SQLITE_MISUSE):
             raise  # the file's fault, not the expression's
-        raise _error(where, str(error), columns) from error
+        said = str(cause)
+        if "pattern too complex" in said:
+            said = f"a pattern of LIKE or GLOB has more than {PATTERN_BYTES} bytes; instr finds longer texts"
+        raise _error(where, quoted(said, ""), columns) from error
     finally:
-        connection.set_progress_handler(None, 0)
+        connection.set_authorizer(None)  # so that its transaction can be ended
 
 
 def quote(name: str) -> str:
@@ -116,12 +139,96 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _deadline(limit_s: float) -> Callable[[], bool]:
-    end = time.monotonic() + limit_s
-    return lambda: time.monotonic() > end
+@dataclass
+class _Filter:
+    """One filter on its way through SQLite.
+
+    until    the moment of `time.monotonic` by which it is over
+    most     bytes of a value that the connection reads
+    refused  why the authorizer refused it
+    cause    what one of our functions raised
+    """
+
+    connection: sqlite3.Connection
+    sql: str
+    until: float
+    most: int = 0
+    refused: str = ""
+    cause: BaseException | None = None
+    calls: int = 0
+    queries: int = 0
+
+    def __post_init__(self) -> None:
+        self.most = self.connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
+        self.connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN_BYTES)
+        self.connection.set_authorizer(self._allowed)
+
+    def run(self, made: int, columns: Sequence[str]) -> list[tuple[int]]:
+        """The ids. `made` are the bytes of the longest value that it may make."""
+        kept = {row[1] for row in self._ask(f"EXPLAIN {self.sql}", made, guarded=False)} & _KEEPS
+        if kept and self.queries > 1:
+            self.refused = "a query in it may not collect or sort rows (IN, DISTINCT, GROUP BY, ORDER BY)"
+            raise sqlite3.DatabaseError(self.refused)
+        try:
+            return self._ask(self.sql, min(made, SHORT_BYTES, SHORT_WORK // max(self.calls, 1)), guarded=False)
+        except (sqlite3.Error, OverflowError) as error:
+            if not isinstance(self.cause or error, _TOO_LONG):
+                raise
+        # A filter compares what the table holds, however long.
+        sizes = ", ".join(f"max(length(CAST({quote(name)} AS BLOB)))" for name in columns)
+        ((*longest,),) = self._ask(f"SELECT {sizes} FROM items", self.most, guarded=True)
+        return self._ask(self.sql, max(made, *(size or 0 for size in longest)), guarded=True)
+
+    def _ask(self, sql: str, made: int, guarded: bool) -> list[Any]:
+        self.calls = self.queries = 0
+        self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, made)
+        functions = Functions(made, self.until)
+        try:
+            functions.install(self.connection, guarded)
+            return self.connection.execute(sql).fetchall()
+        finally:
+            self.cause = functions.error
+            functions.close()
+
+    def _allowed(
+        self, action: int, first: str | None, second: str | None, _database: str | None, _within: str | None
+    ) -> int:
+        if action == sqlite3.SQLITE_READ and first == "items":
+            return sqlite3.SQLITE_OK
+        if action == sqlite3.SQLITE_SELECT:
+            self.queries += 1
+            if self.queries <= 2:  # ours, and one; queries in queries multiply when SQLite unfolds them
+                return sqlite3.SQLITE_OK
+            self.refused = "it holds more than one query"
+        elif action == sqlite3.SQLITE_FUNCTION:
+            self.calls += 1
+            if (second or "").lower() in FUNCTIONS:
+                return sqlite3.SQLITE_OK
+            self.refused = f"it may not call {quoted(second or '')}; it may call {', '.join(sorted(FUNCTIONS))}"
+        else:
+            self.refused = "it may only compare columns and call functions that compute"
+        return sqlite3.SQLITE_DENY
+
+
+@contextlib.contextmanager
+def _interrupting(connection: sqlite3.Connection, seconds: float) -> Iterator[None]:
+    """Interrupt what the connection does after so many seconds."""
+    timer = threading.Timer(seconds, connection.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # so that it interrupts nothing that comes later
+
+
+def _longest_made(where: str) -> int:
+    return min(VALUE_BYTES, WORK // len(where))
 
 
 def _error(where: str, reason: str, columns: Sequence[str]) -> InputError:
     plain = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
     names = [name if plain.fullmatch(name) else quote(name) for name in columns]
-    return InputError(f"The filter {where!r} cannot be used: {reason}. The columns are {', '.join(names)}.")
+    listed = quoted(", ".join(names), "", 1_000)
+    return InputError(f"The filter {quoted(where)} cannot be used: {reason}. The columns are {listed}.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from PIL import Image
 
-from clipsieve.errors import InputError, ModelUnavailable
+from clipsieve.errors import InputError, ModelUnavailable, quoted
 from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors, TextCheckpoint, fetching, hash_weights
 from clipsieve.inference.decode import MAX_PIXELS, decode, prepare_each
 from clipsieve.inference.lanes import Lanes, find_devices, find_dtype
@@ -107,7 +107,7 @@ def load_text_embedder(name: str, *, device: str = "auto", precision: str = "aut
         return TorchTextEmbedder(parsed.name, tower, devices, dtype)
     embedder = load_embedder(name, device=device, precision=precision)
     if not isinstance(embedder, TorchTextEmbedder):
-        raise InputError(f"The model {name!r} takes no texts; choose one that does.")
+        raise InputError(f"The model {quoted(name)} takes no texts; choose one that does.")
     return embedder
 
 
@@ -116,7 +116,7 @@ def devices_of(parsed: ModelName, device: str) -> list["torch.device"]:
     if parsed.kind != "onnx":
         return find_devices(device)
     if device not in ("auto", "cpu"):
-        raise InputError(f"ONNX models run on the CPU; the device {device!r} is for others.")
+        raise InputError(f"ONNX models run on the CPU; the device {quoted(device)} is for others.")
     return find_devices("cpu")
 
 
@@ -126,7 +126,9 @@ def load_checkpoint(name: str) -> tuple[Checkpoint, Path]:
 
     parsed = parse_name(name)
     if parsed.kind not in ("folder", "hub"):
-        raise InputError(f"The model {name!r} is no checkpoint in a folder; give mini, local-dir:PATH or hf:ORG/NAME.")
+        raise InputError(
+            f"The model {quoted(name)} is no checkpoint in a folder; give mini, local-dir:PATH or hf:ORG/NAME."
+        )
     with fetching(name, "or give a folder, local-dir:PATH"):
         checkpoint = _load(parsed)
         found = parsed.where if parsed.kind == "folder" else Path(str(cached_file(parsed.where, "config.json"))).parent
@@ -318,7 +320,7 @@ def _load(parsed: ModelName) -> Checkpoint:
         return load_transformers(parsed.where)
     folder = Path(parsed.where)
     if not folder.is_dir():
-        raise ModelUnavailable(f"The model {parsed.name!r} is not there: {folder} is no folder; check the path.")
+        raise ModelUnavailable(f"The model {quoted(parsed.name)} is not there: {folder} is no folder; check the path.")
     if (folder / "open_clip_config.json").exists():
         return load_open_clip("", folder=parsed.where)
     if (folder / "config.json").exists():

@@ -21,7 +21,7 @@ import httpcore2
 import httpx2
 
 import clipsieve
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 from clipsieve.inference.addresses import is_public
 from clipsieve.inference.optout import AGENT, opt_out
 from clipsieve.inference.paths import readable
@@ -266,16 +266,19 @@ class _Network(httpcore2.NetworkBackend):
             found = list(dict.fromkeys(self._resolve(host, port)))
         except socket.gaierror as error:
             passing = error.errno == socket.EAI_AGAIN
-            raise _Failed(f"Its host {readable(host)!r} has no address ({error.strerror}).", passing) from error
+            raise _Failed(f"Its host {quoted(readable(host))} has no address ({error.strerror}).", passing) from error
         except (OSError, UnicodeError) as error:
-            raise _Failed(f"Its host {readable(host)!r} cannot be looked up ({error}).") from error
+            raise _Failed(f"Its host {quoted(readable(host))} cannot be looked up ({error}).") from error
         allowed = [address for address in found if self._options.allow_private or is_public(address)]
         if not allowed and not self._options.options_given:
-            raise _Failed(f"Its host {readable(host)!r} is not on the public internet; images are fetched from there.")
+            raise _Failed(
+                f"Its host {quoted(readable(host))} is not on the public internet; images are fetched from there."
+            )
         if not allowed:
             where = f"at {found[0]}, which is not on the public internet" if found else "nowhere"
             raise _Failed(
-                f"Its host {readable(host)!r} is {where}; --allow-private-addresses fetches from there if you mean it."
+                f"Its host {quoted(readable(host))} is {where}; --allow-private-addresses fetches "
+                "from there if you mean it."
             )
         return allowed
 
@@ -314,11 +317,11 @@ def _parsed(url: str, base: httpx2.URL | None = None) -> httpx2.URL:
     try:
         parsed = httpx2.URL(url) if base is None else base.join(url)
     except (httpx2.InvalidURL, ValueError, TypeError) as error:
-        raise _Failed(f"The address {readable(url)!r} is not a URL ({_said(error)}); mend it.") from error
+        raise _Failed(f"The address {quoted(readable(url))} is not a URL ({_said(error)}); mend it.") from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise _Failed(f"The address {readable(url)!r} is none of http:// or https://; only those are fetched.")
+        raise _Failed(f"The address {quoted(readable(url))} is none of http:// or https://; only those are fetched.")
     if not 0 < (parsed.port or 80) < 2**16:
-        raise _Failed(f"The address {readable(url)!r} has no port that exists; mend it.")
+        raise _Failed(f"The address {quoted(readable(url))} has no port that exists; mend it.")
     return parsed
 
 

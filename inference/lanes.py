@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 from clipsieve.inference.checkpoint import Batch
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def find_devices(device: str) -> list["torch.device"]:
     except RuntimeError:
         asked = torch.device("meta")
     if asked.type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"The device {device!r} is not known; choose auto, cpu, cuda, cuda:N or mps.")
+        raise InputError(f"The device {quoted(device)} is not known; choose auto, cpu, cuda, cuda:N or mps.")
     if asked.type == "mps" and not torch.backends.mps.is_available():
         raise InputError("There is no Apple GPU here that torch can use; choose the device cpu.")
     if asked.type != "cuda":
@@ -91,7 +91,7 @@ def find_devices(device: str) -> list["torch.device"]:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (asked.index or 0) >= count:
         raise InputError(
-            f"The device {device!r} is not there: torch sees {count} CUDA devices; choose another, or cpu."
+            f"The device {quoted(device)} is not there: torch sees {count} CUDA devices; choose another, or cpu."
         )
     return [asked] if asked.index is not None else [torch.device("cuda", i) for i in range(count)]
 
@@ -105,5 +105,5 @@ def find_dtype(precision: str, device: str) -> "torch.dtype | None":
         cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
         return torch.float16 if cuda else None
     if precision not in known:
-        raise InputError(f"The precision {precision!r} is not known; choose auto, {', '.join(known)}.")
+        raise InputError(f"The precision {quoted(precision)} is not known; choose auto, {', '.join(known)}.")
     return known[precision]

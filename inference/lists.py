@@ -18,7 +18,7 @@ from typing import Any, TextIO, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 from clipsieve.inference.paths import Place, readable
 from clipsieve.inference.tables import is_binary, is_image
 from clipsieve.types import Skipped
@@ -161,7 +161,7 @@ def _objects(file: TextIO, place: Place) -> Iterator[Fields | str]:
         try:
             entries = iter(json.loads(start + file.read()))
         except (ValueError, RecursionError) as error:
-            raise InputError(f"The list {readable(place.url)!r} is no JSON ({error}); mend it.") from error
+            raise InputError(f"The list {quoted(readable(place.url))} is no JSON ({error}); mend it.") from error
     else:
         entries = (_parsed(line) for line in itertools.chain([start], file) if line.strip())
     for entry in entries:
@@ -211,6 +211,6 @@ def _suffix(place: Place) -> str:
     suffix = PurePosixPath(name).suffix
     if suffix not in (*_PARQUET, *_TEXTS):
         raise InputError(
-            f"{readable(place.url)!r} is no list by its name; end it in one of {', '.join(LIST_SUFFIXES)}."
+            f"{quoted(readable(place.url))} is no list by its name; end it in one of {', '.join(LIST_SUFFIXES)}."
         )
     return suffix

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 
 MINI = Path(__file__).parent / "mini" / "clip"
 MINI_DETECTOR = Path(__file__).parent / "mini" / "owlvit"
@@ -82,8 +82,8 @@ def parse_detector(name: str) -> ModelName:
     found = _hub_or_folder(name)
     if found is None:
         raise InputError(
-            f"The detector {name!r} is not known; give mini, hf:ORG/NAME (hf:google/owlv2-base-patch16-ensemble, say) "
-            "or local-dir:PATH."
+            f"The detector {quoted(name)} is not known; give mini, hf:ORG/NAME (hf:google/owlv2-base-patch16-ensemble, "
+            "say) or local-dir:PATH."
         )
     return found
 
@@ -95,7 +95,7 @@ def _hub_or_folder(name: str) -> ModelName | None:
             return _folder(rest)
         if rest.strip("/").count("/") == 1 and not rest.startswith(("/", ".")):
             return ModelName(f"hf:{rest}", "hub", rest)
-        raise InputError(f"The model {name!r} is neither hf:ORG/NAME nor a folder that exists; correct it.")
+        raise InputError(f"The model {quoted(name)} is neither hf:ORG/NAME nor a folder that exists; correct it.")
     if prefix == "local-dir" and rest:
         return _folder(rest)
     if Path(name).is_dir() and ("/" in name or "\\" in name):
@@ -123,20 +123,20 @@ def _open_clip(name: str, rest: str) -> ModelName:
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if not slash:
         raise InputError(
-            f"The model {name!r} does not say which weights; write open_clip:{architecture}/TAG with one of the tags "
-            f"{', '.join(tags) or '(open_clip lists none for it)'}."
+            f"The model {quoted(name)} does not say which weights; write open_clip:{architecture}/TAG with one of the "
+            f"tags {', '.join(tags) or '(open_clip lists none for it)'}."
         )
     if tag not in tags:
         near = difflib.get_close_matches(tag, tags, n=3, cutoff=0.3) or tags
         raise InputError(
-            f"open_clip has no weights {tag!r} for {architecture}; did you mean "
+            f"open_clip has no weights {quoted(tag)} for {architecture}; did you mean "
             f"{' or '.join(f'open_clip:{architecture}/{t}' for t in near) or 'another architecture (this has none)'}?"
         )
     wants = bool(open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu"))
     if not wants and (open_clip.get_model_config(architecture) or {}).get("quick_gelu"):
         # The other way round is mended on loading; this one cannot be, and would give wrong vectors without a word.
         raise InputError(
-            f"The weights {tag!r} were not trained with QuickGELU, which {architecture} has; use "
+            f"The weights {quoted(tag)} were not trained with QuickGELU, which {architecture} has; use "
             f"open_clip:{architecture.removesuffix('-quickgelu')}/{tag}."
         )
     return ModelName(f"open_clip:{architecture}/{tag}", "open_clip", architecture, tag)
@@ -148,4 +148,4 @@ def _unknown(name: str) -> InputError:
     published = [f"open_clip:{a}/{t}" for a, t in open_clip.list_pretrained()]
     near = difflib.get_close_matches(name, ["mini", *_OPENAI, *published], n=3, cutoff=0.5)
     near = near or ["mini", "open_clip:ViT-B-32/laion2b_s34b_b79k", "hf:ORG/NAME", "local-dir:PATH"]
-    return InputError(f"The model {name!r} is not known; did you mean {' or '.join(near)}?")
+    return InputError(f"The model {quoted(name)} is not known; did you mean {' or '.join(near)}?")

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import fsspec
 
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 from clipsieve.types import FileState
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -153,10 +153,10 @@ def _expand_one(pattern: str) -> list[Place]:
         elif any(c in single for c in "*?["):
             matches = sorted((fs or fsspec.filesystem("file")).glob(path))
             if not matches:
-                raise InputError(f"The input pattern {readable(single)!r} matches nothing; check it.")
+                raise InputError(f"The input pattern {quoted(readable(single))} matches nothing; check it.")
             found += [_place(fs, match) for match in matches]
         else:
-            raise InputError(f"The input {readable(single)!r} does not exist; check the path.")
+            raise InputError(f"The input {quoted(readable(single))} does not exist; check the path.")
     return found
 
 
@@ -167,7 +167,7 @@ def _file_system(address: str) -> tuple[Any, str]:
         fs, path = fsspec.core.url_to_fs(address)
     except (ImportError, ValueError) as error:
         raise InputError(
-            f"The input {address!r} cannot be reached: {error}. Install what it names, or copy it here."
+            f"The input {quoted(address)} cannot be reached: {error}. Install what it names, or copy it here."
         ) from error
     fs.invalidate_cache()  # of listings; who opens an input again wants to know what is there now
     return (None, os.path.abspath(path)) if "file" in _protocols(fs) else (fs, path)  # noqa: PTH100
@@ -177,7 +177,9 @@ def _exists(fs: Any, path: str) -> bool:
     try:
         return os.path.lexists(path) if fs is None else bool(fs.exists(path))
     except (OSError, ValueError) as error:
-        raise InputError(f"The input {readable(path)!r} cannot be reached: {error}. Check the address.") from error
+        raise InputError(
+            f"The input {quoted(readable(path))} cannot be reached: {error}. Check the address."
+        ) from error
 
 
 def _place(fs: Any, path: str) -> Place:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, Protocol, Self, get_args
 
 from clipsieve import foreign
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 from clipsieve.inference import lists
 from clipsieve.inference.discover import Found, Named, count_of, discover
 from clipsieve.inference.fetch import FetchOptions
@@ -117,7 +117,7 @@ def open_source(
     collection, or its format cannot be told.
     """
     if format not in get_args(Format):
-        raise InputError(f"The format {format!r} is not known; choose one of {', '.join(get_args(Format))}.")
+        raise InputError(f"The format {quoted(format)} is not known; choose one of {', '.join(get_args(Format))}.")
     if not 0 <= partition < partitions:
         raise InputError(f"There is no partition {partition} of {partitions}; count them from 0.")
     places = expand(input)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from clipsieve.errors import Closed, InputError, Overloaded
+from clipsieve.errors import Closed, InputError, Overloaded, quoted
 from clipsieve.inference.batch_request import BatchOptions, Request, check_timeout
 from clipsieve.inference.batch_statistics import BatchStatistics, KindCounts, Sum
 from clipsieve.types import Float32
@@ -301,7 +301,7 @@ def _of_row(error: BaseException, entry: Entry) -> BaseException:
     if isinstance(error, InputError):
         _, _, position, row, request = entry
         # A text by itself, since a cache asks for some of a user's texts only.
-        what = f"The text {row[:80]!r}" if isinstance(row, str) else f"{request.kind.capitalize()} {position}"
+        what = f"The text {quoted(row[:80])}" if isinstance(row, str) else f"{request.kind.capitalize()} {position}"
         named = InputError(f"{what} cannot be embedded: {error}")
         named.__cause__ = error
         return named
@@ -309,6 +309,6 @@ def _of_row(error: BaseException, entry: Entry) -> BaseException:
 
 
 def _died(error: BaseException) -> RuntimeError:
-    told = RuntimeError(f"The thread that ran the model was ended by {error!r}.")
+    told = RuntimeError(f"The thread that ran the model was ended by {quoted(error)}.")
     told.__cause__ = error
     return told

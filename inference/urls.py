@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Self
 
-from clipsieve.errors import InputError
+from clipsieve.errors import InputError, quoted
 from clipsieve.inference import lists
 from clipsieve.inference.fetch import Fetcher, FetchOptions, NotFetched
 from clipsieve.inference.parts import Items, narrowed, read_parts, states
@@ -135,11 +135,12 @@ class UrlSource:
         there = f"its columns are {', '.join(map(readable, names))}" if names else "it is empty"
         for asked in (self._url_column, self._caption_column):
             if asked is not None and asked not in names:
-                raise InputError(f"The list {readable(place.url)!r} has no column {asked!r}; {there}.")
+                raise InputError(f"The list {quoted(readable(place.url))} has no column {quoted(asked)}; {there}.")
         url = self._url_column or find_url_column(names)
         if url is None:
             raise InputError(
-                f"The list {readable(place.url)!r} has no column that is named as URLs are; {there}. Name it with "
+                f"The list {quoted(readable(place.url))} has no column that is named as URLs are; "
+                f"{there}. Name it with "
                 "--url-column."
             )
         return url, self._caption_column or next((name for name in CAPTION_NAMES if name in names), None)
@@ -157,7 +158,9 @@ def _wanted(called: str, fields: lists.Fields, url_column: str, caption_column: 
     others = {name: value for name, value in fields.items() if name not in (url_column, caption_column, "key")}
     url, key = fields.get(url_column), fields.get("key") if url_column != "key" else None
     if not isinstance(url, str) or not url.strip():
-        return Skipped(called, f"The row has no URL in its column {url_column!r}; write one, or leave the row out.")
+        return Skipped(
+            called, f"The row has no URL in its column {quoted(url_column)}; write one, or leave the row out."
+        )
     url = readable(url.strip())
     meta = {f"meta.{name}" if name == "url" else name: value for name, value in flatten(others).items()}
     caption = clean_caption(fields.get(caption_column)) if caption_column else None

@@ -11,7 +11,7 @@ from clipsieve.back.gate import Gate, parse_rate
 from clipsieve.back.guard import Policy
 from clipsieve.back.knn import write_error
 from clipsieve.back.meters import Meters
-from clipsieve.back.plain import MOST_BYTES
+from clipsieve.back.plain import MOST_BYTES, MOST_HEADER
 from clipsieve.back.protect import Protection, State
 from clipsieve.errors import CollectionChanged, CollectionDamaged, NotFound, Overloaded
 from tests.back.made import FAKE, add_items, serve
@@ -181,6 +181,11 @@ def test_a_connection_goes_from_one_way_to_the_other_and_back(folder):
             assert "Server" not in first[1]  # gunicorn's own mark
             assert answers(head, end + body)[0][2] == first[2]  # as http.client and requests send it
             assert answers(head[:30], head[30:] + end, body)[0][2] == first[2]
+            for size, status in ((MOST_HEADER, 200), (MOST_HEADER + 1, 431)):  # on this way and on the usual one
+                for path in ("/knn-service", "/knn-service?"):
+                    with socket.create_connection((host, int(port)), PATIENCE) as other, other.makefile("rb") as said:
+                        other.sendall(posted(VECTOR, path, **OPEN, Accept="a" * (size - len("Accept: \r\n"))))
+                        assert read(said)[0] == status
             assert answers(posted(QUESTION | {"modality": 3}, "/knn-service", **OPEN))[0][0] == 400
             status, headers, listed = answers(posted(VECTOR, "/knn-service", **OPEN, **{"X-Other": "1"}))[0]
             assert (status, listed, "Server" in headers) == (200, first[2], True)
@@ -188,5 +193,5 @@ def test_a_connection_goes_from_one_way_to_the_other_and_back(folder):
             assert [one[2] for one in pair] == [first[2]] * 2
             assert answers(whole)[0][2] == first[2]
         lines = [line for line in started.said if "/knn-service" in line]
-        assert len(lines) == 8
+        assert len(lines) == 10
         assert all("request_id" in line for line in lines)

@@ -13,7 +13,7 @@ from clipsieve.back.express import EXPRESS
 from clipsieve.back.gate import Gate, parse_rate
 from clipsieve.back.guard import Policy
 from clipsieve.back.meters import Meters
-from clipsieve.back.plain import MOST_BYTES, read_plain
+from clipsieve.back.plain import MOST_BYTES, MOST_HEADER, MOST_LINE, read_plain
 from clipsieve.back.protect import Protection, State
 from clipsieve.errors import InputError
 from clipsieve.inference.batch_request import BatchOptions
@@ -36,6 +36,8 @@ class Failing(FakeEmbedder):
             raise InputError("it is bad.")
         if "broken" in some:
             raise ZeroDivisionError("of the test")
+        if "large" in some:
+            raise MemoryError
         return super().tokenize(some)
 
 
@@ -111,6 +113,8 @@ def test_what_comes_whole_is_a_request():
         posted(b"{}", **{"X-Forwarded-For": "1.2.3.4"}),
         posted(b"{}", **{"Content-Encoding": "gzip"}),
         posted(b"{}", Host=None),
+        posted(b"{}", Accept="a" * MOST_HEADER),
+        posted(b"{}", "/" + "a" * MOST_LINE),
     ],
 )
 def test_what_is_not_whole_or_not_plain_goes_the_usual_way(data):
@@ -200,7 +204,10 @@ def test_without_a_place_it_goes_the_usual_way():
         assert asking.begin(posted(ids(), f"{PATH[:-6]}/versions/1/infer"))
 
 
-@pytest.mark.parametrize(("text", "status", "words"), [("bad", 400, "it is bad"), ("broken", 500, "its log has it")])
+@pytest.mark.parametrize(
+    ("text", "status", "words"),
+    [("bad", 400, "it is bad"), ("broken", 500, "its log has it"), ("large", 503, "not enough memory")],
+)
 def test_what_the_model_cannot_do_is_an_error_of_the_protocol(text, status, words):
     with Asking() as asking:
         assert asking.begin(posted(texts([text]), TEXT_INFER))

@@ -91,6 +91,21 @@ def test_what_is_refused_is_the_clients_own_error(client, address):
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        {"input": URL.replace("data:image/png", "DATA:image/png")},
+        {"input": URL.replace("image/png", "application/octet-stream")},
+        {"input": URL.replace("image/png;", "image/png;charset=utf-8;")},
+        {"input": URL, "modality": "image"},
+        {"input": URL.partition(",")[2], "modality": "image"},
+    ],
+)
+def test_an_image_is_one_in_every_spelling(plain, body):
+    expected, got = plain({"input": URL}).json, plain(body).json
+    assert (got["data"], got["usage"]) == (expected["data"], expected["usage"])
+
+
+@pytest.mark.parametrize(
     ("body", "words"),
     [
         ([], "no object"),
@@ -101,6 +116,9 @@ def test_what_is_refused_is_the_clients_own_error(client, address):
         ({"input": [[1, 2]]}, "token ids are not taken"),
         ({"input": "data:image/png,abc"}, "data URL in base64"),
         ({"input": "data:image/png;base64,a b"}, "not base64"),
+        ({"input": "https://example.com/x.png", "modality": "image"}, "an address is no image"),
+        ({"input": "a red bus", "modality": "image"}, "not base64"),
+        ({"input": "a", "modality": "audio"}, "neither text nor image"),
         ({"input": "a", "encoding_format": "int8"}, "neither float nor base64"),
         ({"input": "a", "dimensions": 15}, "vectors have 16"),
     ],
