@@ -39,7 +39,7 @@ class NotOurs(Exception):
 def signature(path: Path) -> Signature:
     """What tells a cache from one that somebody changed or replaced."""
     try:
-        status = os.stat(path)
+        status = path.stat()
     except OSError:
         return None
     return (status.st_ino, status.st_size, status.st_mtime_ns)

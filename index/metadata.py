@@ -38,6 +38,9 @@ NAME = "cache.sqlite"
 BULK = 20_000
 """From this many ids on, rows are read from the Parquet files in order: SQLite takes 7 us a row, they take 1."""
 
+ATTEMPTS = 3
+"""How often a question is put to a cache that turns out to be damaged, and is made again."""
+
 LOOKS = 20
 LOOK_S = 0.005
 """A cache that another process commits to has its new time of last change a moment later: how often, and after how many
@@ -275,36 +278,33 @@ class SqliteMetadata:
         whole  ask a cache that holds all rows of this commit. It may have followed others to a later one; then
                CollectionChanged
         """
-        shards = self._shards if whole else None
-        self._look()
-        try:
-            return self._connections.run(query, shards)
-        except sqlite3.DatabaseError as error:
-            if _code(error) in _DAMAGED:
-                self._look(damaged=True)
-            elif not self._look():
-                raise
-        except InputError:  # a filter that names no column, or one whose column went with the cache's tables
-            if not self._look():
-                raise
-        except Stale:
-            with self._lock:
-                self._fill(self._manifest, None)
-        try:
-            return self._connections.run(query, self._shards if whole else None)
-        except Stale:
-            raise changed(self._folder) from None
+        for tried in range(ATTEMPTS):
+            self._look()
+            seen, shards = self._seen, self._shards if whole else None
+            try:
+                return self._connections.run(query, shards)
+            except Stale:
+                if tried:
+                    raise changed(self._folder) from None
+                with self._lock:
+                    self._fill(self._manifest, None)
+            except (sqlite3.DatabaseError, CollectionError, InputError) as error:
+                # An InputError may be a filter's fault, or that of a cache whose columns went while it was asked.
+                damaged = isinstance(error, sqlite3.DatabaseError) and _code(error) in _DAMAGED
+                if tried == ATTEMPTS - 1 or (not self._look(seen if damaged else None, damaged) and self._seen == seen):
+                    raise
+        raise changed(self._folder)
 
-    def _look(self, damaged: bool = False) -> bool:
+    def _look(self, asked: cache.Signature = None, damaged: bool = False) -> bool:
         """Make the cache again if the file is no longer what this, or another process of ours, wrote; whether it was.
 
-        damaged  it is known to be damaged
+        damaged  the file that was `asked` is damaged, whatever it looks like
         """
         if not damaged and cache.signature(self.path) == self._seen:
             return False
         with self._lock:
             seen = cache.signature(self.path)
-            if seen == self._seen and not damaged:
+            if seen == self._seen and not (damaged and seen == asked):
                 return True  # another thread made it meanwhile
             if not damaged and self._is_ours():
                 if seen is None or self._seen is None or seen[0] != self._seen[0]:

@@ -106,6 +106,7 @@ def test_damage_before_it_is_opened(store, damage):
     assert not store.path.with_name("cache.sqlite-wal").exists()
 
 
+@pytest.mark.slow
 def test_damage_during_questions(store):
     wrong: list[object] = []
     over = threading.Event()
