@@ -7,7 +7,6 @@ import threading
 import pytest
 
 from clipsieve.errors import CollectionError, CollectionLocked, InputError
-from clipsieve.index import connections
 from clipsieve.index.metadata import SqliteMetadata
 from tests.index.test_metadata import add
 
@@ -169,7 +168,7 @@ def test_a_folder_in_its_place_is_named(store):
 
 def test_a_lock_of_somebody_else_is_named(store, monkeypatch):
     connect = sqlite3.connect
-    monkeypatch.setattr(connections.sqlite3, "connect", lambda *a, **k: connect(*a, **(k | {"timeout": 0.01})))
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, **(k | {"timeout": 0.01})))
     holder = connect(store.path, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     with pytest.raises(CollectionLocked, match="is locked by another process"):
