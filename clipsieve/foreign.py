@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from clipsieve.arrays import UNREADABLE, map_array
+from clipsieve.checked_tables import FAULTS, count_parquet_rows
 from clipsieve.errors import CollectionDamaged
 from clipsieve.manifest import File, Manifest, Shard
 
@@ -102,9 +103,11 @@ def _parts(folder: Path, kind: str) -> dict[str, Path]:
 
 def _map(path: Path) -> Any:
     try:
-        array = np.load(path, mmap_mode="r")
-    except (ValueError, EOFError) as error:
+        array = map_array(path)
+    except UNREADABLE as error:
         raise CollectionDamaged(f"{path} is not a readable .npy file ({error}); write it again.") from error
+    if not array.dtype.isnative:
+        raise CollectionDamaged(f"{path} holds {array.dtype}, in the other order of bytes; write it again in this one.")
     if array.ndim != 2:
         raise CollectionDamaged(f"{path} has shape {array.shape}; it must be (rows, dimensions).")
     return array
@@ -112,6 +115,6 @@ def _map(path: Path) -> Any:
 
 def _parquet_rows(path: Path) -> int:
     try:
-        return int(pq.read_metadata(path).num_rows)
-    except (pa.ArrowInvalid, OSError) as error:
+        return count_parquet_rows(path)
+    except FAULTS as error:
         raise CollectionDamaged(f"{path} is not readable Parquet ({error}); write it again.") from error

@@ -67,12 +67,14 @@ def read_ratings(folder: Path | None, dim: int) -> dict[int, Any]:
     """rating0.npy to rating9.npy, each float (d,); {} without a folder. InputError where one is missing or another."""
     import numpy as np
 
+    from clipsieve.arrays import UNREADABLE, load_array
+
     found: dict[int, Any] = {}
     for rating in range(10) if folder is not None else ():
         path = Path(str(folder)) / f"rating{rating}.npy"
         try:
-            vector = np.load(path).astype(np.float32).reshape(-1)
-        except (OSError, ValueError) as error:
+            vector = load_array(path).astype(np.float32).reshape(-1)
+        except UNREADABLE as error:
             raise InputError(f"{path} cannot be read as a rating ({error}).") from error
         if len(vector) != dim:
             raise InputError(f"{path} has {len(vector)} dimensions and the collection {dim}; they are another model's.")
@@ -87,8 +89,8 @@ def read_flags(
 
     threshold  of what the safety head gives
     """
-    import numpy as np
 
+    from clipsieve.arrays import UNREADABLE, load_array
     from clipsieve.index.head import make_network, make_prompts
     from clipsieve.inference.tensors import read_tensors
     from clipsieve.question import read_set
@@ -105,8 +107,8 @@ def read_flags(
         flags["safety"] = make_network(read_tensors(safety_head), str(safety_head), threshold)
     if violence_prompts is not None:
         try:
-            array = np.asarray(np.load(violence_prompts))
-        except (OSError, ValueError, EOFError) as error:
+            array = load_array(violence_prompts)
+        except UNREADABLE as error:
             raise InputError(f"{violence_prompts} cannot be read as an array ({error}).") from error
         flags["violence"] = make_prompts(array, str(violence_prompts))
     return flags

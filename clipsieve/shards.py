@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from clipsieve import foreign, peer_tables
 from clipsieve import manifest as manifests
+from clipsieve.arrays import UNREADABLE, map_array
+from clipsieve.checked_tables import FAULTS, read_parquet
 from clipsieve.durable import read_lines
 from clipsieve.errors import CollectionDamaged, CollectionMissing, NotFound
 from clipsieve.manifest import Manifest, Shard, read_manifest
@@ -74,11 +75,13 @@ def open_array(folder: str | os.PathLike[str], shard: Shard, role: str = "img_em
     """
     path = path_of(folder, shard, role)
     try:
-        array: npt.NDArray[Any] = np.load(path, mmap_mode="r")
+        array = map_array(path)
     except FileNotFoundError:
         raise why_absent(folder, shard.files[role]) from None
-    except (ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise _damaged(path, f"cannot be mapped ({error})") from error
+    if array.dtype.kind != "f" or not array.dtype.isnative:
+        raise _damaged(path, f"holds {array.dtype} instead of vectors")
     if array.ndim != 2 or (role not in ("region_emb", "crop_emb") and len(array) != shard.rows):
         raise _damaged(path, f"has shape {array.shape} where the manifest counts {shard.rows} rows")
     return array
@@ -116,16 +119,22 @@ def read_skipped(folder: str | os.PathLike[str], shard: Shard) -> list[Skipped]:
     """
     if "skipped" not in shard.files:
         return []
-    rows = pq.read_table(path_of(folder, shard, "skipped")).to_pylist()
-    return [
-        Skipped(
-            row["key"],
-            row["reason"],
-            row.get("content_hash"),
-            None if row["reason"] == DISMISSED else row.get("limits", ""),
-        )
-        for row in rows
-    ]
+    path = path_of(folder, shard, "skipped")
+    try:
+        rows = read_parquet(path, trusted=bool(shard.files["skipped"].sha256)).to_pylist()
+        return [
+            Skipped(
+                row["key"],
+                row["reason"],
+                row.get("content_hash"),
+                None if row["reason"] == DISMISSED else row.get("limits", ""),
+            )
+            for row in rows
+        ]
+    except FileNotFoundError:
+        raise why_absent(folder, shard.files["skipped"]) from None
+    except (*FAULTS, KeyError) as error:
+        raise _damaged(path, f"is no list of what was skipped ({error})") from error
 
 
 def read_removed(folder: str | os.PathLike[str], manifest: Manifest) -> Int64:
@@ -162,17 +171,15 @@ def _removals(folder: str | os.PathLike[str], manifest: Manifest) -> list[dict[s
 def _read_table(folder: str | os.PathLike[str], shard: Shard, role: str, columns: Sequence[str] | None) -> pa.Table:
     path = path_of(folder, shard, role)
     try:
-        if path.suffix in (".arrow", ".hdf5"):
+        if not shard.files[role].sha256:  # it may need columns that were not asked for to make up a key from
             table = peer_tables.read_table(path)
         else:
-            with pq.ParquetFile(path) as file:
-                # A foreign file may need columns that were not asked for to make up a key from.
-                table = file.read(columns=list(columns) if columns and shard.files["metadata"].sha256 else None)
+            table = read_parquet(path, columns or None, trusted=True)
     except FileNotFoundError:
         raise why_absent(folder, shard.files[role]) from None
     except CollectionDamaged:
         raise
-    except (pa.ArrowInvalid, OSError) as error:
+    except FAULTS as error:
         raise _damaged(path, f"is not readable Parquet ({error})") from error
     if table.num_rows != shard.rows:
         raise _damaged(path, f"has {table.num_rows} rows where the manifest counts {shard.rows}")

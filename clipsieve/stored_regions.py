@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsieve import shards
+from clipsieve.checked_tables import FAULTS, read_parquet
 from clipsieve.errors import CollectionDamaged, InputError
 from clipsieve.manifest import Detection, Shard
 from clipsieve.types import Float32, Int64, Regions
@@ -150,10 +151,10 @@ def read_table(folder: str | os.PathLike[str], shard: Shard, columns: Sequence[s
     """
     path = shards.path_of(folder, shard, "regions")
     try:
-        return pq.read_table(path, columns=None if columns is None else list(columns))
+        return read_parquet(path, columns, trusted=bool(shard.files["regions"].sha256))
     except FileNotFoundError:
         raise why_absent(folder, shard.files["regions"]) from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except FAULTS as error:
         raise CollectionDamaged(f"{path} is not readable Parquet ({error}); run `clipsieve check`.") from error
 
 

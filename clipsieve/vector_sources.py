@@ -15,7 +15,10 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from clipsieve.errors import InputError, MissingExtra
+from clipsieve import apart
+from clipsieve.arrays import UNREADABLE, load_array, map_array
+from clipsieve.checked_tables import FAULTS, ipc_batches, read_parquet, valid
+from clipsieve.errors import InputError
 from clipsieve.foreign import is_foreign
 from clipsieve.importing import Block
 
@@ -89,7 +92,9 @@ class TableSource:
         passed = 0
         for path in self._paths:
             name, row = path.relative_to(self._base).as_posix(), 0
-            for table in _gathered(_lance(path, size) if self._lance else _batches(path, size), size):
+            for table in _gathered(
+                apart.batches("lance", path, min(size, 65_536)) if self._lance else _batches(path, size), size
+            ):
                 skip = min(max(0, start - passed), table.num_rows)
                 if skip < table.num_rows:
                     yield self._block(table.slice(skip), name, row + skip)
@@ -187,14 +192,14 @@ def read_table(path: Path) -> pa.Table:
     """A table by its suffix: .parquet, .csv, .jsonl (or .json), .arrow. InputError if it cannot be read."""
     try:
         if path.suffix == ".parquet":
-            return pq.read_table(path)
+            return read_parquet(path)
         if path.suffix == ".csv":
             return pa.csv.read_csv(path)
         if path.suffix in (".jsonl", ".json"):
             return pa.json.read_json(path)
         if path.suffix == ".arrow":
             return pa.Table.from_batches(list(_batches(path, 1 << 30)))
-    except (pa.ArrowException, OSError) as error:
+    except FAULTS as error:
         raise InputError(f"The table {path} cannot be read ({error}); check it.") from error
     raise InputError(f"The table {path} is none of .parquet, .csv, .jsonl and .arrow; convert it.")
 
@@ -203,16 +208,10 @@ def _batches(path: Path, size: int) -> Iterator[pa.RecordBatch]:
     try:
         if path.suffix == ".parquet":
             with pq.ParquetFile(path) as file:
-                yield from file.iter_batches(min(size, 65_536))
+                yield from map(valid, file.iter_batches(min(size, 65_536)))
             return
-        with pa.memory_map(str(path)) as source:
-            try:
-                opened = pa.ipc.open_file(source)
-                yield from (opened.get_batch(i) for i in range(opened.num_record_batches))
-            except pa.ArrowInvalid:  # what `datasets` saves is a stream
-                source.seek(0)
-                yield from pa.ipc.open_stream(source)
-    except (pa.ArrowException, OSError) as error:
+        yield from ipc_batches(path)
+    except FAULTS as error:
         raise InputError(f"{path} cannot be read ({error}); check or restore it.") from error
 
 
@@ -231,18 +230,6 @@ def _gathered(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Table
         yield pa.Table.from_batches(waiting)
 
 
-def _lance(path: Path, size: int) -> Iterator[pa.RecordBatch]:
-    try:
-        import lance
-    except ImportError as error:
-        raise MissingExtra(f"{path} is a Lance table, which needs pylance; install clipsieve[lance].") from error
-    try:
-        opened = lance.dataset(str(path))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no Lance table ({error}); check it.") from error
-    yield from opened.to_batches(batch_size=min(size, 65_536), scan_in_order=True)
-
-
 def _vector_column(schema: pa.Schema, name: str) -> str:
     def floats(kind: pa.DataType) -> bool:
         lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
@@ -258,8 +245,8 @@ def _vector_column(schema: pa.Schema, name: str) -> str:
 
 def _map(path: Path) -> npt.NDArray[Any]:
     try:
-        array: npt.NDArray[Any] = np.load(path, mmap_mode="r")
-    except (ValueError, EOFError, OSError) as error:
+        array = map_array(path)
+    except UNREADABLE as error:
         raise InputError(f"{path} is no readable .npy file ({error}); write it again.") from error
     if array.ndim != 2 or array.dtype.kind != "f":
         raise InputError(f"{path} holds {array.dtype} of shape {array.shape}; vectors are floats of shape (n, d).")
@@ -270,8 +257,8 @@ def _vector(data: bytes | None) -> npt.NDArray[Any] | None:
     if data is None:
         return None
     try:
-        array = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError):
+        array = load_array(io.BytesIO(data))
+    except UNREADABLE:
         return None
     return array.reshape(-1) if array.dtype.kind == "f" and array.size == max(array.shape, default=0) else None
 

@@ -279,10 +279,8 @@ def _file(folder: Path, path: Path) -> File:
 def _open(path: Path, on_disk: bool | None = True) -> Any:
     """A faiss index, mapped; in memory where `on_disk` is None."""
     faiss = faiss_index.load_faiss()
-    flags = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
-    if path.name == "populated.index":
-        flags = faiss.IO_FLAG_ONDISK_SAME_DIR
-    try:
-        return faiss.read_index(str(path), 0 if on_disk is None else flags)
-    except RuntimeError as error:
-        raise CollectionDamaged(f"{path} is not readable by faiss ({error}); build the index anew.") from error
+    # Lists on disk are looked for beside the index, wherever it says that they are.
+    flags = faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_ONDISK_SAME_DIR
+    if on_disk is not None and path.name != "populated.index":
+        flags |= faiss.IO_FLAG_MMAP
+    return faiss_index.open_file(path, flags)

@@ -26,11 +26,51 @@ SCHEMA = 2
 COARSE_NS = 2_000_000_000
 """What the times of every file system are a multiple of, or finer."""
 
+TABLES = {"items", "shards", "columns", "stamp"}
+
+Signature = tuple[int, int, int] | None
+"""Inode, size and time of last change of the file, None where there is none: another one after each change."""
+
+
+class NotOurs(Exception):
+    """The file has a form that this module never gives it, so that its tables cannot be made in it."""
+
+
+def signature(path: Path) -> Signature:
+    """What tells a cache from one that somebody changed or replaced."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether the file is as the last `fill` left it, with all its tables. Nothing is written, nothing is made."""
+    if signature(path) is None:
+        return False
+    try:
+        opened = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=60, isolation_level=None)
+        with contextlib.closing(opened) as connection:
+            connection.execute("BEGIN")
+            return _is_ours(connection, path)
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _ELSEWHERE:
+            raise
+        return False
+
+
+_ELSEWHERE = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
+"""What is the fault of the disk, or of another process at work, and not of the file."""
+
 
 def fill(
     path: Path, folder: Path, manifest: Manifest, progress: Callable[[int, int], None] | None = None
-) -> list[tuple[str, str, str]]:
-    """Bring the cache at `path` to the manifest of `folder`; its columns as (name, name in SQL, kind).
+) -> tuple[list[tuple[str, str, str]], bool]:
+    """Bring the cache at `path` to the manifest of `folder`.
+
+    Its columns as (name, name in SQL, kind), and whether it was made anew because it was none of ours. NotOurs if it
+    has to be deleted first, sqlite3.DatabaseError if it is damaged.
 
     progress  called with (rows read in, rows to read in) after each shard
 
@@ -46,6 +86,8 @@ def fill(
 
     with contextlib.closing(sqlite3.connect(path, timeout=600, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous = NORMAL")
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":  # set by somebody else
+            raise NotOurs
         with _transaction(connection, path):
             anew = not _is_ours(connection, path)
             if anew:
@@ -60,19 +102,21 @@ def fill(
                 # Another process may have read it in while this one waited for the file.
                 if not connection.execute("SELECT 1 FROM shards WHERE number = ?", [shard.number]).fetchone():
                     read_in(lacking, shard)
-        return connection.execute("SELECT name, sql, kind FROM columns ORDER BY position").fetchall()
+        return connection.execute("SELECT name, sql, kind FROM columns ORDER BY position").fetchall(), anew
 
 
 def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
     """Whether the file is as the last transaction left it: a flipped bit in it would show in no other way."""
     if connection.execute("PRAGMA user_version").fetchone()[0] != SCHEMA:
         return False
+    if not {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")} >= TABLES:
+        return False
     (when,) = connection.execute("SELECT mtime_ns FROM stamp").fetchone() or (0,)
     return bool(path.stat().st_mtime_ns == when)
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
-    for name in ("items", "shards", "columns", "stamp"):
+    for name in sorted(TABLES):
         connection.execute(f"DROP TABLE IF EXISTS {name}")
     connection.execute("CREATE TABLE items (id INTEGER PRIMARY KEY, key TEXT)")
     connection.execute("CREATE INDEX items_key ON items (key)")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from clipsieve.errors import CollectionError
+from clipsieve.errors import CollectionError, CollectionLocked
 
 _REFUSED = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}
 _T = TypeVar("_T")
@@ -98,6 +98,10 @@ def explained(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_FULL:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path)) from error
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise CollectionLocked(
+                f"{path} is locked by another process; end that one, or have the cache elsewhere with --state DIR."
+            ) from error
         if code in _REFUSED:
             raise CollectionError(
                 f"{path} cannot be written or read ({error}); see to its disk and permissions, or have it elsewhere "

