@@ -1,6 +1,6 @@
 """Which members of a webdataset tar belong together. Its readers and those who find a member again follow this.
 
-Members that follow each other and have one name up to its first dot, in one folder, are a group. If it holds exactly one
+Members that follow each other and have one name up to its first dot, in one folder, are a group. If it holds just one
 image and no suffix twice, it is a sample, as webdataset has it: `s1.input.jpg` and `s1.outputs.txt`. Else each member
 belongs to the sample of its name without the last suffix: `2022.05.01.jpg` and `2022.05.02.jpg` are two.
 """
@@ -114,10 +114,8 @@ class Samples(Generic[T]):
             exact = [suffix for suffix in sample.members if suffix in self._suffixes.images]
             images = exact if self._suffixes.exact and exact else sample.members
             count = sum(map(self._suffixes.is_image, images))
-            if count > 1 or (count and sample.name in self._names):
-                done = self._split()
-            else:
-                done = [sample]
+            again = count > 0 and sample.name in self._names
+            done = self._split() if count > 1 or again else [sample]
         if self._parts is not None:
             done += [sample for sample, _ in self._parts.values() if not (damaged and sample.name == self._newest)]
         self._group, self._whole, self._parts, self._held = None, [], None, 0

@@ -43,7 +43,7 @@ def encoding_of(head: bytes) -> str:
 
 
 def western(text: str) -> str:
-    """`text`, in which bytes that were not UTF-8 (lone surrogates) become the letters that Windows-1252 has for them."""
+    """`text`, in which bytes that were not UTF-8 (lone surrogates) become letters of Windows-1252."""
     if text.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in text):
         return text
     return "".join(_western(letter) if "\udc80" <= letter <= "\udcff" else letter for letter in text)
@@ -96,7 +96,7 @@ def metadata_of(text: bytes) -> dict[str, Any]:
 
 
 def json_object(text: bytes) -> dict[str, Any]:
-    """The object in a JSON file; what is no object is the field `json` of one. ValueError, RecursionError if damaged."""
+    """The object in a JSON file; anything else becomes its field `json`. ValueError, RecursionError if damaged."""
     value = json.loads(text_of(text).removeprefix("\ufeff"), object_pairs_hook=object_of)
     return value if isinstance(value, dict) else {"json": value}
 

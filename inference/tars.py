@@ -113,8 +113,8 @@ class TarSource:
             has = ", ".join(sorted(map(readable, sample.members)))
             return Skipped(
                 key,
-                f"The sample has no image but {has or 'nothing'}; check wds_image_key, and that its members follow each "
-                "other.",
+                f"The sample has no image but {has or 'nothing'}; check wds_image_key, and that its members follow "
+                "each other.",
             )
         captions = sample.beside(image, self._suffixes.caption)
         jsons = [suffix for suffix in sample.beside(image, "json") if suffix not in captions]
