@@ -5,7 +5,6 @@ change. What it is asked of is the commit that the job begins with; where a comp
 again.
 """
 
-import csv
 import dataclasses
 import json
 import re
@@ -28,6 +27,7 @@ from clipsieve.back.jobs import Tell, Work
 from clipsieve.back.offers import embedded, rank, require_flags
 from clipsieve.back.shelf import Served, Shelf
 from clipsieve.back.sought import COLUMNS, Sought, require_place
+from clipsieve.csv_cells import CsvWriter
 from clipsieve.errors import CollectionChanged, InputError, NotFound, quoted
 from clipsieve.index.asked import RankedAnswer
 from clipsieve.index.collection import Collection
@@ -308,7 +308,7 @@ def _write(
 def _done(out: Path, written: int, skipped: list[Skipped]) -> Result:
     if skipped:
         with (out.parent / SKIPPED).open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("key", "reason"), *((s.key, s.reason) for s in skipped)])
+            CsvWriter(file).writerows([("key", "reason"), *((s.key, s.reason) for s in skipped)])
     return Result(out.name, written, len(skipped))
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from clipsieve.captions import NO_TEXT, caption_text, no_text
 from clipsieve.errors import InputError
 from clipsieve.manifest import Manifest, Source
 from clipsieve.shards import OWN_COLUMNS, read_metadata
@@ -123,7 +124,7 @@ class _Import:
         n = len(block.places)
         vectors, why = unit_rows(block.vectors)
         captions = self._column(block, self.caption, _CAPTIONS)
-        captions = [c if isinstance(c, str) and c.strip() else None for c in captions]
+        captions, whole, problems = _captions(captions)
         texts = None
         if block.texts is not None:
             texts, wrong = unit_rows(block.texts)
@@ -143,13 +144,16 @@ class _Import:
             self.keys.add(key)
         rows = [row for row in range(n) if row not in why]
         used = {self.key or next((c for c in _KEYS if c in block.columns), ""), "image_path", "has_caption"}
-        used.add(self.caption or next((c for c in _CAPTIONS if c in block.columns), ""))
+        if whole:
+            used.add(self.caption or next((c for c in _CAPTIONS if c in block.columns), ""))
         used -= {"url"} if self.key is None else set()
         columns = {
             f"meta.{name}" if name in OWN_COLUMNS else name: [values[row] for row in rows]
             for name, values in block.columns.items()
             if name and name not in used and not name.startswith("__index_level_")
         }
+        if any(problems):
+            columns[NO_TEXT] = [problems[row] for row in rows]
         paths = block.columns.get("image_path", [None] * n)
         model = self.writer.manifest.model or NOT_KNOWN
         kept = tuple(keys[row] for row in rows)
@@ -170,6 +174,12 @@ class _Import:
             raise InputError(f"{block.places[0]} has no column {asked!r}; it has {', '.join(block.columns)}.")
         names = [asked] if asked is not None else [c for c in usual if c in block.columns]
         return block.columns[names[0]] if names else [None] * len(block.places)
+
+
+def _captions(values: Sequence[Any]) -> tuple[list[str | None], bool, list[str | None]]:
+    """The captions, whether they are all that the fields hold, and for each what is wrong with it, if anything is."""
+    found = [caption_text(value) for value in values]
+    return [text for text, _ in found], all(whole for _, whole in found), [no_text(value) for value in values]
 
 
 def unit_rows(vectors: npt.NDArray[Any]) -> tuple[Float32, dict[int, str]]:

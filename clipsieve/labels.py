@@ -3,7 +3,6 @@
 A part is a Parquet table of id, key, label, score, margin, runner_up, example; see `clipsieve.index.label`.
 """
 
-import csv
 import io
 import json
 import math
@@ -14,6 +13,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clipsieve.csv_cells import CsvWriter
 from clipsieve.durable import write_file
 from clipsieve.errors import InputError
 
@@ -75,7 +75,7 @@ def write_table(stream: Iterator[pa.Table], schema: pa.Schema, path: Path, kind:
 
     def write_csv(file: BinaryIO) -> None:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        lines = csv.writer(text)
+        lines = CsvWriter(text)
         lines.writerow(schema.names)
         for table in stream:
             lines.writerows(zip(*map(_in_csv, table.columns), strict=True))
@@ -98,7 +98,7 @@ def write_directai(stream: Iterator[tuple[list[str], list[str | None], list[str 
 
     def write(file: BinaryIO) -> None:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        lines = csv.writer(text)
+        lines = CsvWriter(text)
         head = False
         for places, given, truth in stream:
             if not head:

@@ -6,7 +6,6 @@ negatives is infinite inside and absent here, because JSON knows no infinity. In
 rounds above 2**53. Hits that are boxes have x0, y0, x1 and y1 besides, in 0..1 of the image from its top left corner.
 """
 
-import csv
 import io
 import json
 import math
@@ -19,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clipsieve.contact_sheet import describe_claim, describe_timings, example_name
+from clipsieve.csv_cells import CsvWriter
 from clipsieve.errors import InputError
 from clipsieve.types import QueryResult
 
@@ -99,9 +99,9 @@ def to_csv(result: QueryResult, names: Mapping[int | str, str], known: Known = (
     """A header and one line per hit, quoted where a value needs it."""
     text = io.StringIO()
     columns = (*COLUMNS, *(BOX_COLUMNS if _boxed(result) else ()), *(WEB_COLUMNS if known else ()))
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows(result, names, known))
+    writer = CsvWriter(text, "\n")
+    writer.writerow(columns)
+    writer.writerows([row.get(name) for name in columns] for row in rows(result, names, known))
     return text.getvalue()
 
 

@@ -21,6 +21,7 @@ from clipsieve.checked_tables import FAULTS, ipc_batches, read_parquet, valid
 from clipsieve.errors import InputError
 from clipsieve.foreign import is_foreign
 from clipsieve.importing import Block
+from clipsieve.tar_samples import Sample, Samples, Suffixes
 
 Kind = Literal["clip-retrieval", "npy", "datasets", "lance", "webdataset"]
 _VECTORS = ("vector", "embedding", "embeddings", "image_embedding", "img_emb", "emb")
@@ -127,7 +128,8 @@ class TarSource:
         self._tars = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.name.endswith(_TARS))
         if not self._tars:
             raise InputError(f"{path} holds no tar; check the path.")
-        self._extension = (extension or "npy").lstrip(".")
+        self._extension = (extension or "npy").lower().lstrip(".")
+        self._suffixes = Suffixes(frozenset({self._extension}), exact=True)
         self._base = path if path.is_dir() else path.parent
         self._dim: int | None = None
 
@@ -149,25 +151,27 @@ class TarSource:
 
     def _samples(self, path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
         name = path.relative_to(self._base).as_posix()
-        last: tuple[str, dict[str, bytes]] | None = None
+        samples = Samples[bytes](self._suffixes)
+
+        def named(done: list[Sample[bytes]]) -> Iterator[tuple[str, dict[str, bytes]]]:
+            for sample in done:
+                vector = sample.image(self._suffixes)
+                usual = {ending: sample.beside(vector, ending)[:1] for ending in ("txt", "json")}
+                found = {ending: sample.members[suffixes[0]] for ending, suffixes in usual.items() if suffixes}
+                if vector is not None:
+                    found[self._extension] = sample.members[vector]
+                yield f"{name}/{sample.name}", {**sample.members, **found}
+
         try:
             with tarfile.open(path) as tar:
                 for member in tar:
                     content = tar.extractfile(member)
-                    if content is None:
-                        continue
-                    folder, _, base = member.name.rpartition("/")
-                    stem, _, suffix = base.partition(".")
-                    place = f"{name}/{folder + '/' if folder else ''}{stem}"
-                    if last is not None and last[0] != place:
-                        yield last
-                        last = None
-                    last = last or (place, {})
-                    last[1][suffix.lower()] = content.read()
+                    if content is not None:
+                        yield from named(samples.turn(member.name))
+                        yield from named(samples.add(member.name, member.size, content.read()))
         except (tarfile.TarError, OSError, EOFError) as error:
             raise InputError(f"{path} cannot be read to its end ({error}); restore it from a copy.") from error
-        if last is not None:
-            yield last
+        yield from named(samples.finish())
 
     def _block(self, samples: list[tuple[str, dict[str, bytes]]]) -> Block:
         found = [_vector(members.get(self._extension)) for _, members in samples]

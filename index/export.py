@@ -5,7 +5,6 @@ excepted). An image whose original is gone is skipped, counted and, in a folder,
 was there before is never overwritten.
 """
 
-import csv
 import io
 import itertools
 import json
@@ -18,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
 
+from clipsieve.csv_cells import CsvWriter
 from clipsieve.durable import write_file
 from clipsieve.errors import InputError, NotFound, quoted
 from clipsieve.index.packs import write_datasets, write_tar, write_webdataset
@@ -107,7 +107,7 @@ def list_skipped(out: Path, tally: Tally) -> None:
     if tally.skipped:
         path = _free(out / "skipped.csv")
         with path.open("x", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("key", "reason"), *((s.key, s.reason) for s in tally.skipped)])
+            CsvWriter(file).writerows([("key", "reason"), *((s.key, s.reason) for s in tally.skipped)])
 
 
 Row = Mapping[str, Any]
@@ -212,17 +212,17 @@ def _write_list(file: BinaryIO, suffix: str, rows: Iterable[tuple[Record, Row]],
             tally.written += 1
         return
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    writer = None
+    writer, names = None, list[str]()
     for line in lines:
         if "boxes" in line:
             line["boxes"] = json.dumps(line["boxes"], ensure_ascii=False)
         if writer is None:
-            writer = csv.DictWriter(text, list(line), extrasaction="ignore")
-            writer.writeheader()
-        writer.writerow(line)
+            writer, names = CsvWriter(text), list(line)
+            writer.writerow(names)
+        writer.writerow(line.get(name) for name in names)
         tally.written += 1
     if writer is None:
-        csv.writer(text).writerow(["id", "key", "image"])
+        CsvWriter(text).writerow(["id", "key", "image"])
     text.detach()  # flushes, and leaves the file open
 
 

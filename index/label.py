@@ -5,7 +5,6 @@ goes on with the first part that is missing. What the parts were made of is kept
 labels is refused.
 """
 
-import csv
 import hashlib
 import io
 import json
@@ -20,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clipsieve.csv_cells import CsvWriter
 from clipsieve.durable import write_file
 from clipsieve.errors import InputError
 from clipsieve.index.calibrate import Scale
@@ -123,7 +123,7 @@ def to_csv(folder: Path, path: Path) -> None:
 
     def write(file: BinaryIO) -> None:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        rows = csv.writer(text)
+        rows = CsvWriter(text)
         rows.writerow(SCHEMA.names)
         for part in sorted(folder.glob("labels_*.parquet")):
             with pq.ParquetFile(part) as parquet:

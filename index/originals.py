@@ -23,6 +23,7 @@ from clipsieve import shards
 from clipsieve.errors import InputError, NotFound
 from clipsieve.manifest import Manifest, Shard
 from clipsieve.protocols import MetadataStore
+from clipsieve.tar_samples import Sample, Samples, Suffixes
 from clipsieve.types import content_hash
 from clipsieve.whole import reading
 
@@ -146,7 +147,8 @@ class Originals:
         with self._lock:
             members = self._tars.get(tar)
         if members is None:
-            members = _list_tar(tar, _options(shard).get("wds_image_key"))
+            options = _options(shard)
+            members = _list_tar(tar, options.get("wds_image_key"), options.get("wds_caption_key"))
             with self._lock:
                 while len(self._tars) >= _TARS_REMEMBERED:
                     self._tars.pop(next(iter(self._tars)))
@@ -223,19 +225,28 @@ def _read(place: str) -> bytes:
         return file.read()
 
 
-def _list_tar(place: str, image_key: str | None) -> Members:
-    """The first image of each sample, as the reader chooses it: extensions begin at the name's first dot."""
+def _list_tar(place: str, image_key: str | None, caption_key: str | None) -> Members:
+    """The image of each sample, as the reader chooses it: see `clipsieve.tar_samples`."""
     from PIL import Image
 
-    wanted = {s[1:] for s in Image.registered_extensions()} if image_key is None else set(image_key.lower().split(";"))
+    known = frozenset(suffix[1:] for suffix in Image.registered_extensions())
+    chosen = None if image_key is None else frozenset(p.strip().lower().lstrip(".") for p in image_key.split(";"))
+    suffixes = Suffixes(chosen or known, (caption_key or "txt").lower().lstrip("."), chosen is not None)
+    samples = Samples[tuple[int, int]](suffixes)
     members: dict[str, tuple[int, int]] = {}
+
+    def take(done: list[Sample[tuple[int, int]]]) -> None:
+        for sample in done:
+            image = sample.image(suffixes)
+            if image is not None:
+                members.setdefault(sample.name, sample.members[image])
+
     with _open(place) as file, tarfile.open(fileobj=file, mode="r:*") as tar:
         for member in tar:
-            folder, base = posixpath.split(member.name)
-            first, _, suffix = base.lstrip(".").partition(".")
-            stem = posixpath.join(folder, base[: len(base) - len(base.lstrip("."))] + first)
-            if member.isfile() and {suffix.lower(), suffix.lower().rpartition(".")[2]} & wanted:
-                members.setdefault(stem, (member.offset_data, member.size))
+            if member.isfile():
+                take(samples.turn(member.name))
+                take(samples.add(member.name, member.size, (member.offset_data, member.size)))
+    take(samples.finish())
     return members
 
 

@@ -11,7 +11,7 @@ import itertools
 import json
 import re
 import zlib
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Container, Generator, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, TextIO, TypeVar
 
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from clipsieve.errors import InputError, quoted
 from clipsieve.inference.paths import Place, readable
+from clipsieve.inference.sidecar import object_of, unique
 from clipsieve.inference.tables import is_binary, is_image
 from clipsieve.types import Skipped
 
@@ -35,6 +36,8 @@ LIST_SUFFIXES = (*_PARQUET, *_TEXTS, *(f"{suffix}.gz" for suffix in _TEXTS))
 
 _INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")  # no leading zeros: those are codes and not numbers
 _DECIMAL = re.compile(r"-?(0|[1-9]\d*)\.\d+([eE][-+]?\d+)?")
+# The csv module counts a longer field as damage that ends the file; its limit of 131,072 letters holds for the process.
+csv.field_size_limit(2**31 - 1)
 DAMAGE = (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException)
 """What reading a damaged list raises."""
 
@@ -51,7 +54,7 @@ def columns_of(place: Place) -> list[str]:
         return ["url"]
     with _text(place) as file:
         if _suffix(place) in (".csv", ".tsv"):
-            return next(_delimited(file, _suffix(place)), [])
+            return unique(next(_delimited(file, _suffix(place)), []))
         first = next(_objects(file, place), None)
         return list(first) if isinstance(first, Mapping) else []
 
@@ -80,11 +83,12 @@ def count_rows(place: Place) -> int:
 
 
 def read_rows(
-    name: str, place: Place, start: int, make: Callable[[str, Fields], T]
+    name: str, place: Place, start: int, make: Callable[[str, Fields], T], texts: Container[str] = ("caption", "text")
 ) -> Generator[T | Skipped, None, int]:
     """What `make` makes of the rows of one list from number `start` on; returns how many there are in all.
 
-    make  what to call the row, `name#number` with rows counted from 0, and its fields -> anything
+    make   what to call the row, `name#number` with rows counted from 0, and its fields -> anything
+    texts  columns of CSV and TSV whose numbers stay as they are written
 
     A row that says nothing is a Skipped. A list that is damaged somewhere gives what comes before, and one Skipped for
     the rest; of Parquet, one for each row of the row group.
@@ -93,7 +97,7 @@ def read_rows(
         return (yield from _parquet_rows(name, place, start, make))
     number = 0
     with _text(place) as file:
-        rows = _text_rows(file, place)
+        rows = _text_rows(file, place, texts)
         while True:
             try:
                 row = next(rows, None)
@@ -132,19 +136,19 @@ def _parquet_rows(
         return row
 
 
-def _text_rows(file: TextIO, place: Place) -> Iterator[Fields | str]:
+def _text_rows(file: TextIO, place: Place, texts: Container[str] = ()) -> Iterator[Fields | str]:
     """Each row's fields, or a sentence on what is wrong with it."""
     suffix = _suffix(place)
     if suffix == ".txt":
         yield from ({"url": line.strip()} for line in file if line.strip())
     elif suffix in (".csv", ".tsv"):
         lines = _delimited(file, suffix)
-        header = next(lines, [])
+        header = unique(next(lines, []))
         for fields in lines:
             if len(fields) > len(header):
                 yield f"The row has {len(fields)} fields for {len(header)} columns; put quotes around its text."
             elif fields:
-                yield dict(zip(header, map(_value, fields), strict=False))
+                yield {n: (f or None) if n in texts else _value(f) for n, f in zip(header, fields, strict=False)}
     else:
         yield from _objects(file, place)
 
@@ -159,7 +163,7 @@ def _objects(file: TextIO, place: Place) -> Iterator[Fields | str]:
     entries: Iterator[Any]
     if start.lstrip().startswith("["):
         try:
-            entries = iter(json.loads(start + file.read()))
+            entries = iter(json.loads(start + file.read(), object_pairs_hook=object_of))
         except (ValueError, RecursionError) as error:
             raise InputError(f"The list {quoted(readable(place.url))} is no JSON ({error}); mend it.") from error
     else:
@@ -170,7 +174,7 @@ def _objects(file: TextIO, place: Place) -> Iterator[Fields | str]:
 
 def _parsed(line: str) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line, object_pairs_hook=object_of)
     except (ValueError, RecursionError):
         return None
 

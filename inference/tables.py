@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from clipsieve.errors import InputError
 from clipsieve.inference.parts import Items, read_parts, states
 from clipsieve.inference.paths import Place, readable, relative_names
-from clipsieve.inference.sidecar import clean_caption, flatten
+from clipsieve.inference.sidecar import with_caption
 from clipsieve.types import FileState, ImageItem, Skipped
 
 ROWS = 64
@@ -108,14 +108,15 @@ class TableSource:
 def _item(key: str, fields: dict[str, Any], image: str, caption: str | None) -> ImageItem | Skipped:
     value = fields.pop(image)
     data = value.get("bytes") if isinstance(value, Mapping) else value
-    text = clean_caption(fields.pop(caption)) if caption else None
+    written = fields.pop(caption) if caption else None
     given = fields.pop("key", None)
     key = readable(str(given)) if given not in (None, "") else key
     if not isinstance(data, bytes):
         path = value.get("path") if isinstance(value, Mapping) else None
         what = f"a path ({posixpath.basename(str(path))}) and no bytes" if path else "no bytes"
         return Skipped(key, f"The row's column {image!r} holds {what}; write the encoded image into it.")
-    return ImageItem(key, data, text, flatten(fields))
+    text, meta = with_caption(caption, written, fields)
+    return ImageItem(key, data, text, meta)
 
 
 def _count(place: Place) -> int:

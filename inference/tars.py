@@ -1,34 +1,27 @@
-"""Webdataset tars: neighbouring members of one stem are a sample - an image, its caption, its metadata."""
+"""Webdataset tars of samples: an image, its caption, its metadata. `tar_samples` says which members are one sample."""
 
 import copy
 import lzma
-import posixpath
 import tarfile
 import zlib
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 from clipsieve.inference.decode import image_extensions
 from clipsieve.inference.parts import Items, narrowed, read_parts, states
 from clipsieve.inference.paths import Place, readable, relative_names
-from clipsieve.inference.sidecar import caption_of, clean_caption, metadata_of
+from clipsieve.inference.sidecar import caption_of, flatten, json_object, metadata_of, text_of, unique, with_caption
+from clipsieve.tar_samples import Sample, Samples, Suffixes, split
 from clipsieve.types import FileState, ImageItem, Skipped
 
 BLOCK = 512
 _DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError)
 
 
-@dataclass(slots=True)
-class _Sample:
-    """A stem and its members: extension as written after the first dot, lower case -> bytes (empty if passed over)."""
-
-    stem: str
-    members: dict[str, bytes] = field(default_factory=dict)
-
-
 class TarSource:
-    """See `reader.Source`. The key of an image is `name.tar/member` without the member's extension.
+    """See `reader.Source`. The key of an image is `name.tar/sample`.
+
+    Texts and JSON beside the caption and the first JSON are metadata under their suffixes.
 
     A tar that is cut short or damaged gives the samples before the damage, and then one Skipped for the rest.
     """
@@ -47,12 +40,9 @@ class TarSource:
         self.partition = partition
         self.partitions = partitions
         self._tars = list(zip(names or relative_names(tars), tars, strict=True))[partition::partitions]
-        self._caption_key = caption_key.lower().lstrip(".")
-        self._image_keys = (
-            frozenset(ext[1:] for ext in image_extensions())
-            if image_key is None
-            else frozenset(part.strip().lower().lstrip(".") for part in image_key.split(";"))
-        )
+        known = frozenset(ext[1:] for ext in image_extensions())
+        chosen = None if image_key is None else frozenset(p.strip().lower().lstrip(".") for p in image_key.split(";"))
+        self._suffixes = Suffixes(chosen or known, caption_key.lower().lstrip("."), chosen is not None)
 
     @property
     def total(self) -> None:
@@ -75,15 +65,20 @@ class TarSource:
 
     def _read(self, name: str, place: Place, start: int) -> Items:
         with place.open() as file, tarfile.open(fileobj=file, mode="r:*") as tar:
+            samples = Samples[bytes](self._suffixes)
             number = 0
             try:
-                for sample in self._samples(tar, start):
+                for sample in self._samples(tar, samples, start):
                     if number >= start:
                         yield self._item(name, sample)
                     number += 1
                 problem = _end_problem(tar)
             except _DAMAGE as error:
                 problem = f"it is damaged or cut short ({error})"
+                for sample in samples.finish(damaged=True):
+                    if number >= start:
+                        yield self._item(name, sample)
+                    number += 1
         if problem:
             if number >= start:
                 yield Skipped(
@@ -92,60 +87,55 @@ class TarSource:
             number += 1
         return number
 
-    def _samples(self, tar: tarfile.TarFile, start: int) -> Iterator[_Sample]:
-        wanted = {self._caption_key, "json"}
-        sample, number = None, 0
+    def _samples(self, tar: tarfile.TarFile, samples: Samples[bytes], start: int) -> Iterator[Sample[bytes]]:
         for member in tar:
             if not member.isfile():
                 continue
-            folder, base = posixpath.split(member.name)
-            first, _, suffix = base.partition(".")
-            if not first:  # a hidden file: its name begins with the dot
-                first, _, suffix = base[1:].partition(".")
-                first = f".{first}"
-            stem, suffix = posixpath.join(folder, first), suffix.lower()
-            if sample is None or sample.stem != stem:
-                if sample is not None:
-                    yield sample
-                    number += 1
-                sample = _Sample(stem)
+            yield from samples.turn(member.name)
+            data = b""
             # Read where met: going back would decompress a gzipped tar from its beginning again.
-            if number >= start and (
-                suffix in wanted or _last(suffix) in self._image_keys or suffix in self._image_keys
-            ):
+            if samples.reached >= start and self._suffixes.is_read(split(member.name)[1].lower()):
                 opened = tar.extractfile(member)
                 data = b"" if opened is None else opened.read()
                 if len(data) != member.size:
                     raise tarfile.ReadError("unexpected end of data")
-                sample.members[suffix] = data
-            else:
-                sample.members[suffix] = b""
-        if sample is not None:
-            yield sample
+            yield from samples.add(member.name, member.size, data)
+        yield from samples.finish()
 
-    def _item(self, name: str, sample: _Sample) -> ImageItem | Skipped:
-        key = readable(f"{name}/{sample.stem}")
-        images = [suffix for suffix in sample.members if suffix in self._image_keys]
-        if not images:  # "photo.v2.jpg": webdataset takes "v2.jpg" for the extension
-            images = [suffix for suffix in sample.members if _last(suffix) in self._image_keys]
-            if len(images) > 1:
-                return Skipped(
-                    key,
-                    f"The sample has several images ({', '.join(map(readable, images))}); name one with wds_image_key.",
-                )
-        if not images:
+    def _item(self, name: str, sample: Sample[bytes]) -> ImageItem | Skipped:
+        key = readable(f"{name}/{sample.name}")
+        image = sample.image(self._suffixes)
+        if image is None:
             has = ", ".join(sorted(map(readable, sample.members)))
-            return Skipped(key, f"The sample has no image but {has or 'nothing'}; check wds_image_key.")
-        meta = metadata_of(sample.members["json"]) if "json" in sample.members else {}
-        written = sample.members.get(self._caption_key)
-        caption = caption_of(written) if written is not None else clean_caption(meta.get("meta.caption"))
-        if meta.get("meta.caption") == caption:
-            meta.pop("meta.caption", None)
-        return ImageItem(key, sample.members[images[0]], caption, meta)
-
-
-def _last(suffix: str) -> str:
-    return suffix.rpartition(".")[2]
+            return Skipped(
+                key,
+                f"The sample has no image but {has or 'nothing'}; check wds_image_key, and that its members follow "
+                "each other.",
+            )
+        captions = sample.beside(image, self._suffixes.caption)
+        jsons = [suffix for suffix in sample.beside(image, "json") if suffix not in captions]
+        fields, caption, meta = dict[str, Any](), None, dict[str, Any]()
+        if jsons:
+            try:
+                fields = json_object(sample.members[jsons[0]])
+            except (ValueError, RecursionError):
+                meta = metadata_of(sample.members[jsons[0]])  # which says what is wrong
+        if captions:
+            caption = caption_of(sample.members[captions[0]])
+            meta |= flatten(fields)
+        elif not meta:
+            written = fields.pop("caption", None)
+            caption, meta = with_caption("caption", written, fields)
+        if caption is not None and meta.get("meta.caption") == caption:
+            meta.pop("meta.caption")
+        further = [(suffix, text_of(sample.members[suffix]).strip()) for suffix in captions[1:]]
+        for suffix in jsons[1:]:
+            stem = suffix.removesuffix(".json")
+            further += [(f"{stem}.{field}", value) for field, value in metadata_of(sample.members[suffix]).items()]
+        if further:
+            pairs = [*meta.items(), *((readable(n), readable(v) if isinstance(v, str) else v) for n, v in further)]
+            meta = dict(zip(unique(n for n, _ in pairs), (v for _, v in pairs), strict=True))
+        return ImageItem(key, sample.members[image], caption, meta)
 
 
 def _end_problem(tar: tarfile.TarFile) -> str:

@@ -14,7 +14,7 @@ from clipsieve.inference import lists
 from clipsieve.inference.fetch import Fetcher, FetchOptions, NotFetched
 from clipsieve.inference.parts import Items, narrowed, read_parts, states
 from clipsieve.inference.paths import Place, readable, relative_names
-from clipsieve.inference.sidecar import clean_caption, flatten
+from clipsieve.inference.sidecar import with_caption
 from clipsieve.inference.tables import CAPTION_NAMES
 from clipsieve.ordered import ordered_map
 from clipsieve.types import FileState, ImageItem, Skipped
@@ -127,7 +127,8 @@ class UrlSource:
 
     def _read(self, name: str, place: Place, start: int) -> Generator[_Wanted | Skipped, None, int]:
         url, caption = self._columns(place)
-        return lists.read_rows(name, place, start, partial(_wanted, url_column=url, caption_column=caption))
+        texts = {"key", url, *([caption] if caption else [])}
+        return lists.read_rows(name, place, start, partial(_wanted, url_column=url, caption_column=caption), texts)
 
     def _columns(self, place: Place) -> tuple[str, str | None]:
         """Names of the columns of URLs and captions. InputError if there is none of URLs, or not one asked for."""
@@ -162,8 +163,8 @@ def _wanted(called: str, fields: lists.Fields, url_column: str, caption_column: 
             called, f"The row has no URL in its column {quoted(url_column)}; write one, or leave the row out."
         )
     url = readable(url.strip())
-    meta = {f"meta.{name}" if name == "url" else name: value for name, value in flatten(others).items()}
-    caption = clean_caption(fields.get(caption_column)) if caption_column else None
+    caption, flat = with_caption(caption_column, fields.get(caption_column) if caption_column else None, others)
+    meta = {f"meta.{name}" if name == "url" else name: value for name, value in flat.items()}
     return readable(str(key)) if key not in (None, "") else url, url, caption, {**meta, "url": url}
 
 
