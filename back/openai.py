@@ -15,9 +15,12 @@ from flask_openapi import APIBlueprint, Tag
 from pydantic import BaseModel
 
 from clipsieve.back.guard import reads
+from clipsieve.back.notes import note_header
 from clipsieve.back.pictures import refuse_bombs
 from clipsieve.back.shapes import Json, obj
+from clipsieve.checks import check_said
 from clipsieve.errors import ClipsieveError, InputError, NotFound
+from clipsieve.reading import notes_of, require_read
 from clipsieve.types import Float32
 
 TAG = Tag(name="OpenAI", description="Embeddings as OpenAI's clients ask for them.")
@@ -50,6 +53,7 @@ def blueprint(embedder: Callable[[], Any]) -> APIBlueprint:
         model = embedder()
         if body.get("dimensions") not in (None, model.dim):
             raise InputError(f"dimensions: {body['dimensions']!r} cannot be had; the model's vectors have {model.dim}.")
+        texts = [one for one in inputs if isinstance(one, str)]
         rows = embed(model, inputs)
         data = [
             {"object": "embedding", "index": i, "embedding": _base64(row) if packed else row}
@@ -57,7 +61,9 @@ def blueprint(embedder: Callable[[], Any]) -> APIBlueprint:
         ]
         tokens = count_tokens(model, inputs)
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return _answer({"object": "list", "data": data, "model": model.model.name, "usage": usage})
+        answer = _answer({"object": "list", "data": data, "model": model.model.name, "usage": usage})
+        answer.headers.update(note_header(notes_of(texts, ["{}"], model)))
+        return answer
 
     @routes.get("/models", summary="The model", responses=_MODELS)
     def models() -> Response:
@@ -86,6 +92,7 @@ def _read(one: Any) -> str | bytes:
     if not isinstance(one, str):
         raise InputError("input: a text is expected, or a list of texts; token ids are not taken.")
     if not one.startswith("data:image/"):
+        check_said("input", one)
         return one
     head, comma, data = one.partition(",")
     if not (comma and head.endswith(";base64")):
@@ -114,7 +121,9 @@ def embed(model: Any, inputs: Sequence[str | bytes]) -> Float32:
     if texts:
         if not hasattr(model, "embed_texts"):
             raise InputError(f"The model {model.model.name!r} takes images alone; send them as data URLs.")
-        rows[texts] = model.embed_texts([inputs[i] for i in texts], name=NAME)
+        given = [str(inputs[i]) for i in texts]
+        require_read(model, given)
+        rows[texts] = model.embed_texts(given, name=NAME)
     if images:
         rows[images] = model.embed_images([inputs[i] for i in images], name=NAME)
     return rows

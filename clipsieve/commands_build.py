@@ -107,8 +107,11 @@ def tell_embedded(done: Mapping[str, Any]) -> str:
     before = f", after {done['before']:,} of an earlier run" if done["before"] else ""
     reasons = Path(done["folder"]) / "skipped"
     skipped = f"; {done['skipped']:,} skipped, for reasons listed in {reasons}" if done["skipped"] else ""
+    long = done["captions_cut"]
+    cut = f" {long:,} captions are longer than the model reads; their ends are left out." if long else ""
     return (
         f"{done['embedded']:,} images embedded into {done['folder']} in {duration(done['seconds'])}{before}{skipped}."
+        f"{cut}"
     )
 
 

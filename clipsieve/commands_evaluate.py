@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipsieve import options
+from clipsieve.checks import check_said
 from clipsieve.command import say
+from clipsieve.commands_ask import long_text_of, tell
 from clipsieve.commands_build import DEFAULT_MODEL
 from clipsieve.commands_evaluate_coco import evaluate_folder
 from clipsieve.errors import CollectionMissing, InputError, ModelUnavailable
 from clipsieve.parts import Parts, print_json, progress
+from clipsieve.reading import notes_of, read_with
 
 if TYPE_CHECKING:
     from clipsieve.types import Float32, Int64
@@ -59,6 +62,7 @@ def evaluate(
     template: Annotated[
         str, typer.Option("--template", help="The prompt: {text} is the class's text, {label} its name.")
     ] = TEMPLATE,
+    long_text: options.LongTextName = "cut",
     neighbours: Annotated[
         int, typer.Option("--neighbours", help="Texts or images that decide, the nearest ones.")
     ] = 10,
@@ -133,7 +137,12 @@ def evaluate(
     if zero_shot:
         words = [prompt(template, (texts or {}).get(c, c.replace("_", " ")), c) for c in classes]
         own = np.arange(len(classes), dtype=np.int64)
-        rows = embedder.embed_texts(words)
+        long = long_text_of(long_text)
+        for word in words:
+            check_said("A class's prompt", word)
+        rows = read_with(embedder, long)(words)
+        found["notes"] = list(notes_of(words, ["{}"], embedder, long))
+        tell(found["notes"])
         found["zero_shot"] = {"prompt": template, **_figures(vectors, right, rows, own, len(classes), neighbours)}
     if shown is not None:
         chosen = first_of_each(shown.said, classes, shots)

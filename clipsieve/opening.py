@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clipsieve.index.collection import Collection
+    from clipsieve.reading import LongText
 
 
 def load_model(name: str, *, device: str = "auto", precision: str = "auto") -> Any:
@@ -39,6 +40,7 @@ def open_collection(
     progress: Callable[[int, int], None] | None = None,
     load: Callable[..., Any] = load_model,
     load_detector: Callable[..., Any] | None = load_detector,
+    long_text: "LongText" = "cut",
 ) -> "Collection":
     """Open a collection folder to ask it; a context manager.
 
@@ -49,6 +51,8 @@ def open_collection(
     progress  called with (rows read, rows to read) while the metadata cache is made
     load      (name, device=...) -> the embedder of a name
     load_detector  likewise a detector, where boxes are asked for; None: they cannot be
+    long_text  a text that is longer than the model reads is "cut", which `QueryResult.notes` tells; an "error"; or
+               embedded in parts, of whose vectors the "average" is taken
 
     >>> clipsieve.open("photos").search(MetaClass("bus", ["red bus"], ["red truck"]), k=40)  # doctest: +SKIP
     """
@@ -74,4 +78,5 @@ def open_collection(
         probe=probe,
         cut=cut,
         progress=progress,
+        long_text=long_text,
     )

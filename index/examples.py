@@ -12,6 +12,7 @@ from clipsieve.index.templates import expand
 from clipsieve.kept import Kept
 from clipsieve.manifest import Manifest, Probe
 from clipsieve.protocols import ImageEmbedder, TextEmbedder
+from clipsieve.reading import LongText, check_long_text, notes_of, read_with
 from clipsieve.types import Box, ClassVectors, Example, Float32, MetaClass, ModelId, TemplateSet, content_hash
 
 Templates = tuple[str, ...] | TemplateSet | None
@@ -35,6 +36,7 @@ class Embedding:
     load   makes an embedder of a name
     probe  what an embedder makes of the fixed probe images and texts; compared with the manifest's before it is used
     cut    a part of an encoded image, encoded
+    long_text  what is done with texts that are longer than the model reads
     """
 
     def __init__(
@@ -45,7 +47,10 @@ class Embedding:
         load: Callable[[str], Any] | None = None,
         probe: Callable[[Any], Probe] | None = None,
         cut: Callable[[bytes, Box], bytes] | None = None,
+        long_text: LongText = "cut",
     ) -> None:
+        check_long_text(long_text)
+        self._long_text: LongText = long_text
         self._folder, self._manifest = folder, manifest
         self._name, self._load, self._probe, self._cut = name, load, probe, cut
         self._embedder: Any = None
@@ -94,15 +99,24 @@ class Embedding:
 
         def texts(wanted: Sequence[str]) -> Float32:
             if tower is None:
-                return embed_texts(wanted, templates, self._need_texts().embed_texts, self._texts)
+                return embed_texts(wanted, templates, read_with(self._need_texts(), self._long_text), self._texts)
             memory = self._towers.setdefault(tower.model, Remembered())
-            return embed_texts(wanted, templates, tower.embed_texts, memory)
+            return embed_texts(wanted, templates, read_with(tower, self._long_text), memory)
 
         def images(wanted: Sequence[Example]) -> Float32:
             known = [self._uploads.find((e.image, e.box)) for e in wanted]
             return np.stack([image_vector(e) if v is None else v for e, v in zip(wanted, known, strict=True)])
 
         return embed_classes(classes, model, texts, images)
+
+    def notes(
+        self, classes: Sequence[MetaClass], templates: Templates, tower: TextEmbedder | None = None
+    ) -> tuple[str, ...]:
+        """What is to be told of the classes' texts, see `reading.notes_of`; else as `classes`."""
+        texts = texts_of(classes)
+        if not texts:
+            return ()
+        return notes_of(texts, expand(templates), tower or self._need_texts(), self._long_text)
 
     def upload(self, data: bytes) -> str:
         """Embed an image; its content hash, under which it is remembered."""
@@ -173,6 +187,12 @@ class Embedded:
                 raise InputError(f"The class {c.name!r} was not embedded before; ask the collection itself.")
         return tuple(self._vectors[c.name] for c in classes)
 
+    def notes(
+        self, classes: Sequence[MetaClass], templates: Templates, tower: TextEmbedder | None = None
+    ) -> tuple[str, ...]:
+        """Nothing: whoever embedded the classes has told it."""
+        return ()
+
     def use(self, embedder: object) -> None:
         """InputError: there is nothing to embed."""
         raise InputError("What was embedded before takes no embedder; give it to the collection itself.")
@@ -198,7 +218,7 @@ def embed_classes(
     images  n examples that are images -> float32 (n, d), unit rows, likewise
     """
     examples = [e for c in classes for e in c.positive + c.negative]
-    wanted_texts = list(dict.fromkeys(e.text for e in examples if e.text is not None))
+    wanted_texts = texts_of(classes)
     wanted_images = list(dict.fromkeys(e for e in examples if e.image is not None))
     known: dict[Example, Float32] = {}
     if wanted_texts:
@@ -211,6 +231,12 @@ def embed_classes(
         return np.stack([known[e] for e in side]) if side else np.zeros((0, dim), np.float32)
 
     return tuple(ClassVectors(c.name, rows(c.positive), rows(c.negative), model) for c in classes)
+
+
+def texts_of(classes: Sequence[MetaClass]) -> list[str]:
+    """The texts among the examples of classes, in order, each once."""
+    examples = [e for c in classes for e in c.positive + c.negative]
+    return list(dict.fromkeys(e.text for e in examples if e.text is not None))
 
 
 def embed_texts(

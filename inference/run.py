@@ -28,6 +28,7 @@ class RunSummary:
     before        inputs that earlier runs had read already
     seconds       from the first input to the last commit
     images_per_s  embedded / seconds
+    captions_cut  captions that were embedded without their end, which is beyond the model's context
     """
 
     read: int
@@ -36,6 +37,7 @@ class RunSummary:
     seconds: float
     images_per_s: float
     before: int = 0
+    captions_cut: int = 0
 
 
 def embed_collection(
@@ -92,12 +94,13 @@ def embed_collection(
         total = source.total  # asked once: a table's footer is read for it
         pending = Pending(turn, source, embedder, cursor, read_of(source, manifest), keys.taken)
         began = time.monotonic()
-        read = skipped = 0
+        read = skipped = captions_cut = 0
         fresh = _once(items, keys.taken)
         batches = embed_items(fresh, embedder, text, batch_size, workers, thumbs, max_pixels, finder)
 
         def told(batch: Embedded) -> None:
-            nonlocal read, skipped
+            nonlocal read, skipped, captions_cut
+            captions_cut += batch.captions_cut
             read, skipped = read + batch.read, skipped + len(batch.skipped)
             if progress is not None:
                 progress(cursor + read, total, skipped_before + skipped)
@@ -105,7 +108,7 @@ def embed_collection(
         commit_batches(batches, pending, shard_size, commit_seconds, told)
         seconds = time.monotonic() - began
     rate = pending.embedded / seconds if seconds else 0.0
-    return RunSummary(read, pending.embedded, pending.skipped, seconds, rate, cursor)
+    return RunSummary(read, pending.embedded, pending.skipped, seconds, rate, cursor, captions_cut)
 
 
 def _require_same_input(folder: Path, source: Source, manifest: Manifest) -> None:

@@ -146,7 +146,7 @@ def test_scores_are_directais_formula(client, augment):
     configs = [
         {"name": "bottle", "examples_to_include": ["bottle", "flask"], "examples_to_exclude": ["vase"]},
         {"name": "can", "examples_to_include": ["can"], "examples_to_exclude": ["tin", "bottle"]},
-        {"name": "", "examples_to_include": [""]},
+        {"name": "", "examples_to_include": ["x"]},
     ]
     id = deployed(client, *configs, augment_examples=augment)
     templates = OPENAI if augment else ("{}",)

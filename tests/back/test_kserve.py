@@ -244,7 +244,7 @@ def test_an_output_has_the_last_word_on_its_own_form(client):
 
 
 def test_elements_of_bytes_come_each_after_their_length(client):
-    words = ["a red bus", "", "größer"]
+    words = ["a red bus", "x", "größer"]
     tensor = b"".join(len(w.encode()).to_bytes(4, "little") + w.encode() for w in words)
     one = {"name": "INPUT_TEXT", "shape": [3, 1], "datatype": "BYTES", "parameters": {"binary_data_size": len(tensor)}}
     answer = client.post(TEXT_INFER, **binary({"inputs": [one]}, tensor))
