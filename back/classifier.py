@@ -15,7 +15,7 @@ from clipsieve.index.rule import Compiled, compile_classes, maxima, settle
 from clipsieve.index.templates import expand
 from clipsieve.kept import Kept
 from clipsieve.protocols import ImageEmbedder, TextEmbedder
-from clipsieve.reading import notes_of, read_with
+from clipsieve.reading import notes_of
 from clipsieve.types import Example, Float32, content_hash
 
 MOST_BYTES = 256 * 2**20
@@ -81,7 +81,7 @@ class Classifier:
         embedder = self._model()
 
         def texts(wanted: Sequence[str]) -> Float32:
-            return embed_texts(wanted, deployed.templates, read_with(embedder), self._texts)
+            return embed_texts(wanted, deployed.templates, embedder, self._texts)
 
         def images(wanted: Sequence[Example]) -> Float32:
             raise InputError("A deployed classifier has texts only.")

@@ -12,7 +12,7 @@ from clipsieve.index.suppress import CompiledDetection, compile_detection, detec
 from clipsieve.index.templates import expand
 from clipsieve.kept import Kept
 from clipsieve.protocols import Detector
-from clipsieve.reading import notes_of, read_with
+from clipsieve.reading import notes_of
 from clipsieve.types import Example, Float32, Regions, content_hash
 
 MOST_BYTES = 256 * 2**20
@@ -75,7 +75,7 @@ class Finder:
         detector = self._model()
 
         def texts(wanted: Sequence[str]) -> Float32:
-            return embed_texts(wanted, deployed.templates, read_with(detector), self._texts)
+            return embed_texts(wanted, deployed.templates, detector, self._texts)
 
         def images(wanted: Sequence[Example]) -> Float32:
             raise InputError("A deployed detector has texts only.")

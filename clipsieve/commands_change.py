@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from clipsieve import options
+from clipsieve.command import say
 from clipsieve.commands_build import fetch_options
 from clipsieve.commands_regions import finder_as_before
 from clipsieve.errors import InputError
@@ -83,6 +84,8 @@ def add(
     changed = f", of which {added.changed:,} take the place of older ones" if added.changed else ""
     skipped = f"; {added.skipped:,} skipped, for reasons listed in {folder / 'skipped'}" if added.skipped else ""
     typer.echo(f"{added.embedded:,} images embedded in {duration(added.seconds)}{changed}{skipped}. {same}.")
+    if added.captions_cut:
+        say(f"Note: {added.captions_cut:,} captions are longer than the model reads; their ends are left out.")
 
 
 def remove(

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipsieve import options
-from clipsieve.checks import check_said
 from clipsieve.command import say
 from clipsieve.commands_ask import long_text_of, tell
 from clipsieve.commands_build import DEFAULT_MODEL
 from clipsieve.commands_evaluate_coco import evaluate_folder
 from clipsieve.errors import CollectionMissing, InputError, ModelUnavailable
 from clipsieve.parts import Parts, print_json, progress
-from clipsieve.reading import notes_of, read_with
 
 if TYPE_CHECKING:
     from clipsieve.types import Float32, Int64
@@ -104,6 +102,9 @@ def evaluate(
     if neighbours < 1 or (shots is not None and shots < 1) or batch_size < 1:
         raise InputError(f"neighbours {neighbours}, shots {shots}, batch-size {batch_size}: each is 1 or more.")
     import numpy as np
+
+    from clipsieve.checks import check_said
+    from clipsieve.reading import notes_of, read_with
 
     prompt(template, "", "")  # before anything is embedded
 

@@ -20,7 +20,7 @@ from clipsieve.index.regions import CollectionRegions
 from clipsieve.index.rule import Compiled, compile_classes, settle
 from clipsieve.index.suppress import Detections, compile_detection, detect
 from clipsieve.protocols import Detector
-from clipsieve.reading import LongText, read_with
+from clipsieve.reading import LongText
 from clipsieve.types import Box, Claim, ClassVectors, Example, Float32, Hit, Int64, MetaClass, QueryResult, Regions
 
 BLOCK = 2**14
@@ -72,7 +72,7 @@ def embed_questions(
     memory = Remembered() if remembered is None else remembered
 
     def texts(wanted: Sequence[str]) -> Float32:
-        return embed_texts(wanted, templates, read_with(detector, long_text), memory)
+        return embed_texts(wanted, templates, detector, memory, long_text)
 
     def image(example: Example) -> Float32:
         if pictures is None:

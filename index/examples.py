@@ -12,7 +12,7 @@ from clipsieve.index.templates import expand
 from clipsieve.kept import Kept
 from clipsieve.manifest import Manifest, Probe
 from clipsieve.protocols import ImageEmbedder, TextEmbedder
-from clipsieve.reading import LongText, check_long_text, notes_of, read_with
+from clipsieve.reading import LongText, check_long_text, notes_of, read_with, require_read
 from clipsieve.types import Box, ClassVectors, Example, Float32, MetaClass, ModelId, TemplateSet, content_hash
 
 Templates = tuple[str, ...] | TemplateSet | None
@@ -99,9 +99,9 @@ class Embedding:
 
         def texts(wanted: Sequence[str]) -> Float32:
             if tower is None:
-                return embed_texts(wanted, templates, read_with(self._need_texts(), self._long_text), self._texts)
+                return embed_texts(wanted, templates, self._need_texts(), self._texts, self._long_text)
             memory = self._towers.setdefault(tower.model, Remembered())
-            return embed_texts(wanted, templates, read_with(tower, self._long_text), memory)
+            return embed_texts(wanted, templates, tower, memory, self._long_text)
 
         def images(wanted: Sequence[Example]) -> Float32:
             known = [self._uploads.find((e.image, e.box)) for e in wanted]
@@ -240,14 +240,23 @@ def texts_of(classes: Sequence[MetaClass]) -> list[str]:
 
 
 def embed_texts(
-    texts: Sequence[str], templates: Templates, embed: Callable[[Sequence[str]], Float32], memory: Remembered
+    texts: Sequence[str],
+    templates: Templates,
+    embedder: TextEmbedder,
+    memory: Remembered,
+    long_text: LongText = "cut",
 ) -> Float32:
     """n texts -> float32 (n, d): each template's vector normalised, averaged, normalised again.
 
-    embed  the model's own, for texts that are not remembered
+    embedder   for texts that are not remembered
+    long_text  what is done with a text that, in its template, is longer than the model reads
+
+    InputError for a text of which nothing reaches the model.
     """
     prompts = expand(templates)
     new = [t for t in texts if memory.find((t, prompts)) is None]
+    require_read(embedder, new)
+    embed = read_with(embedder, long_text)
     found: dict[str, Float32] = {}
     step = max(1, BATCH // len(prompts))
     for start in range(0, len(new), step):
@@ -263,7 +272,7 @@ def embed_texts(
         if vector is None:
             vector = memory.find((text, prompts))
         # One that other threads' questions drove out meanwhile is embedded again.
-        rows.append(embed_texts([text], templates, embed, Remembered())[0] if vector is None else vector)
+        rows.append(embed_texts([text], templates, embedder, Remembered(), long_text)[0] if vector is None else vector)
     return np.stack(rows)
 
 

@@ -32,6 +32,7 @@ class Added:
     removed   somebody had them removed; they stay so
     embedded  new items, of which `changed` took the place of an older one
     skipped   could not be used; listed in skipped/
+    captions_cut  captions that were embedded without their end, which is beyond the model's context
     """
 
     read: int = 0
@@ -40,6 +41,7 @@ class Added:
     embedded: int = 0
     changed: int = 0
     skipped: int = 0
+    captions_cut: int = 0
     seconds: float = 0.0
 
 
@@ -119,6 +121,7 @@ class _News:
         self.count.embedded += len(batch.rows)
         self.count.changed += sum(row.key in self.replaces for row in batch.rows)
         self.count.skipped += len(batch.skipped)
+        self.count.captions_cut += batch.captions_cut
         self.tell()
 
     def tell(self) -> None:

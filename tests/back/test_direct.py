@@ -55,6 +55,8 @@ def direct(answer, **parts):
     [
         ("/knn-service", QUESTION),
         ("/knn-service", VECTOR),
+        ("/knn-service", {**QUESTION, "text": "wörd " * 50}),
+        ("/knn-service", {**QUESTION, "text": " "}),
         ("/knn-service", {**QUESTION, "indice_name": "none such"}),
         ("/knn-service", {**QUESTION, "modality": "smell"}),
         ("/knn-service", b"{"),

@@ -483,3 +483,11 @@ def test_every_route_is_described(client):
     own = [path for path in paths if path.startswith("/v2")]
     assert len(own) == 16
     assert all(o["responses"]["200"]["content"] for path in own for o in paths[path].values())
+
+
+@pytest.mark.parametrize("parameters", [{}, {"truncation": True}])
+def test_an_empty_text_is_refused(client, parameters):
+    one = {"name": "INPUT_TEXT", "shape": [1, 1], "datatype": "BYTES", "data": [" "]}
+    answer = client.post(TEXT_INFER, json={"inputs": [one], "parameters": parameters})
+    assert answer.status_code == 400
+    assert "an empty text" in answer.json["error"]

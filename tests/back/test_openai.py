@@ -114,3 +114,12 @@ def test_requests_that_are_refused(plain, body, words):
 def test_a_route_that_is_not_there_is_said_in_the_same_shape(app):
     answer = app.test_client().get("/v1/chat/completions", headers={"Authorization": f"Bearer {TOKEN}"})
     assert (answer.status_code, answer.json["error"]["type"]) == (404, "invalid_request_error")
+
+
+def test_a_text_that_is_cut_is_told_and_an_empty_one_refused(plain):
+    assert "X-Clipsieve-Note" not in plain({"input": "a"}).headers
+    assert "'rest' is left out" in plain({"input": ["a", "word " * 40 + "rest"]}).headers["X-Clipsieve-Note"]
+    for given in ("", ["a", " "]):
+        answer = plain({"input": given})
+        assert answer.status_code == 400
+        assert "an empty text" in answer.json["error"]["message"]

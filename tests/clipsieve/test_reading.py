@@ -48,7 +48,7 @@ def test_a_word_that_is_longer_than_the_context_is_cut_within():
 
 
 def test_a_long_text_costs_its_beginning():
-    asked = []
+    asked: list[int] = []
 
     def counted(texts):
         asked.extend(map(len, texts))
