@@ -37,6 +37,7 @@ def load_sentence_transformers(source: str) -> TextCheckpoint:
             f"The model {source!r} is of sentence-transformers; install clipsieve[multilingual]."
         ) from error
     model = SentenceTransformer(source, device="cpu", model_kwargs={"dtype": torch.float32})
+    _require_transformer(source, model)
     tables = [m for m in model.modules() if isinstance(m, torch.nn.Embedding)]
     prompt = model.prompts.get(model.default_prompt_name)
     # Beside the tokens there are words that tell the modules what these are.
@@ -64,6 +65,20 @@ def load_sentence_transformers(source: str) -> TextCheckpoint:
         context=model.max_seq_length,
         unknown=unknown_with(tokenizer),
     )
+
+
+def _require_transformer(source: str, model: Any) -> None:
+    """InputError where weights of the transformer in a model are lacking.
+
+    sentence-transformers does not tell which are random, so its transformer is read once more.
+    """
+    inner = getattr(next(iter(model)), "auto_model", None)
+    if inner is None:
+        return
+    modules = _find(source, "modules.json")
+    folder = "" if modules is None else json.loads(modules.read_bytes())[0].get("path", "")
+    _, info = type(inner).from_pretrained(source, subfolder=folder, output_loading_info=True)
+    require_weights(source, info, inner, ("pooler",))
 
 
 def load_mclip(source: str, config: Mapping[str, Any]) -> TextCheckpoint:

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from clipsieve.errors import ClipsieveError, ModelUnavailable
@@ -182,3 +183,32 @@ def test_texts_that_change_in_a_batch_are_found():
         check_texts("mine", embed)
     with pytest.raises(ModelUnavailable, match="two different images one vector"):
         require_apart("mine", np.ones((2, 4), np.float32), "images")
+
+
+def test_a_text_tower_of_random_numbers(copy):
+    folder = copy("sentence_folder")
+    weights = torch.load(folder / "pytorch_model.bin")
+    del weights["transformer.layer.0.ffn.lin1.bias"]
+    torch.save(weights, folder / "pytorch_model.bin")
+    refused(load_text_embedder, folder, r"lacks 1 of its model's weights \(transformer.layer.0.ffn.lin1.bias\)")
+
+
+def test_a_text_tower_without_its_projection(copy):
+    folder = copy("sentence_folder")
+    torch.save({}, folder / "2_Dense" / "pytorch_model.bin")
+    refused(load_text_embedder, folder, r"Missing key\(s\) .* \"linear.weight\"")
+
+
+def test_an_onnx_folder_without_a_tower(tmp_path):
+    from clipsieve.inference.embedder import load_checkpoint
+    from clipsieve.inference.onnx_towers import MADE, load_onnx
+
+    checkpoint, files = load_checkpoint("mini")
+    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
+    made = {"int8": False, "vocabulary": checkpoint.vocabulary, "preprocess": None}
+    (tmp_path / MADE).write_text(json.dumps(made))
+    with pytest.raises(ModelUnavailable, match=r"holds no text\.onnx, though the model takes texts"):
+        load_onnx(tmp_path)
+    (tmp_path / MADE).write_text("{}")
+    with pytest.raises(ModelUnavailable, match="is not whole; export the model again"):
+        load_onnx(tmp_path)
