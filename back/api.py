@@ -25,7 +25,7 @@ from clipsieve.back.guard import reads
 from clipsieve.back.image_text import holds_base64, read_image_text
 from clipsieve.back.knn import to_json_value
 from clipsieve.back.limits import MOST_EXAMPLES, MOST_LETTERS
-from clipsieve.back.offers import embedded, offers, one_class, rank
+from clipsieve.back.offers import embedded, notes_on, offers, one_class, rank
 from clipsieve.back.pictures import encoded, refuse_bombs, shrink, small_webp
 from clipsieve.back.shelf import Fetch, Served, Shelf
 from clipsieve.errors import InputError, NotFound, quoted
@@ -88,10 +88,12 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored], bo
         page = answer.ranked.pick(slice(start, start + body.limit))
         hits = [schema.hit_to_json(hit) for hit in answer.hits(page)]
         add_sizes(served, page.ids.tolist(), hits)
+        notes = notes_on(served, one_class(classes, name), body)
         if body.boxes:
             collection = served.collection
             meta = next(c for c in classes.classes if name is None or c.name == name)
             (vectors,) = boxes.embed(collection, [meta], classes.templates)
+            notes = list(dict.fromkeys([*notes, *boxes.notes(collection, [meta], classes.templates)]))
             with served.just_found():
                 found = boxes_of(collection.regions, page.ids.tolist(), vectors, body.box_threshold, classes.nms)
             for hit in hits:
@@ -102,6 +104,7 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored], bo
             "claim": answer.claim,
             "recall": answer.recall,
             "timings_ms": dict(answer.timings_ms),
+            "notes": notes,
             "hits": hits,
             "next": f"{served.collection.revision}.{start + body.limit}" if more else None,
         }

@@ -77,6 +77,7 @@ PAGE = result(
         ),
         recall=said(maybe(NUMBER), "Of an index that is not exact, as measured."),
         timings_ms={"type": "object", "additionalProperties": NUMBER},
+        notes=said(TEXTS, "What of the question's texts the model leaves out, or does not know."),
         hits=some(FOUND),
         next=said(maybe(TEXT), "The cursor of the next page, if there is one."),
     )

@@ -6,9 +6,11 @@ from pathlib import Path
 from clipsieve.errors import InputError
 from clipsieve.index import boxes
 from clipsieve.index.collection import Collection
-from clipsieve.index.examples import Remembered, Templates
+from clipsieve.index.examples import Remembered, Templates, texts_of
 from clipsieve.index.regions import CollectionRegions
+from clipsieve.index.templates import expand
 from clipsieve.protocols import Detector
+from clipsieve.reading import notes_of
 from clipsieve.types import ClassVectors, MetaClass, Regions
 
 Shown = list[float | str]
@@ -31,6 +33,10 @@ class Boxes:
         found = collection.manifest.detection
         return found is not None and self._detector is not None and self._name == found.model.name
 
+    def notes(self, collection: Collection, classes: Sequence[MetaClass], templates: Templates) -> tuple[str, ...]:
+        """What is to be told of the classes' texts, as the detector reads them; the errors are those of `embed`."""
+        return notes_of(texts_of(classes), expand(templates), self._require(collection))
+
     def embed(
         self, collection: Collection, classes: Sequence[MetaClass], templates: Templates
     ) -> tuple[ClassVectors, ...]:
@@ -38,6 +44,11 @@ class Boxes:
 
         InputError without a detector; ModelMismatch for another one; else the errors are those of `embed_questions`.
         """
+        detector = self._require(collection)
+        memory = self._examples.setdefault(collection.folder, Remembered())
+        return boxes.embed_questions(classes, detector, templates, memory, collection.example_bytes)
+
+    def _require(self, collection: Collection) -> Detector:
         regions = collection.regions
         if self._detector is None:
             raise InputError(
@@ -46,8 +57,7 @@ class Boxes:
             )
         detector = self._detector()
         regions.model.require(detector.model, "The service's --detector")
-        memory = self._examples.setdefault(collection.folder, Remembered())
-        return boxes.embed_questions(classes, detector, templates, memory, collection.example_bytes)
+        return detector
 
 
 def boxes_of(

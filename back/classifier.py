@@ -10,10 +10,12 @@ from clipsieve.back.deployed import Deployed
 from clipsieve.back.pictures import refuse_bombs
 from clipsieve.errors import InputError, ModelUnavailable
 from clipsieve.index.directai import raw_scores, softmax
-from clipsieve.index.examples import Remembered, embed_classes, embed_texts
+from clipsieve.index.examples import Remembered, embed_classes, embed_texts, texts_of
 from clipsieve.index.rule import Compiled, compile_classes, maxima, settle
+from clipsieve.index.templates import expand
 from clipsieve.kept import Kept
 from clipsieve.protocols import ImageEmbedder, TextEmbedder
+from clipsieve.reading import notes_of
 from clipsieve.types import Example, Float32, content_hash
 
 MOST_BYTES = 256 * 2**20
@@ -67,6 +69,10 @@ class Classifier:
             dict(zip(names, raw.tolist(), strict=True)),
         )
 
+    def notes(self, deployed: Deployed) -> tuple[str, ...]:
+        """What is to be told of the texts of a configuration; see `reading.notes_of`. ModelUnavailable without one."""
+        return notes_of(texts_of(deployed.classes), expand(deployed.templates), self._model())
+
     def _compile(self, deployed: Deployed) -> Compiled:
         """The classes as vectors. The key is all that decides them: what is deployed anew under an id is made anew."""
         return self._compiled.get((deployed.classes, deployed.templates), lambda: self._embed(deployed))
@@ -75,7 +81,7 @@ class Classifier:
         embedder = self._model()
 
         def texts(wanted: Sequence[str]) -> Float32:
-            return embed_texts(wanted, deployed.templates, embedder.embed_texts, self._texts)
+            return embed_texts(wanted, deployed.templates, embedder, self._texts)
 
         def images(wanted: Sequence[Example]) -> Float32:
             raise InputError("A deployed classifier has texts only.")

@@ -44,7 +44,7 @@ def blueprint(classifier: Classifier | None, store: Store, meters: Meters) -> AP
         responses={"200": shapes.result("The id to ask with.", shapes.DEPLOYED)},
     )
     def deploy_classifier() -> Response:
-        return deploy_body(store, read_classifier)
+        return deploy_body(store, read_classifier, None if classifier is None else classifier.notes)
 
     @routes.post(
         "/classify",
@@ -67,7 +67,8 @@ def blueprint(classifier: Classifier | None, store: Store, meters: Meters) -> AP
         deployed = find(store, id)
         require_classifier(deployed, id)
         scored = classifier.score(deployed, image)
-        return answer({"scores": scored.scores, "pred": scored.pred, "raw_scores": scored.raw})
+        found = {"scores": scored.scores, "pred": scored.pred, "raw_scores": scored.raw}
+        return answer(found, notes=classifier.notes(deployed))
 
     @routes.get(
         "/model_config",

@@ -41,7 +41,7 @@ def blueprint(finder: Finder | None, store: Store) -> APIBlueprint:
         responses={"200": shapes.result("The id to ask with.", shapes.DEPLOYED)},
     )
     def deploy_detector() -> Response:
-        return deploy_body(store, read_detector)
+        return deploy_body(store, read_detector, None if finder is None else finder.notes)
 
     @routes.post(
         "/detect",
@@ -66,7 +66,8 @@ def blueprint(finder: Finder | None, store: Store) -> APIBlueprint:
         except InputError as error:
             raise InputError(NO_IMAGE) from error
         found = finder.keep(deployed, suppression, regions, size)
-        return answer([[{"tlbr": one.tlbr, "score": one.score, "class": one.name} for one in found]])
+        boxes = [{"tlbr": one.tlbr, "score": one.score, "class": one.name} for one in found]
+        return answer([boxes], notes=finder.notes(deployed))
 
     add_errors(routes)
     return routes

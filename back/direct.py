@@ -7,6 +7,7 @@ from http import HTTPStatus
 
 from clipsieve.back.guard import check_json, retry_headers, status_of
 from clipsieve.back.meters import Meters
+from clipsieve.back.notes import Reply
 from clipsieve.back.plain import JSON, MOST_BYTES, Desk, Visit, path_of, read_plain
 from clipsieve.back.protect import BUSY, Protection
 from clipsieve.errors import ClipsieveError, CollectionChanged, Overloaded
@@ -14,7 +15,7 @@ from clipsieve.errors import ClipsieveError, CollectionChanged, Overloaded
 DIRECT = "clipsieve.direct"
 """The application's extension of this name is its Direct."""
 
-Answer = Callable[[bytes, str], bytes]
+Answer = Callable[[bytes, str], Reply]
 """A request's body, which is for reading, and its client (see `client_of`) -> the JSON to answer with."""
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,7})[ \t]*\r\n", re.IGNORECASE)
@@ -70,7 +71,7 @@ class Direct:
         if visit is None:
             return None
         try:
-            body = self._in_turn(answer, plain.body, visit)
+            reply = self._in_turn(answer, plain.body, visit)
         except CollectionChanged:  # the usual way asks once more
             self._desk.send_on(visit)
             return None
@@ -79,9 +80,9 @@ class Direct:
         except Exception:  # the usual way comes upon it too, and logs it
             self._desk.send_on(visit)
             return None
-        return self._desk.answer(visit, HTTPStatus.OK, body, keep)
+        return self._desk.answer(visit, HTTPStatus.OK, reply.body, keep, {**JSON, **reply.headers})
 
-    def _in_turn(self, answer: Answer, body: bytes, visit: Visit) -> bytes:
+    def _in_turn(self, answer: Answer, body: bytes, visit: Visit) -> Reply:
         if self._gate is None:
             return answer(body, visit.client)
         if not self._gate.begin():

@@ -7,7 +7,7 @@ take. What is answered with a bare 500 there is a sentence here.
 import json
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -15,6 +15,7 @@ from flask import Response, request
 from flask_openapi import APIBlueprint, Tag
 
 from clipsieve.back.deployed import Deployed, from_stored, to_stored
+from clipsieve.back.notes import note_header
 from clipsieve.back.pictures import upright_size
 from clipsieve.back.pydantic_v1 import Fault, invalid, missing, one_line, parse
 from clipsieve.back.stores import Store
@@ -44,10 +45,15 @@ def add_errors(routes: APIBlueprint) -> None:
         return error_answer(StoreUnavailable(NO_STORE), 502)
 
 
-def deploy_body(store: Store, read: Callable[[Any], tuple[Deployed, str | None]]) -> Response:
+def deploy_body(
+    store: Store,
+    read: Callable[[Any], tuple[Deployed, str | None]],
+    notes: Callable[[Deployed], Sequence[str]] | None = None,
+) -> Response:
     """Keep what the request's body holds.
 
-    read  a parsed body -> the configuration, and the id that it asks for
+    read   a parsed body -> the configuration, and the id that it asks for
+    notes  what is to be told of a configuration's texts; where no model can say it now, /classify and /detect do
     """
     try:
         value = parse(request.get_data(cache=False), request.mimetype)
@@ -56,7 +62,14 @@ def deploy_body(store: Store, read: Callable[[Any], tuple[Deployed, str | None]]
     except (ValueError, RecursionError):
         return answer({"detail": "There was an error parsing the body"}, 400)
     deployed, asked = read(value)
-    return answer(deploy(store, deployed, asked))
+    kept = deploy(store, deployed, asked)
+    told: Sequence[str] = ()
+    if notes is not None:
+        try:
+            told = notes(deployed)
+        except Exception as error:  # keeping needs no model; /classify and /detect come upon whatever is wrong with it
+            log.warning("What the model reads of the texts of %s is not known: %s", kept["deployed_id"], error)
+    return answer(kept, notes=told)
 
 
 def deploy(store: Store, deployed: Deployed, asked: str | None) -> dict[str, str]:
@@ -115,7 +128,7 @@ def error_answer(error: ClipsieveError, status: int) -> Response:
     return answer({"status_code": status, "message": one_line(str(error)), "data": None}, status)
 
 
-def answer(value: Any, status: int = 200) -> Response:
-    """A value as JSON."""
+def answer(value: Any, status: int = 200, notes: Sequence[str] = ()) -> Response:
+    """A value as JSON, with notes in a header."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return Response(text, status, mimetype="application/json")
+    return Response(text, status, headers=note_header(notes), mimetype="application/json")

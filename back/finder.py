@@ -7,10 +7,12 @@ import numpy as np
 
 from clipsieve.back.deployed import Deployed, Suppression
 from clipsieve.errors import InputError, ModelUnavailable
-from clipsieve.index.examples import Remembered, embed_classes, embed_texts
+from clipsieve.index.examples import Remembered, embed_classes, embed_texts, texts_of
 from clipsieve.index.suppress import CompiledDetection, compile_detection, detect
+from clipsieve.index.templates import expand
 from clipsieve.kept import Kept
 from clipsieve.protocols import Detector
+from clipsieve.reading import notes_of
 from clipsieve.types import Example, Float32, Regions, content_hash
 
 MOST_BYTES = 256 * 2**20
@@ -65,11 +67,15 @@ class Finder:
         columns = zip(pixels.tolist(), kept.score.tolist(), kept.label.tolist(), strict=True)
         return [Found(tuple(tlbr), score, deployed.classes[label].name) for tlbr, score, label in columns]
 
+    def notes(self, deployed: Deployed) -> tuple[str, ...]:
+        """What is to be told of the texts of a configuration; see `reading.notes_of`. ModelUnavailable without one."""
+        return notes_of(texts_of(deployed.classes), expand(deployed.templates), self._model())
+
     def _compile(self, deployed: Deployed, suppression: Suppression) -> CompiledDetection:
         detector = self._model()
 
         def texts(wanted: Sequence[str]) -> Float32:
-            return embed_texts(wanted, deployed.templates, detector.embed_texts, self._texts)
+            return embed_texts(wanted, deployed.templates, detector, self._texts)
 
         def images(wanted: Sequence[Example]) -> Float32:
             raise InputError("A deployed detector has texts only.")

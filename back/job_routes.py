@@ -13,6 +13,8 @@ from clipsieve.back.api import Stored
 from clipsieve.back.boxes import Boxes
 from clipsieve.back.job import SKIPPED, Job
 from clipsieve.back.jobs import Jobs
+from clipsieve.back.notes import note_header
+from clipsieve.back.offers import notes_on
 from clipsieve.back.shapes import file
 from clipsieve.back.shelf import Served, Shelf
 from clipsieve.back.work import Task, title_of
@@ -39,7 +41,8 @@ def blueprint(shelf: Shelf, jobs: Jobs, stored: Callable[[Served], Stored], boxe
         served = shelf[body.collection]
         task = Task.of(served, body, stored(served), boxes)
         job = jobs.add(body.kind, served.name, body.format, title_of(body, served.name, task), task.write)
-        return {"id": job.id}, 202, {"Location": f"/api/v1/jobs/{job.id}"}
+        notes = () if task.classes is None else notes_on(served, task.classes, body)
+        return {"id": job.id}, 202, {"Location": f"/api/v1/jobs/{job.id}", **note_header(notes)}
 
     @routes.get("/jobs", summary="All jobs, the newest first", responses=shapes.JOBS)
     def every() -> Any:

@@ -21,7 +21,9 @@ from clipsieve.back.guard import reads
 from clipsieve.back.image_text import holds_base64, read_image_text
 from clipsieve.back.limits import PICTURE, Limits, check_text, holding
 from clipsieve.back.meters import Meters
+from clipsieve.back.notes import Reply, note_header
 from clipsieve.back.shelf import Fetch, Served, Shelf
+from clipsieve.checks import check_said
 from clipsieve.errors import ClipsieveError, InputError, NotFound, quoted
 from clipsieve.types import Float32
 
@@ -59,31 +61,32 @@ class Knn:
         self._rows = Shares(self._limits.rows)
 
     @property
-    def answers(self) -> Mapping[str, Callable[[bytes, str], bytes]]:
+    def answers(self) -> Mapping[str, Callable[[bytes, str], Reply]]:
         """Path -> a request's body and its client -> the answer."""
         return {"/knn-service": self.hits, "/metadata": self.rows}
 
-    def hits(self, body: bytes, client: str) -> bytes:
+    def hits(self, body: bytes, client: str) -> Reply:
         """The answer of /knn-service, as JSON. `client` of `client_of`."""
         meters, limits = self._meters, self._limits
         with meters.time("full_knn_request_time"):
             query = read_query(_read_json(body), limits)
             served = self.shelf[query.index]
             vector = _question(served, query, meters, self._fetch)
+            notes = () if query.text is None else served.notes(query.text, query.multilingual)
             with holding(self._rows, client, weight(served, query.found, query.shown, limits)):
-                return orjson.dumps(_found(served, query, vector, meters, limits))
+                return Reply(orjson.dumps(_found(served, query, vector, meters, limits)), note_header(notes))
 
-    def rows(self, body: bytes, client: str) -> bytes:
+    def rows(self, body: bytes, client: str) -> Reply:
         """The answer of /metadata, as JSON."""
         asked = _read_json(body)
         ids = read_ids(_required(asked, "ids"), self._limits)
         if not ids:
-            return orjson.dumps([])
+            return Reply(orjson.dumps([]))
         served = self.shelf[_index(asked)]
         with holding(self._rows, client, weight(served, len(ids), len(ids), self._limits)):
             with self._meters.time("metadata_get_time"):
                 shown = show(served, ids, self._limits)
-            return orjson.dumps([{"id": i, "metadata": row} for i, row in zip(ids, shown, strict=True)])
+            return Reply(orjson.dumps([{"id": i, "metadata": row} for i, row in zip(ids, shown, strict=True)]))
 
 
 def blueprint(knn: Knn) -> APIBlueprint:
@@ -93,12 +96,12 @@ def blueprint(knn: Knn) -> APIBlueprint:
     @routes.post("/knn-service", summary="Nearest items", request_body=shapes.QUESTION, responses=shapes.HITS)
     @reads
     def knn_service() -> Response:
-        return _answer(knn.hits(request.get_data(), _client()))
+        return _reply(knn.hits(request.get_data(), _client()))
 
     @routes.post("/metadata", summary="Metadata of items", request_body=shapes.IDS, responses=shapes.ROWS)
     @reads
     def metadata() -> Response:
-        return _answer(knn.rows(request.get_data(), _client()))
+        return _reply(knn.rows(request.get_data(), _client()))
 
     @routes.get("/indices-list", summary="Names of the collections", responses=shapes.NAMES)
     def indices_list() -> Response:
@@ -122,6 +125,8 @@ def read_query(body: Mapping[str, Any], limits: Limits) -> Query:
     image, embedding = _text(body, "image"), body.get("embedding_input")
     if image_url is not None and holds_base64(image_url) and not (text or image):
         image, image_url = image_url, None
+    if text is not None:
+        check_said("text", text)
     if not (text or image or image_url) and embedding in (None, "", []):
         raise InputError("There is no question; give a text, an image, an image_url or an embedding_input.")
     rating, weight = _rating(body)
@@ -259,6 +264,12 @@ def _read_json(data: bytes) -> Mapping[str, Any]:
     if not isinstance(body, dict):
         raise InputError("The request's body is not a JSON object.")
     return body
+
+
+def _reply(reply: Reply) -> Response:
+    answer = _answer(reply.body)
+    answer.headers.update(reply.headers)
+    return answer
 
 
 def _answer(data: bytes) -> Response:

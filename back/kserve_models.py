@@ -13,7 +13,9 @@ import numpy as np
 from clipsieve.back.image_text import read_image_text
 from clipsieve.back.kserve_tensors import Asked, Tensor, read_flag
 from clipsieve.back.pictures import refuse_bombs
+from clipsieve.checks import check_said
 from clipsieve.errors import InputError, quoted
+from clipsieve.reading import require_read
 from clipsieve.types import Float32
 
 TOWER_ROWS, EMBED_ROWS = 32, 60
@@ -134,6 +136,9 @@ def read_texts(asked: Asked, embedder: Any) -> list[str]:
         texts = [element.decode() for element in asked.inputs["INPUT_TEXT"]]
     except UnicodeDecodeError as error:
         raise InputError(f"A text is not UTF-8 ({error}).") from error
+    for text in texts:
+        check_said("A text of INPUT_TEXT", text)
+    require_read(embedder, texts)
     if read_flag(asked.parameters, "truncation", False):
         return texts
     most = embedder.context

@@ -45,6 +45,11 @@ def embedded(served: Served, classes: ClassSet, asked: schema.Question) -> tuple
     return tuple(towards(one, rating, asked.rating_weight) for one in vectors)
 
 
+def notes_on(served: Served, classes: ClassSet, asked: schema.Question) -> list[str]:
+    """What is to be told of the classes' texts, as the model reads them that they are embedded with."""
+    return list(served.collection.notes(classes, tower=served.options.multilingual if asked.multilingual else None))
+
+
 def towards(vectors: ClassVectors, rating: Float32, weight: float) -> ClassVectors:
     """A class whose positive examples are moved by a rating, float32 (d,), and are of length 1 again.
 

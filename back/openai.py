@@ -15,9 +15,12 @@ from pydantic import BaseModel
 
 from clipsieve.back.guard import reads
 from clipsieve.back.image_text import is_data_url, read_image_text
+from clipsieve.back.notes import note_header
 from clipsieve.back.pictures import refuse_bombs
 from clipsieve.back.shapes import Json, obj
+from clipsieve.checks import check_said
 from clipsieve.errors import ClipsieveError, InputError, NotFound, quoted
+from clipsieve.reading import notes_of, require_read
 from clipsieve.types import Float32
 
 TAG = Tag(name="OpenAI", description="Embeddings as OpenAI's clients ask for them.")
@@ -52,6 +55,7 @@ def blueprint(embedder: Callable[[], Any]) -> APIBlueprint:
             raise InputError(
                 f"dimensions: {quoted(body['dimensions'])} cannot be had; the model's vectors have {model.dim}."
             )
+        texts = [one for one in inputs if isinstance(one, str)]
         rows = embed(model, inputs)
         data = [
             {"object": "embedding", "index": i, "embedding": _base64(row) if packed else row}
@@ -59,7 +63,9 @@ def blueprint(embedder: Callable[[], Any]) -> APIBlueprint:
         ]
         tokens = count_tokens(model, inputs)
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return _answer({"object": "list", "data": data, "model": model.model.name, "usage": usage})
+        answer = _answer({"object": "list", "data": data, "model": model.model.name, "usage": usage})
+        answer.headers.update(note_header(notes_of(texts, ["{}"], model)))
+        return answer
 
     @routes.get("/models", summary="The model", responses=_MODELS)
     def models() -> Response:
@@ -90,6 +96,7 @@ def _read(one: Any, is_image: bool) -> str | bytes:
     if not isinstance(one, str):
         raise InputError("input: a text is expected, or a list of texts; token ids are not taken.")
     if not (is_image or is_data_url(one)):
+        check_said("input", one)
         return one
     image = read_image_text(one, "input")
     refuse_bombs(image)
@@ -112,7 +119,9 @@ def embed(model: Any, inputs: Sequence[str | bytes]) -> Float32:
     if texts:
         if not hasattr(model, "embed_texts"):
             raise InputError(f"The model {quoted(model.model.name)} takes images alone; send them as data URLs.")
-        rows[texts] = model.embed_texts([inputs[i] for i in texts], name=NAME)
+        given = [str(inputs[i]) for i in texts]
+        require_read(model, given)
+        rows[texts] = model.embed_texts(given, name=NAME)
     if images:
         rows[images] = model.embed_images([inputs[i] for i in images], name=NAME)
     return rows

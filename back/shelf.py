@@ -8,11 +8,13 @@ from pathlib import Path
 
 from clipsieve.back.flags import Flag, Flags
 from clipsieve.back.pictures import Pictures, refuse_bombs
+from clipsieve.checks import check_said
 from clipsieve.errors import ClipsieveError, CollectionReadOnly, InputError, NotFound, StoreUnavailable, quoted
 from clipsieve.index.collection import Collection
 from clipsieve.marks import Marks
 from clipsieve.protocols import TextEmbedder
-from clipsieve.types import Example, Float32
+from clipsieve.reading import read_with
+from clipsieve.types import ClassSet, Example, Float32, MetaClass
 from clipsieve.whole import changed
 
 COLUMNS = ("url", "image_path", "caption", "NSFW")
@@ -90,8 +92,14 @@ class Served:
             raise InputError(
                 f"The collection {quoted(self.name)} is served without a multilingual model; leave use_mclip out."
             )
-        vector: Float32 = self.options.multilingual.embed_texts([text])[0]
+        check_said("The text", text)
+        vector: Float32 = read_with(self.options.multilingual)([text])[0]
         return vector
+
+    def notes(self, text: str, multilingual: bool = False) -> tuple[str, ...]:
+        """What is to be told of a text that `embed_text` takes; see `reading.notes_of`."""
+        tower = self.options.multilingual if multilingual else None
+        return self.collection.notes(ClassSet([MetaClass("text", [text])]), tower=tower)
 
     def embed_image(self, data: bytes) -> Float32:
         """The vector of an encoded image, float32 (d,), unit length. InputError if it is too large or no image."""

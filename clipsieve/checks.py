@@ -4,6 +4,7 @@ where  names the field, "Hit.key"
 """
 
 import math
+import unicodedata
 from typing import get_args
 
 import numpy as np
@@ -12,6 +13,12 @@ from clipsieve.errors import InputError, quoted
 
 # A unit row that went through float16 and back is off by at most 2^-11 of its length.
 UNIT_TOLERANCE = 1e-3
+
+MOST_SHOWN = 200
+"""Characters of what was given that an error repeats."""
+
+_INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
+"""Unicode categories of characters that nobody sees."""
 
 
 def check_finite(where: str, got: float) -> float:
@@ -47,6 +54,15 @@ def check_text(where: str, got: object) -> None:
         str(got).encode()
     except UnicodeEncodeError:
         raise InputError(f"{where} holds {quoted(got)}, in which a letter is not whole; write it in UTF-8.") from None
+
+
+def check_said(where: str, got: object) -> None:
+    """A text of which something is to be seen: blanks, controls and marks of direction alone ask for nothing."""
+    check_text(where, got)
+    if all(unicodedata.category(letter) in _INVISIBLE for letter in str(got)):
+        raise InputError(
+            f"{where} is {str(got)[:MOST_SHOWN]!r}, an empty text; write what to look for, or leave it out."
+        )
 
 
 def check_choice(where: str, got: object, choices: object) -> None:

@@ -153,7 +153,9 @@ class Client:
             hits += map(_hit, page["hits"])
             if len(hits) >= k:
                 break
-        return QueryResult(tuple(hits[:k]), page["claim"], page["recall"], page["timings_ms"])
+        return QueryResult(
+            tuple(hits[:k]), page["claim"], page["recall"], page["timings_ms"], tuple(page.get("notes", ()))
+        )
 
     def search_all(
         self,

@@ -3,9 +3,9 @@
 import itertools
 import json as json_
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from clipsieve.index.collection import Collection
     from clipsieve.output import Known
     from clipsieve.question import Asked
+    from clipsieve.reading import LongText
     from clipsieve.types import Hit, QueryResult
 
 
@@ -51,6 +52,7 @@ def search(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write there instead of printing.")] = None,
+    long_text: options.LongTextName = "cut",
     model: options.QuestionModel = None,
     device: options.Device = "auto",
     state: options.State = None,
@@ -77,7 +79,7 @@ def search(
         )
     # On the detector's scale texts and images meet.
     asked = _asked(text, not_, image, not_image, set_, class_, threshold, "background" if regions else calibration)
-    with open_folder(ctx, folder, model, device, state) as collection:
+    with open_folder(ctx, folder, model, device, state, long_text) as collection:
         if regions or counts(where or ""):
             note_lacking(collection)
         if regions:
@@ -94,6 +96,7 @@ def search(
                 modality=cast(Any, _modality(modality)),
                 budget_ms=budget_ms,
             )
+        tell(result.notes)
         if json and out is None:
             from clipsieve.output import to_json
 
@@ -101,7 +104,15 @@ def search(
             return
         _deliver(collection, asked, result, chosen, out, regions)
     if json:
-        print_json({"out": str(out), "hits": len(result.hits), "claim": result.claim, "recall": result.recall})
+        print_json(
+            {
+                "out": str(out),
+                "hits": len(result.hits),
+                "claim": result.claim,
+                "recall": result.recall,
+                "notes": list(result.notes),
+            }
+        )
     elif out is not None:
         typer.echo(f"{len(result.hits):,} hits written to {out}.")
 
@@ -128,6 +139,7 @@ def filter_(
     where: options.Where = None,
     dedup: options.Dedup = False,
     modality: options.Modality = "image",
+    long_text: options.LongTextName = "cut",
     model: options.QuestionModel = None,
     device: options.Device = "auto",
     state: options.State = None,
@@ -151,8 +163,9 @@ def filter_(
             "Every image would match: there is no --threshold, --not or -k, and --where counts nothing; give one "
             "(`clipsieve search` shows which scores to expect)."
         )
-    with open_folder(ctx, folder, model, device, state) as collection:
+    with open_folder(ctx, folder, model, device, state, long_text) as collection:
         upload(collection, asked)
+        tell(notes := collection.notes(asked.classes, where=where))
         if counting:
             note_lacking(collection)
         wanted: dict[str, Any] = {"where": where, "dedup": dedup, "modality": _modality(modality)}
@@ -167,7 +180,7 @@ def filter_(
             )
     if json:
         skipped = [{"key": s.key, "reason": s.reason} for s in exported.skipped]
-        print_json({"written": exported.written, "path": str(exported.path), "skipped": skipped})
+        print_json({"written": exported.written, "path": str(exported.path), "skipped": skipped, "notes": list(notes)})
         return
     said = f"{exported.written:,} images written to {exported.path}"
     if exported.skipped:
@@ -176,7 +189,12 @@ def filter_(
 
 
 def open_folder(
-    ctx: typer.Context, folder: Path, model: str | None = None, device: str = "auto", state: Path | None = None
+    ctx: typer.Context,
+    folder: Path,
+    model: str | None = None,
+    device: str = "auto",
+    state: Path | None = None,
+    long_text: str = "cut",
 ) -> "Collection":
     """The collection, to be asked with the model that made it."""
     from clipsieve.opening import open_collection
@@ -187,7 +205,7 @@ def open_folder(
         say(f"Loading the detector {name}.")
         return parts.load_detector(name, device=device, regions=None)
 
-    how: dict[str, Any] = {"load": parts.load, "load_detector": load_detector}
+    how: dict[str, Any] = {"load": parts.load, "load_detector": load_detector, "long_text": long_text_of(long_text)}
     with progress("reading metadata", "rows") as shown:
         return open_collection(folder, model=model, device=device, state=state, progress=shown.update, **how)
 
@@ -215,9 +233,23 @@ def _asked(
         raise InputError("A question is either --set FILE or texts and images; give one of the two.")
     else:
         asked = ask_set(set_, class_, threshold=threshold, calibration=scale)
-    for note in asked.notes:
-        say(f"Note: {note}")
+    tell(asked.notes)
     return asked
+
+
+def long_text_of(name: str) -> "LongText":
+    """The value of --long-text. InputError for another."""
+    from clipsieve.reading import LongText
+
+    if name not in get_args(LongText):
+        raise InputError(f"--long-text {name} is not known; choose one of {', '.join(get_args(LongText))}.")
+    return cast("LongText", name)
+
+
+def tell(notes: Iterable[str]) -> None:
+    """Notes on stderr, a line each."""
+    for note in notes:
+        say(f"Note: {note}")
 
 
 def upload(collection: "Collection", asked: "Asked") -> None:

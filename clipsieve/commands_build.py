@@ -113,7 +113,9 @@ def tell_embedded(done: Mapping[str, Any]) -> str:
     before = f", after {done['before']:,} of an earlier run" if done["before"] else ""
     recovered = f", {done['recovered']:,} of them skipped by earlier runs" if done["recovered"] else ""
     told = f"{done['embedded']:,} images embedded into {done['folder']} in {duration(done['seconds'])}"
-    return "\n".join([f"{told}{recovered}{before}{tell_skipped(done)}.", *tell_reasons(done)])
+    long = done["captions_cut"]
+    cut = f" {long:,} captions are longer than the model reads; their ends are left out." if long else ""
+    return "\n".join([f"{told}{recovered}{before}{tell_skipped(done)}.{cut}", *tell_reasons(done)])
 
 
 def tell_skipped(done: Mapping[str, Any]) -> str:

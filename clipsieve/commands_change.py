@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from clipsieve import options
+from clipsieve.command import say
 from clipsieve.commands_build import as_json, fetch_options, tell_reasons, tell_skipped
 from clipsieve.commands_regions import finder_as_before
 from clipsieve.errors import CollectionError, InputError, quoted
@@ -94,6 +95,8 @@ def add(
     typer.echo(f"{told}. {same}.")
     for line in tell_reasons(done):
         typer.echo(line)
+    if added.captions_cut:
+        say(f"Note: {added.captions_cut:,} captions are longer than the model reads; their ends are left out.")
 
 
 def remove(

@@ -10,7 +10,7 @@ import typer
 
 from clipsieve import options
 from clipsieve.command import say
-from clipsieve.commands_ask import open_folder
+from clipsieve.commands_ask import long_text_of, open_folder, tell
 from clipsieve.errors import InputError, NotFound
 from clipsieve.parts import Parts, print_json, progress
 
@@ -40,6 +40,7 @@ def detect(
         float, typer.Option("--threshold", help="Least score, for classes without a threshold of their own.")
     ] = 0.1,
     where: options.Where = None,
+    long_text: options.LongTextName = "cut",
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     state: options.State = None,
@@ -69,7 +70,9 @@ def detect(
         regions = collection.regions
         detector = load_detector_of(ctx.obj, regions, device, precision)
         how: dict[str, Any] = {"nms": nms, "mode": mode_of(agnostic), "threshold": threshold}
+        how["long_text"] = long_text_of(long_text)
         compiled = detecting.compile_set(classes, detector, **how, pictures=collection.example_bytes)
+        tell(notes := collection.box_notes(classes, detector))
         only = None if where is None else collection.select(where)
         counts, tally = detecting.Counts(), Tally()
         names = [c.name for c in classes.classes]
@@ -84,7 +87,7 @@ def detect(
         skipped = [{"key": s.key, "reason": s.reason} for s in done.skipped]
         found = {"images": counts.images, "with_boxes": counts.with_boxes, "written": done.written, "boxes": boxes}
         left_out = {"without_regions": lacking, "unseen": unseen, "skipped": skipped}
-        print_json({"out": str(out), "format": kind, **found, **left_out})
+        print_json({"out": str(out), "format": kind, **found, **left_out, "notes": list(notes)})
         return
     for name, count in boxes.items():
         typer.echo(f"{count:>9,}  {name}")

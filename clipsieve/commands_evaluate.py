@@ -11,6 +11,7 @@ import typer
 
 from clipsieve import options
 from clipsieve.command import say
+from clipsieve.commands_ask import long_text_of, tell
 from clipsieve.commands_build import DEFAULT_MODEL
 from clipsieve.commands_evaluate_coco import evaluate_folder
 from clipsieve.errors import CollectionMissing, InputError, ModelUnavailable, quoted
@@ -59,6 +60,7 @@ def evaluate(
     template: Annotated[
         str, typer.Option("--template", help="The prompt: {text} is the class's text, {label} its name.")
     ] = TEMPLATE,
+    long_text: options.LongTextName = "cut",
     neighbours: Annotated[
         int, typer.Option("--neighbours", help="Texts or images that decide, the nearest ones.")
     ] = 10,
@@ -101,6 +103,9 @@ def evaluate(
         raise InputError(f"neighbours {neighbours}, shots {shots}, batch-size {batch_size}: each is 1 or more.")
     import numpy as np
 
+    from clipsieve.checks import check_said
+    from clipsieve.reading import notes_of, read_with
+
     prompt(template, "", "")  # before anything is embedded
 
     parts: Parts = ctx.obj
@@ -135,7 +140,12 @@ def evaluate(
     if zero_shot:
         words = [prompt(template, (texts or {}).get(c, c.replace("_", " ")), c) for c in classes]
         own = np.arange(len(classes), dtype=np.int64)
-        rows = embedder.embed_texts(words)
+        long = long_text_of(long_text)
+        for word in words:
+            check_said("A class's prompt", word)
+        rows = read_with(embedder, long)(words)
+        found["notes"] = list(notes_of(words, ["{}"], embedder, long))
+        tell(found["notes"])
         found["zero_shot"] = {"prompt": template, **_figures(vectors, right, rows, own, len(classes), neighbours)}
     if shown is not None:
         chosen = first_of_each(shown.said, classes, shots)

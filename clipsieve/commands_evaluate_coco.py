@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from clipsieve.command import say
-from clipsieve.commands_ask import open_folder
+from clipsieve.commands_ask import open_folder, tell
 from clipsieve.commands_detect import load_detector_of, mode_of, size_of, tell_left_out, told
 from clipsieve.errors import InputError
 from clipsieve.evaluation_coco import Annotations, evaluate_coco, read_annotations
@@ -82,6 +82,7 @@ def evaluate_boxes(
             "the classes their names."
         )
     detector = load_detector_of(parts, collection.regions, device, precision)
+    tell(notes := collection.box_notes(classes, detector))
     items = _items(collection, known)
     results: dict[str, Any] = {}
     how: dict[str, Any] = {"nms": nms, "mode": mode_of(agnostic), "threshold": 0, "pictures": collection.example_bytes}
@@ -97,6 +98,7 @@ def evaluate_boxes(
         "images_left_out": len(known.images) - len(items),
         "other_classes": [c.name for c in classes.classes if c.name not in known.categories],
         "other_categories": [name for name in known.categories if name not in names],
+        "notes": list(notes),
         **results,
     }
 

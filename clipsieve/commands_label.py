@@ -10,7 +10,7 @@ import typer
 
 from clipsieve import options
 from clipsieve.command import say
-from clipsieve.commands_ask import open_folder, upload
+from clipsieve.commands_ask import long_text_of, open_folder, tell, upload
 from clipsieve.commands_build import DEFAULT_MODEL
 from clipsieve.errors import CollectionMissing, InputError, quoted
 from clipsieve.parts import Parts, print_json, progress
@@ -44,6 +44,7 @@ def label(
     only: Annotated[
         Path | None, typer.Option("--only", metavar="FILE", help="Only the images named in FILE, one key per line.")
     ] = None,
+    long_text: options.LongTextName = "cut",
     model: Annotated[
         str | None, typer.Option("--model", help="What embeds a folder of images, or texts for a peer's collection.")
     ] = None,
@@ -75,8 +76,9 @@ def label(
     names = tuple(c.name for c in classes.classes)
     wanted = None if only is None else read_only(only)
     with contextlib.ExitStack() as stack:
-        collection = _open(ctx, folder, wanted, model, batch_size, device, state, stack)
+        collection = _open(ctx, folder, wanted, model, batch_size, device, state, long_text, stack)
         upload(collection, asked)
+        tell(notes := collection.notes(classes))
         parts = _parts_folder(out, kind, stack)
         with progress("labelling", "images") as shown:
             shown.update(0, collection.count)
@@ -92,7 +94,11 @@ def label(
     if graded is not None and picture is not None:
         picture.write_bytes(graded.to_png())
     if json:
-        answer: dict[str, Any] = {"out": None if out is None else str(out), "none": counts.pop(None, 0)}
+        answer: dict[str, Any] = {
+            "out": None if out is None else str(out),
+            "none": counts.pop(None, 0),
+            "notes": list(notes),
+        }
         print_json(answer | {"counts": counts} | ({} if graded is None else graded.to_json()))
         return
     for name, count in counts.items():
@@ -125,11 +131,12 @@ def _open(
     batch_size: int,
     device: str,
     state: Path | None,
+    long_text: str,
     stack: contextlib.ExitStack,
 ) -> "Collection":
     """The collection, or one made for the occasion of a folder of images."""
     try:
-        return stack.enter_context(open_folder(ctx, folder, model, device, state))
+        return stack.enter_context(open_folder(ctx, folder, model, device, state, long_text))
     except CollectionMissing:
         if not folder.is_dir():
             raise
@@ -147,7 +154,7 @@ def _open(
         say(f"Note: {summary.skipped:,} of {summary.read:,} images could not be read and are left out.")
     from clipsieve.opening import open_collection
 
-    return stack.enter_context(open_collection(made, embedder=embedder))
+    return stack.enter_context(open_collection(made, embedder=embedder, long_text=long_text_of(long_text)))
 
 
 def _files(folder: Path, wanted: frozenset[str]) -> list[Path]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clipsieve.index.collection import Collection
+    from clipsieve.reading import LongText
 
 
 def load_model(name: str, *, device: str = "auto", precision: str = "auto") -> Any:
@@ -40,6 +41,7 @@ def open_collection(
     load: Callable[..., Any] = load_model,
     load_detector: Callable[..., Any] | None = load_detector,
     filter_s: float = 30.0,
+    long_text: "LongText" = "cut",
 ) -> "Collection":
     """Open a collection folder to ask it; a context manager.
 
@@ -51,6 +53,8 @@ def open_collection(
     load      (name, device=...) -> the embedder of a name
     load_detector  likewise a detector, where boxes are asked for; None: they cannot be
     filter_s  seconds that a filter on metadata may take
+    long_text  a text that is longer than the model reads is "cut", which `QueryResult.notes` tells; an "error"; or
+               embedded in parts, of whose vectors the "average" is taken
 
     >>> clipsieve.open("photos").search(MetaClass("bus", ["red bus"], ["red truck"]), k=40)  # doctest: +SKIP
     """
@@ -77,4 +81,5 @@ def open_collection(
         cut=cut,
         progress=progress,
         filter_s=filter_s,
+        long_text=long_text,
     )

@@ -22,6 +22,12 @@ ImageModel = Annotated[
 InputFormat = Annotated[
     str, typer.Option("--format", metavar="auto|files|webdataset|parquet|urls", help="What INPUT is.")
 ]
+LongTextName = Annotated[
+    str,
+    typer.Option(
+        "--long-text", metavar="error|cut|average", help="Of a text longer than the model reads: its parts' mean, say."
+    ),
+]
 CaptionTexts = Annotated[bool, typer.Option("--text/--no-text", help="Embed captions too, where there are some.")]
 Thumbs = Annotated[bool, typer.Option("--thumbs/--no-thumbs", help="Keep a small WebP of each image.")]
 Regions = Annotated[

@@ -86,6 +86,7 @@ def to_json(result: QueryResult, names: Mapping[int | str, str], known: Known = 
         "claim": result.claim,
         "recall": result.recall,
         "timings_ms": dict(result.timings_ms),
+        "notes": list(result.notes),
     }
 
 

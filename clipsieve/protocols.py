@@ -6,6 +6,7 @@ Every implementation passes the conformance class of its protocol in `tests/cont
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+from clipsieve.reading import Reading
 from clipsieve.types import Box, Float32, Int64, ModelId, Neighbors, Regions
 
 
@@ -47,6 +48,17 @@ class TextEmbedder(Protocol):
         A text beyond the model's context is cut. The empty string is a text like any other. Templates are the
         caller's business.
         """
+
+
+@runtime_checkable
+class ReadsTexts(Protocol):
+    """What a TextEmbedder or Detector also is, if it can say what its model reads of texts. It runs no model."""
+
+    def read_texts(self, texts: Sequence[str]) -> list[Reading]:
+        """What is read of each of n texts."""
+
+    def split_text(self, text: str) -> list[str]:
+        """A text in parts that are read whole, cut between words where that is possible."""
 
 
 @runtime_checkable

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from clipsieve import classset
+from clipsieve.checks import check_said
 from clipsieve.errors import InputError, NotFound, quoted
 from clipsieve.types import Calibration, ClassSet, Example, MetaClass, content_hash
 
@@ -62,6 +63,9 @@ def ask(
         names[digest] = str(path)
         return Example(image=digest)
 
+    for where, given in (("The text", texts), ("The text of --not", not_texts)):
+        for text in given:
+            check_said(where, text)
     positive = [*(Example(text=t) for t in texts), *map(upload, images)]
     negative = [*(Example(text=t) for t in not_texts), *map(upload, not_images)]
     if not positive:

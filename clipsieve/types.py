@@ -21,6 +21,7 @@ from clipsieve.checks import (
     check_array,
     check_choice,
     check_finite,
+    check_said,
     check_str,
     check_text,
     check_tuple,
@@ -205,7 +206,7 @@ class Example:
                 f"Example has text {quoted(self.text)} and image {quoted(self.image)}; give exactly one of them."
             )
         if self.text is not None:
-            check_text("Example.text", self.text)
+            check_said("Example.text", self.text)
         elif isinstance(self.image, bool) or not isinstance(self.image, int | str):
             raise InputError(f"Example.image is {quoted(self.image)}; it must be an item's id or a content hash.")
         elif isinstance(self.image, int) and not 0 <= self.image < 2**63:
@@ -404,16 +405,19 @@ class QueryResult:
                 "partial": the time budget ended the search
     recall      in 0..1, measured on this collection; given when complete
     timings_ms  milliseconds by stage
+    notes       what is to be known of the question's texts: what of them the model leaves out, or does not know
     """
 
     hits: tuple[Hit, ...]
     claim: Claim
     recall: float | None = None
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_tuple("QueryResult.hits", self.hits, Hit)
         check_choice("QueryResult.claim", self.claim, Claim)
+        check_tuple("QueryResult.notes", self.notes, str)
         if self.claim == "complete" and self.recall is None:
             raise InputError("QueryResult.claim is 'complete' without recall; say what recall the index measured.")
         if self.recall is not None and not 0 <= self.recall <= 1:

@@ -42,13 +42,18 @@ class RankedAnswer:
     recall: float | None
     timings_ms: Mapping[str, float]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """As in `QueryResult`."""
+        return self._asked.notes
+
     def hits(self, ranked: Ranked) -> tuple[Hit, ...]:
         """These of the items with their keys and reasons."""
         return self._asked.hits(ranked)
 
     def result(self) -> QueryResult:
         """All of them so."""
-        return QueryResult(self.hits(self.ranked), self.claim, self.recall, self.timings_ms)
+        return QueryResult(self.hits(self.ranked), self.claim, self.recall, self.timings_ms, self.notes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,12 +62,14 @@ class Asked:
 
     meta      the class as it was given
     question  its examples embedded, with threshold, filter and scale
+    notes     what is to be told of its texts
     """
 
     opened: Opened
     meta: MetaClass
     question: Question
     modality: Modality
+    notes: tuple[str, ...] = ()
 
     def rank(self, dedup: bool, view: View, order: query.Order, budget_ms: float | None) -> RankedAnswer:
         """The best items, `question.k` of them."""

@@ -1,16 +1,18 @@
 """Questions about boxes: their texts and images go through the detector that found them, loaded with the first one."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from clipsieve.errors import InputError
 from clipsieve.index import boxes
 from clipsieve.index.counting import Count
-from clipsieve.index.examples import Remembered, Templates
+from clipsieve.index.examples import Remembered, Templates, texts_of
 from clipsieve.index.opened import Opened
+from clipsieve.index.templates import expand
 from clipsieve.protocols import Detector
+from clipsieve.reading import LongText, notes_of
 from clipsieve.types import ClassVectors, Int64, MetaClass
 
 
@@ -20,8 +22,8 @@ class BoxQuestions:
     load  makes a detector of a name; None where none can be had
     """
 
-    def __init__(self, load: Callable[[str], Detector] | None) -> None:
-        self._load = load
+    def __init__(self, load: Callable[[str], Detector] | None, long_text: LongText = "cut") -> None:
+        self._load, self._long_text = load, long_text
         self._detectors: dict[str, Detector] = {}
         self._loading = threading.Lock()  # guards _detectors
         self._boxed = Remembered()  # examples in the detector's space
@@ -40,7 +42,17 @@ class BoxQuestions:
         """
         finder = self._detector(opened) if detector is None else detector
         memory = self._boxed if detector is None else None
-        return boxes.embed_question(meta, finder, templates, memory, pictures)
+        return boxes.embed_question(meta, finder, templates, memory, pictures, self._long_text)
+
+    def notes(
+        self, opened: Opened, classes: Sequence[MetaClass], detector: Detector | None, templates: Templates
+    ) -> tuple[str, ...]:
+        """What is to be told of the classes' texts, as the detector reads them; see `reading.notes_of`."""
+        texts = texts_of(classes)
+        if not texts:
+            return ()
+        finder = self._detector(opened) if detector is None else detector
+        return notes_of(texts, expand(templates), finder, self._long_text)
 
     def counter(self, opened: Opened) -> Count | None:
         """Counts boxes for a filter; None where no detector can be had."""

@@ -20,6 +20,7 @@ from clipsieve.index.regions import CollectionRegions
 from clipsieve.index.rule import Compiled, compile_classes, settle
 from clipsieve.index.suppress import Detections, compile_detection, detect
 from clipsieve.protocols import Detector
+from clipsieve.reading import LongText
 from clipsieve.types import Box, Claim, ClassVectors, Example, Float32, Hit, Int64, MetaClass, QueryResult, Regions
 
 BLOCK = 2**14
@@ -46,9 +47,10 @@ def embed_question(
     templates: Templates = None,
     remembered: Remembered | None = None,
     pictures: ImageBytes | None = None,
+    long_text: LongText = "cut",
 ) -> ClassVectors:
     """A class in the detector's space. The errors are those of `embed_questions`."""
-    (vectors,) = embed_questions([meta], detector, templates, remembered, pictures)
+    (vectors,) = embed_questions([meta], detector, templates, remembered, pictures, long_text)
     return vectors
 
 
@@ -58,17 +60,19 @@ def embed_questions(
     templates: Templates = None,
     remembered: Remembered | None = None,
     pictures: ImageBytes | None = None,
+    long_text: LongText = "cut",
 ) -> tuple[ClassVectors, ...]:
     """Classes in the detector's space.
 
-    pictures  the images that are examples; None where there can be none
+    pictures   the images that are examples; None where there can be none
+    long_text  what is done with a text that is longer than the detector reads
 
     NotFound for an image that is not there; InputError for one that cannot be decoded, or in which nothing is seen.
     """
     memory = Remembered() if remembered is None else remembered
 
     def texts(wanted: Sequence[str]) -> Float32:
-        return embed_texts(wanted, templates, detector.embed_texts, memory)
+        return embed_texts(wanted, templates, detector, memory, long_text)
 
     def image(example: Example) -> Float32:
         if pictures is None:

@@ -1,5 +1,6 @@
 """A folder opened to be asked: where manifest, rows, indices, metadata and an embedder meet."""
 
+import dataclasses
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from clipsieve.errors import CollectionReadOnly
 from clipsieve.index import boxes, labels_out, query
 from clipsieve.index.asked import Asked, Own, RankedAnswer, choose, scales_of
 from clipsieve.index.box_questions import BoxQuestions
+from clipsieve.index.counting import counted_texts
 from clipsieve.index.example_images import Examples
 from clipsieve.index.examples import Embedded, Embedding, Templates
 from clipsieve.index.label import PART_ROWS, Labelling
@@ -28,6 +30,7 @@ from clipsieve.index.rule import Question, View
 from clipsieve.index.stored import Modality
 from clipsieve.manifest import Manifest, Probe
 from clipsieve.protocols import Detector, TextEmbedder
+from clipsieve.reading import LongText
 from clipsieve.types import (
     Box,
     Calibration,
@@ -57,6 +60,7 @@ def open_collection(
     cut: Callable[[bytes, Box], bytes] | None = None,
     progress: Callable[[int, int], None] | None = None,
     filter_s: float = FILTER_SECONDS,
+    long_text: LongText = "cut",
 ) -> "Collection":
     """Open a collection that clipsieve made, or, for reading, one of clip-retrieval.
 
@@ -70,19 +74,21 @@ def open_collection(
     cut       a part of an encoded image, encoded, for examples that are parts
     progress  called with (rows read, rows to read) while the metadata cache is made
     filter_s  seconds that a filter on metadata may take
+    long_text  what is done with a text that is longer than the model reads: "cut" and told, see `notes`; "error"; or
+              "average", which takes the mean of its parts' vectors
 
     ModelMismatch for an embedder of another model; CollectionMissing, CollectionDamaged for a folder that is no, or no
     whole, collection.
     """
     opened = Opened.of(Path(folder), state, progress, filter_s)
     try:
-        embedding = Embedding(Path(folder), opened.manifest, model, load, probe, cut)
+        embedding = Embedding(Path(folder), opened.manifest, model, load, probe, cut, long_text)
         if embedder is not None:
             embedding.use(embedder)
     except BaseException:
         opened.close()
         raise
-    return Collection(Path(folder), opened, embedding, load_detector)
+    return Collection(Path(folder), opened, embedding, load_detector, long_text=long_text)
 
 
 class Collection:
@@ -95,12 +101,13 @@ class Collection:
         embedding: Embedding | Embedded,
         load_detector: Callable[[str], Detector] | None = None,
         without: Int64 | None = None,
+        long_text: LongText = "cut",
     ) -> None:
         self.folder = folder
         self._without = without
         self._opened = opened
         self._examples = Examples(embedding)
-        self._boxes = BoxQuestions(load_detector)
+        self._boxes = BoxQuestions(load_detector, long_text)
         self._refreshing = threading.Lock()
 
     @property
@@ -371,6 +378,26 @@ class Collection:
         wrapped = classes.templates if templates == "own" else templates
         return self._examples.classes(self._opened, classes.classes, wrapped, tower)
 
+    def notes(
+        self,
+        classes: ClassSet,
+        templates: Templates | Own = "own",
+        tower: TextEmbedder | None = None,
+        where: str | None = None,
+    ) -> tuple[str, ...]:
+        """What is to be told of the texts of a set, in sentences: what of them the model leaves out, or does not know.
+
+        where  a filter, whose counted texts are looked at too
+
+        The other arguments and the errors are those of `embed`.
+        """
+        wrapped = classes.templates if templates == "own" else templates
+        return self._examples.embedding.notes(classes.classes, wrapped, tower) + self._filter_notes(self._opened, where)
+
+    def box_notes(self, classes: ClassSet, detector: Detector | None = None) -> tuple[str, ...]:
+        """The same of the detector that finds boxes; the arguments and errors are those of `search_regions`."""
+        return self._boxes.notes(self._opened, classes.classes, detector, classes.templates)
+
     def embed_examples(self, examples: Sequence[Example]) -> Float32:
         """Examples as vectors, float32 (n, d), unit rows, in order; texts as they are, without templates.
 
@@ -425,7 +452,7 @@ class Collection:
         classes, meta = choose(question, name, templates, "background")
         opened = self._opened
         vectors = self._boxes.embed(opened, meta, detector, classes.templates, self.example_bytes)
-        return boxes.search(
+        found = boxes.search(
             opened.regions,
             vectors,
             meta,
@@ -435,6 +462,7 @@ class Collection:
             only=self._only(opened, where, within),
             every_box=every_box,
         )
+        return dataclasses.replace(found, notes=self.box_notes(classes, detector) + self._filter_notes(opened, where))
 
     def items(self, ids: Sequence[int] | Int64, columns: Sequence[str] | None = None) -> list[Mapping[str, object]]:
         """The metadata rows of these items, in order. NotFound names an id that was never given, or was removed.
@@ -564,7 +592,13 @@ class Collection:
             without=self._without,
             scale=None if scales is None else scales[0],
         )
-        return Asked(opened, meta, asked, modality)
+        notes = self._examples.embedding.notes(classes.classes, classes.templates) + self._filter_notes(opened, where)
+        return Asked(opened, meta, asked, modality, notes)
+
+    def _filter_notes(self, opened: Opened, where: str | None) -> tuple[str, ...]:
+        """What is to be told of the texts that a filter counts."""
+        classes = [MetaClass(text, [text]) for text in counted_texts(where or "")]
+        return self._boxes.notes(opened, classes, None, None) if classes else ()
 
     def _only(self, opened: Opened, where: str | None, within: Int64 | None) -> Int64 | None:
         if where is None:

@@ -33,6 +33,13 @@ def counts(where: str) -> bool:
     return any(call[1] is None for call in _CALL.finditer(where))
 
 
+def counted_texts(where: str) -> list[str]:
+    """The texts that a filter counts, each once."""
+    calls = (where[call.end() :] for call in _CALL.finditer(where) if call[1] is None)
+    found = (re.match(r"\s*'((?:[^']|'')*)'", rest) for rest in calls)
+    return list(dict.fromkeys(text[1].replace("''", "'") for text in found if text is not None))
+
+
 def with_row(where: str) -> str:
     """The filter with each call of count being told which row it is about."""
     return _CALL.sub(lambda call: call[0] if call[1] is not None else f"{NAME}(id, ", where)

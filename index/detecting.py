@@ -18,6 +18,7 @@ from clipsieve.index.records import Images, Record, Tally
 from clipsieve.index.regions import CollectionRegions
 from clipsieve.index.suppress import CompiledDetection, compile_detection, detect
 from clipsieve.protocols import Detector
+from clipsieve.reading import LongText
 from clipsieve.types import ClassSet, Int64, Mode
 
 BLOCK_IMAGES = 128
@@ -72,12 +73,14 @@ def compile_set(
     mode: Mode | None = None,
     threshold: float = THRESHOLD,
     pictures: ImageBytes | None = None,
+    long_text: LongText = "cut",
 ) -> CompiledDetection:
     """A class set as what to look for.
 
     nms, mode  in place of the set's own; NMS and MODE where neither says anything
     threshold  least score of the classes that have none of their own
     pictures   the images that are examples; None where there can be none
+    long_text  what is done with a text that is longer than the detector reads
 
     InputError for a calibrated set; else the errors are those of `boxes.embed_questions`.
     """
@@ -87,7 +90,7 @@ def compile_set(
             'a set with calibration "none".'
         )
     found = classes.classes
-    vectors = embed_questions(found, detector, classes.templates, pictures=pictures) if found else ()
+    vectors = embed_questions(found, detector, classes.templates, None, pictures, long_text) if found else ()
     return compile_detection(
         vectors,
         [threshold if c.threshold is None else c.threshold for c in classes.classes],

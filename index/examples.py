@@ -12,6 +12,7 @@ from clipsieve.index.templates import expand
 from clipsieve.kept import Kept
 from clipsieve.manifest import Manifest, Probe
 from clipsieve.protocols import ImageEmbedder, TextEmbedder
+from clipsieve.reading import LongText, check_long_text, notes_of, read_with, require_read
 from clipsieve.types import Box, ClassVectors, Example, Float32, MetaClass, ModelId, TemplateSet, content_hash
 
 Templates = tuple[str, ...] | TemplateSet | None
@@ -35,6 +36,7 @@ class Embedding:
     load   makes an embedder of a name
     probe  what an embedder makes of the fixed probe images and texts; compared with the manifest's before it is used
     cut    a part of an encoded image, encoded
+    long_text  what is done with texts that are longer than the model reads
     """
 
     def __init__(
@@ -45,7 +47,10 @@ class Embedding:
         load: Callable[[str], Any] | None = None,
         probe: Callable[[Any], Probe] | None = None,
         cut: Callable[[bytes, Box], bytes] | None = None,
+        long_text: LongText = "cut",
     ) -> None:
+        check_long_text(long_text)
+        self._long_text: LongText = long_text
         self._folder, self._manifest = folder, manifest
         self._name, self._load, self._probe, self._cut = name, load, probe, cut
         self._embedder: Any = None
@@ -94,15 +99,24 @@ class Embedding:
 
         def texts(wanted: Sequence[str]) -> Float32:
             if tower is None:
-                return embed_texts(wanted, templates, self._need_texts().embed_texts, self._texts)
+                return embed_texts(wanted, templates, self._need_texts(), self._texts, self._long_text)
             memory = self._towers.setdefault(tower.model, Remembered())
-            return embed_texts(wanted, templates, tower.embed_texts, memory)
+            return embed_texts(wanted, templates, tower, memory, self._long_text)
 
         def images(wanted: Sequence[Example]) -> Float32:
             known = [self._uploads.find((e.image, e.box)) for e in wanted]
             return np.stack([image_vector(e) if v is None else v for e, v in zip(wanted, known, strict=True)])
 
         return embed_classes(classes, model, texts, images)
+
+    def notes(
+        self, classes: Sequence[MetaClass], templates: Templates, tower: TextEmbedder | None = None
+    ) -> tuple[str, ...]:
+        """What is to be told of the classes' texts, see `reading.notes_of`; else as `classes`."""
+        texts = texts_of(classes)
+        if not texts:
+            return ()
+        return notes_of(texts, expand(templates), tower or self._need_texts(), self._long_text)
 
     def upload(self, data: bytes) -> str:
         """Embed an image; its content hash, under which it is remembered."""
@@ -173,6 +187,12 @@ class Embedded:
                 raise InputError(f"The class {c.name!r} was not embedded before; ask the collection itself.")
         return tuple(self._vectors[c.name] for c in classes)
 
+    def notes(
+        self, classes: Sequence[MetaClass], templates: Templates, tower: TextEmbedder | None = None
+    ) -> tuple[str, ...]:
+        """Nothing: whoever embedded the classes has told it."""
+        return ()
+
     def use(self, embedder: object) -> None:
         """InputError: there is nothing to embed."""
         raise InputError("What was embedded before takes no embedder; give it to the collection itself.")
@@ -198,7 +218,7 @@ def embed_classes(
     images  n examples that are images -> float32 (n, d), unit rows, likewise
     """
     examples = [e for c in classes for e in c.positive + c.negative]
-    wanted_texts = list(dict.fromkeys(e.text for e in examples if e.text is not None))
+    wanted_texts = texts_of(classes)
     wanted_images = list(dict.fromkeys(e for e in examples if e.image is not None))
     known: dict[Example, Float32] = {}
     if wanted_texts:
@@ -213,15 +233,30 @@ def embed_classes(
     return tuple(ClassVectors(c.name, rows(c.positive), rows(c.negative), model) for c in classes)
 
 
+def texts_of(classes: Sequence[MetaClass]) -> list[str]:
+    """The texts among the examples of classes, in order, each once."""
+    examples = [e for c in classes for e in c.positive + c.negative]
+    return list(dict.fromkeys(e.text for e in examples if e.text is not None))
+
+
 def embed_texts(
-    texts: Sequence[str], templates: Templates, embed: Callable[[Sequence[str]], Float32], memory: Remembered
+    texts: Sequence[str],
+    templates: Templates,
+    embedder: TextEmbedder,
+    memory: Remembered,
+    long_text: LongText = "cut",
 ) -> Float32:
     """n texts -> float32 (n, d): each template's vector normalised, averaged, normalised again.
 
-    embed  the model's own, for texts that are not remembered
+    embedder   for texts that are not remembered
+    long_text  what is done with a text that, in its template, is longer than the model reads
+
+    InputError for a text of which nothing reaches the model.
     """
     prompts = expand(templates)
     new = [t for t in texts if memory.find((t, prompts)) is None]
+    require_read(embedder, new)
+    embed = read_with(embedder, long_text)
     found: dict[str, Float32] = {}
     step = max(1, BATCH // len(prompts))
     for start in range(0, len(new), step):
@@ -237,7 +272,7 @@ def embed_texts(
         if vector is None:
             vector = memory.find((text, prompts))
         # One that other threads' questions drove out meanwhile is embedded again.
-        rows.append(embed_texts([text], templates, embed, Remembered())[0] if vector is None else vector)
+        rows.append(embed_texts([text], templates, embedder, Remembered(), long_text)[0] if vector is None else vector)
     return np.stack(rows)
 
 

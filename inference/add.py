@@ -37,6 +37,7 @@ class Added:
     not_read  files that were skipped, by extension
     ignored   files passed over that nobody means as images, see `reader.Source.ignored`
     unused    of `same`, those that were skipped before
+    captions_cut  captions that were embedded without their end, which is beyond the model's context
     """
 
     read: int = 0
@@ -45,6 +46,7 @@ class Added:
     embedded: int = 0
     changed: int = 0
     skipped: int = 0
+    captions_cut: int = 0
     seconds: float = 0.0
     reasons: Sequence[tuple[str, int]] = field(default=(), compare=False)
     not_read: Mapping[str, int] = field(default_factory=dict, compare=False)
@@ -143,6 +145,7 @@ class _News:
         self.count.embedded += len(batch.rows)
         self.count.changed += sum(row.key in self.replaces for row in batch.rows)
         self.count.skipped += len(batch.skipped)
+        self.count.captions_cut += batch.captions_cut
         self.tell()
 
     def tell(self) -> None:

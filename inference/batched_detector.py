@@ -18,6 +18,7 @@ from clipsieve.inference.decode import decode, prepare_each
 from clipsieve.inference.detector import CHUNK, StagedDetector
 from clipsieve.inference.row_queue import RowQueue
 from clipsieve.ordered import processors
+from clipsieve.reading import Reading, read_texts, split_text
 from clipsieve.types import Box, Float32, ModelId, Regions
 
 COLUMNS = 7
@@ -61,6 +62,14 @@ class BatchedDetector:
     def embed_texts(self, texts: Sequence[str]) -> Float32:
         """See protocols.Detector."""
         return self._detector.embed_texts(texts)
+
+    def read_texts(self, texts: Sequence[str]) -> list[Reading]:
+        """See protocols.ReadsTexts."""
+        return read_texts(self._detector, texts)
+
+    def split_text(self, text: str) -> list[str]:
+        """See protocols.ReadsTexts."""
+        return split_text(self._detector, text)
 
     def embed_example(self, image: bytes, box: Box | None = None) -> Float32:
         """See protocols.Detector."""

@@ -22,6 +22,7 @@ from clipsieve.inference.checkpoint import Tensors
 from clipsieve.inference.embedder import StagedEmbedder, StagedTextEmbedder
 from clipsieve.inference.row_queue import Model, RowQueue
 from clipsieve.ordered import processors
+from clipsieve.reading import Reading, read_texts, split_text
 from clipsieve.types import Float32, Int64
 
 _In = TypeVar("_In")
@@ -232,6 +233,14 @@ class BatchedTextEmbedder(Batched):
         """Token ids of each text before it is cut, its ends included; 0 for all where the embedder does not tell."""
         count = getattr(self._texts, "count_tokens", None)
         return [0] * len(texts) if count is None else list(count(texts))
+
+    def read_texts(self, texts: Sequence[str]) -> list[Reading]:
+        """See protocols.ReadsTexts."""
+        return read_texts(self._texts, texts)
+
+    def split_text(self, text: str) -> list[str]:
+        """See protocols.ReadsTexts."""
+        return split_text(self._texts, text)
 
     @property
     def context(self) -> int:

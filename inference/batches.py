@@ -19,6 +19,7 @@ from clipsieve.inference.finding import BATCH, Finder, Looked
 from clipsieve.inference.pending import Embedded, Row
 from clipsieve.ordered import ordered_map, processors
 from clipsieve.protocols import TextEmbedder
+from clipsieve.reading import read_texts
 from clipsieve.types import Float32, ImageItem, Skipped, content_hash
 
 THUMB_SIDE = 256
@@ -143,6 +144,7 @@ def _embed_batch(
         texts.embed_texts(captions) if texts is not None and any(captions) else None,
         [one for one in inputs if isinstance(one, Skipped)],
         None if finder is None else finder.find([one.looked for one in images]),
+        0 if texts is None else sum(bool(one.left_out) for one in read_texts(texts, captions)),
     )
 
 

@@ -16,7 +16,9 @@ from clipsieve.inference.decode import decode, prepare_each
 from clipsieve.inference.lanes import Lanes, find_devices, find_dtype
 from clipsieve.inference.models import parse_detector
 from clipsieve.inference.owl import NOWHERE, Owl, load_owl
+from clipsieve.inference.self_check import check_texts
 from clipsieve.protocols import Detector
+from clipsieve.reading import Reading
 from clipsieve.types import Box, Float32, ModelId, Regions
 
 if TYPE_CHECKING:
@@ -79,8 +81,11 @@ def open_detector(
     if parsed.kind == "folder" and not _has_config(parsed.where):
         raise ModelUnavailable(f"The detector {name!r} is not there: {parsed.where} holds no config.json.")
     with fetching(name, "give a folder with local-dir:PATH, or use the small detector that comes along, `mini`"):
-        owl = load_owl(parsed.where, flash=dtype is not None and devices[0].type == "cuda")
-    return OwlDetector(parsed.name, owl, Lanes(owl.module, devices, dtype), regions)
+        flash = dtype is not None and devices[0].type == "cuda"
+        owl = load_owl(parsed.where, flash=flash, whole_words=parsed.name == "mini")
+    detector = OwlDetector(parsed.name, owl, Lanes(owl.module, devices, dtype), regions)
+    check_texts(parsed.name, detector.embed_texts)
+    return detector
 
 
 def region_bytes(dim: int) -> int:
@@ -129,6 +134,16 @@ class OwlDetector:
                 tokens = self._owl.tokenize(texts[start : start + TEXTS])
             rows.append(self._lanes.run(encode, tokens)[0])
         return np.concatenate(rows)
+
+    def read_texts(self, texts: Sequence[str]) -> list[Reading]:
+        """See protocols.ReadsTexts."""
+        with self._tokenizing:
+            return self._owl.reader.read(texts)
+
+    def split_text(self, text: str) -> list[str]:
+        """See protocols.ReadsTexts."""
+        with self._tokenizing:
+            return self._owl.reader.split(text)
 
     def embed_example(self, image: bytes, box: Box | None = None) -> Float32:
         """See protocols.Detector."""

@@ -14,9 +14,12 @@ from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors, TextCheck
 from clipsieve.inference.decode import MAX_PIXELS, decode, prepare_each
 from clipsieve.inference.lanes import Lanes, find_devices, find_dtype
 from clipsieve.inference.models import ModelName, parse_name
+from clipsieve.inference.self_check import check_texts, pictures_to_tell_apart, require_apart
+from clipsieve.inference.text_reader import TextReader, locked
 from clipsieve.inference.token_ids import TokenIds
 from clipsieve.ordered import processors
 from clipsieve.protocols import ImageEmbedder, TextEmbedder
+from clipsieve.reading import Reading
 from clipsieve.types import Float32, Int64, ModelId
 
 if TYPE_CHECKING:
@@ -204,9 +207,11 @@ class TorchImageEmbedder(TorchModel):
     ) -> None:
         super().__init__(name, checkpoint, devices, dtype)
         self._checkpoint = checkpoint
-        blank = Image.new("RGB", (checkpoint.side, checkpoint.side), "grey")
-        self._image_name = min(self.preprocess_image(blank))
-        self.dim: int = self.embed_tensors([self.preprocess_image(blank)]).shape[1]
+        pictures = [self.preprocess_image(picture) for picture in pictures_to_tell_apart(checkpoint.side)]
+        self._image_name = min(pictures[0])
+        rows = self.embed_tensors(pictures)
+        require_apart(name, rows, "images")
+        self.dim: int = rows.shape[1]
 
     def preprocess(self, data: bytes) -> Tensors:
         """See StagedEmbedder."""
@@ -260,7 +265,12 @@ class TorchTextEmbedder(TorchModel):
         self._tokenizer, self._encode_texts = checkpoint.tokenize, checkpoint.encode_texts
         self._count_tokens = checkpoint.count_tokens
         self._tokenizing = threading.Lock()  # fast tokenizers refuse a second caller: "Already borrowed"
-        self.dim = self.embed_texts(["a picture"]).shape[1]
+        self.dim = check_texts(name, self.embed_texts).shape[1]
+        self._reader = (
+            None
+            if checkpoint.count_tokens is None
+            else TextReader(self.count_tokens, checkpoint.context, locked(checkpoint.unknown, self._tokenizing))
+        )
         self._ids = TokenIds(self.tokenize([""])[0], checkpoint.vocabulary)
 
     @property
@@ -278,6 +288,14 @@ class TorchTextEmbedder(TorchModel):
             return [0] * len(texts)
         with self._tokenizing:
             return self._count_tokens(texts)
+
+    def read_texts(self, texts: Sequence[str]) -> list[Reading]:
+        """See protocols.ReadsTexts."""
+        return [Reading()] * len(texts) if self._reader is None else self._reader.read(texts)
+
+    def split_text(self, text: str) -> list[str]:
+        """See protocols.ReadsTexts."""
+        return [text] if self._reader is None else self._reader.split(text)
 
     def tokenize(self, texts: Sequence[str]) -> list[Tensors]:
         """See StagedTextEmbedder."""

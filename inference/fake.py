@@ -1,6 +1,7 @@
 """An embedder and a detector without a model, for tests: yours as well as ours."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,11 @@ from clipsieve.errors import InputError
 from clipsieve.inference.checkpoint import Tensors
 from clipsieve.inference.decode import decode, prepare_each
 from clipsieve.inference.token_ids import TokenIds
+from clipsieve.reading import Reading
 from clipsieve.types import Box, Float32, Int64, ModelId, Regions
+
+MOST_WORDS = 40
+"""Words of a text that a FakeEmbedder reads."""
 
 QUARTERS: tuple[Box, ...] = ((0, 0, 0.5, 0.5), (0.5, 0, 1, 0.5), (0, 0.5, 0.5, 1), (0.5, 0.5, 1, 1))
 
@@ -56,7 +61,16 @@ class FakeEmbedder:
 
     def tokenize(self, texts: Sequence[str]) -> list[Tensors]:
         """See embedder.StagedTextEmbedder."""
-        return [{"hash": _hash(b"text " + text.encode("utf-8", "replace"))} for text in texts]
+        return [{"hash": _hash(b"text " + _read(text).encode("utf-8", "replace"))} for text in texts]
+
+    def read_texts(self, texts: Sequence[str]) -> list[Reading]:
+        """See protocols.ReadsTexts; it reads MOST_WORDS words."""
+        return [Reading(text[len(_read(text)) :].lstrip()) for text in texts]
+
+    def split_text(self, text: str) -> list[str]:
+        """See protocols.ReadsTexts."""
+        words = text.split()
+        return [" ".join(words[i : i + MOST_WORDS]) for i in range(0, len(words), MOST_WORDS)]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Words, and two ends."""
@@ -128,6 +142,12 @@ class FakeDetector:
             raise InputError(f"The box is {box}; it must be x0, y0, x1, y1 in 0..1 of the image.")
         quarter = 0 if box is None else int(box[0] + box[2] >= 1) + 2 * int(box[1] + box[3] >= 1)
         return _direction(self.preprocess_image(decode(image))["hash"][quarter], self.dim)
+
+
+def _read(text: str) -> str:
+    """The text up to the end of its last word that is read."""
+    end = next((match.end() for i, match in enumerate(re.finditer(r"\S+", text), 1) if i == MOST_WORDS), len(text))
+    return text[:end]
 
 
 def _pixels(image: Image.Image, box: Box) -> tuple[int, int, int, int]:

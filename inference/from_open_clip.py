@@ -1,12 +1,16 @@
 """Checkpoints of open_clip: from its published list, or a folder with `open_clip_config.json`."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from clipsieve.errors import ModelUnavailable
 from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors
+from clipsieve.inference.hf_tokenizer import count_with, require_tokenizer, unknown_with
 
 
 def load_open_clip(
@@ -18,6 +22,9 @@ def load_open_clip(
     """
     import open_clip
     import torch
+
+    if folder is not None:
+        _require_scaling(Path(folder))
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     source = architecture if folder is None else f"local-dir:{folder}"
@@ -54,11 +61,12 @@ def load_open_clip(
     def tokenize(texts: Sequence[str]) -> Batch:
         return {"text": tokenizer(list(texts))}
 
+    inner = getattr(tokenizer, "tokenizer", None)  # transformers', unless it is open_clip's own
+
     def count_tokens(texts: Sequence[str]) -> list[int]:
-        if not hasattr(tokenizer, "tokenizer"):  # open_clip's own: its two ends come beside
+        if inner is None:  # its two ends come beside
             return [len(tokenizer.encode(text)) + 2 for text in texts]
-        cleaned = [tokenizer.clean_fn(text) for text in texts]
-        return [len(ids) for ids in tokenizer.tokenizer(cleaned, verbose=False).input_ids]
+        return count_with(inner)([tokenizer.clean_fn(text) for text in texts])
 
     def encode_texts(module: Any, batch: Batch) -> torch.Tensor:
         return module.encode_text(batch["text"])  # type: ignore[no-any-return]
@@ -68,6 +76,14 @@ def load_open_clip(
     preprocessing = f"open_clip: {height} x {width}, {described}"
     tables = getattr(model, "text", model).modules()
     vocabulary = max((m.num_embeddings for m in tables if isinstance(m, torch.nn.Embedding)), default=0)
+    if inner is not None:
+        require_tokenizer(inner, folder or architecture, vocabulary)
+    elif 0 < vocabulary < tokenizer.vocab_size:
+        raise ModelUnavailable(
+            f"The model {folder or architecture!r} has {vocabulary} tokens and no tokenizer for them: without an "
+            f"hf_tokenizer_name open_clip's own is used, which has {tokenizer.vocab_size}; add it to "
+            "open_clip_config.json, or use a whole checkpoint."
+        )
     return Checkpoint(
         model,
         preprocessing,
@@ -79,7 +95,25 @@ def load_open_clip(
         pixels=(3, height, width),
         vocabulary=vocabulary,
         count_tokens=count_tokens,
+        context=tokenizer.context_length,
+        unknown=None if inner is None else unknown_with(inner),
     )
+
+
+def _require_scaling(folder: Path) -> None:
+    """ModelUnavailable where a folder does not say how images are scaled: open_clip takes OpenAI's numbers then."""
+    try:
+        config = json.loads((folder / "open_clip_config.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(
+            f"{folder / 'open_clip_config.json'} cannot be read ({error}); fetch it again."
+        ) from error
+    scaling = config.get("preprocess_cfg") if isinstance(config, dict) else None
+    if not isinstance(scaling, dict) or not {"mean", "std"} <= scaling.keys():
+        raise ModelUnavailable(
+            f"{folder / 'open_clip_config.json'} does not say how images are scaled: it lacks preprocess_cfg with mean "
+            "and std; add them, or use a whole checkpoint."
+        )
 
 
 def _split(transform: Any) -> tuple[list[Any], Any]:

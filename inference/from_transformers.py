@@ -2,16 +2,21 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from clipsieve.errors import InputError
-from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors
+from clipsieve.errors import InputError, ModelUnavailable
+from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors, require_weights
+from clipsieve.inference.hf_tokenizer import count_with, load_tokenizer, unknown_with
 
 if TYPE_CHECKING:
     import torch
+
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+"""Files of which one says how images are scaled."""
 
 
 def load_transformers(source: str, model: Any = None) -> Checkpoint:
@@ -21,13 +26,11 @@ def load_transformers(source: str, model: Any = None) -> Checkpoint:
     missing; the caller makes a sentence of it.
     """
     import torch
-    from transformers import AutoImageProcessor, AutoTokenizer
 
     model, untrained_pooler = _load_model(source) if model is None else (model, False)
-    # Pillow's resize, as the models were trained with; torchvision's differs by a grey level or two.
-    load_processor: Any = AutoImageProcessor.from_pretrained
-    processor = load_processor(source, backend="pil")
-    tokenizer: Any = AutoTokenizer.from_pretrained(source) if hasattr(model, "get_text_features") else None
+    processor = load_processor(source)
+    text_config = getattr(model.config, "text_config", model.config)
+    tokenizer: Any = load_tokenizer(source, text_config.vocab_size) if hasattr(model, "get_text_features") else None
     scale = _batch_scaling(processor)
     side = max((v for v in _numbers(processor.size) + _numbers(getattr(processor, "crop_size", None))), default=224)
 
@@ -57,9 +60,6 @@ def load_transformers(source: str, model: Any = None) -> Checkpoint:
             ).items()
         )
 
-    def count_tokens(texts: Sequence[str]) -> list[int]:
-        return [len(ids) for ids in tokenizer(list(texts), truncation=False, verbose=False).input_ids]
-
     def encode_texts(module: Any, batch: Batch) -> torch.Tensor:
         return read_vectors(module.get_text_features(**batch))
 
@@ -69,7 +69,6 @@ def load_transformers(source: str, model: Any = None) -> Checkpoint:
     pixels = (shape[0], shape[1], shape[2]) if set(blank) == {"pixel_values"} and len(shape) == 3 else None
     if tokenizer is None:
         return Checkpoint(model, preprocessing, side, prepare, encode_images, pixels=pixels)
-    text_config = getattr(model.config, "text_config", model.config)
     context = min(tokenizer.model_max_length, text_config.max_position_embeddings)
     return Checkpoint(
         model,
@@ -81,8 +80,25 @@ def load_transformers(source: str, model: Any = None) -> Checkpoint:
         encode_texts,
         pixels=pixels,
         vocabulary=text_config.vocab_size,
-        count_tokens=count_tokens,
+        count_tokens=count_with(tokenizer),
+        context=context,
+        unknown=unknown_with(tokenizer),
     )
+
+
+def load_processor(source: str) -> Any:
+    """What scales images for the checkpoint in the folder or hub repository `source`. ModelUnavailable without one."""
+    from transformers import AutoImageProcessor
+
+    folder = Path(source)
+    if folder.is_dir() and not any((folder / name).exists() for name in PROCESSORS):
+        raise ModelUnavailable(
+            f"The model {source!r} has no {PROCESSORS[0]}, which says how images are scaled; add it, or use a whole "
+            "checkpoint."
+        )
+    # Pillow's resize, as the models were trained with; torchvision's differs by a grey level or two.
+    load: Any = AutoImageProcessor.from_pretrained
+    return load(source, backend="pil")
 
 
 def _load_model(source: str) -> tuple[Any, bool]:
@@ -97,13 +113,9 @@ def _load_model(source: str) -> tuple[Any, bool]:
         if "attention" not in str(error):
             raise
         model, info = AutoModel.from_pretrained(source, **options)  # no attention to implement: a ConvNeXt, say
-    missing = sorted(map(str, info["missing_keys"]))
+    missing = [str(name) for name in info["missing_keys"]]
     untrained_pooler = bool(missing) and all(name.startswith("pooler.") for name in missing)
-    if missing and not untrained_pooler:
-        raise InputError(
-            f"The checkpoint {source!r} lacks {len(missing)} of its model's weights ({missing[0]}, ...), which would "
-            "be random; use a whole one."
-        )
+    require_weights(source, info, model, ("pooler",) if untrained_pooler else ())
     if not hasattr(model, "get_image_features") and model.main_input_name != "pixel_values":
         raise InputError(f"The checkpoint {source!r} is a {type(model).__name__}, which takes no images; use another.")
     return model.eval(), untrained_pooler

@@ -117,6 +117,10 @@ def load_onnx(folder: Path) -> Checkpoint:
         made = json.loads((folder / MADE).read_bytes())
     except (OSError, ValueError) as error:
         raise ModelUnavailable(f"{folder} holds no ONNX model; make one with clipsieve export-onnx.") from error
+    if not isinstance(made, dict) or not {"int8", "vocabulary", "preprocess"} <= made.keys():
+        raise ModelUnavailable(f"{folder / MADE} is not whole; export the model again.")
+    if made["vocabulary"] and not (folder / "text.onnx").is_file():
+        raise ModelUnavailable(f"{folder} holds no text.onnx, though the model takes texts; export the model again.")
     towers = _towers(folder, made["preprocess"])
     if (folder / "open_clip_config.json").exists():
         loaded = load_open_clip("", folder=str(folder), model=towers)

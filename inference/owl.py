@@ -8,9 +8,11 @@ import numpy as np
 from PIL import Image
 
 from clipsieve.errors import InputError
-from clipsieve.inference.checkpoint import Batch, Tensors
-from clipsieve.inference.from_transformers import describe_processor, read_vectors
+from clipsieve.inference.checkpoint import Batch, Tensors, require_weights
+from clipsieve.inference.from_transformers import describe_processor, load_processor, read_vectors
+from clipsieve.inference.hf_tokenizer import count_with, load_tokenizer, unknown_with
 from clipsieve.inference.square import fit_square
+from clipsieve.inference.text_reader import TextReader
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +32,7 @@ class Owl:
                     and scale (n, c)
     tokenize        texts -> batch
     encode_texts    (module, batch of what `tokenize` gives) -> (n, d), not normalised
+    reader          says what is read of texts; for one thread at a time
     """
 
     module: "torch.nn.Module"
@@ -40,24 +43,22 @@ class Owl:
     encode_images: Callable[[Any, Batch, int], tuple["torch.Tensor", ...]]
     tokenize: Callable[[Sequence[str]], Batch]
     encode_texts: Callable[[Any, Batch], "torch.Tensor"]
+    reader: TextReader
 
 
-def load_owl(source: str, *, flash: bool) -> Owl:
+def load_owl(source: str, *, flash: bool, whole_words: bool = False) -> Owl:
     """The detector in the folder or hub repository `source`.
 
-    flash  use FlashAttention 2 where it is installed; it computes in half precision only
+    flash        use FlashAttention 2 where it is installed; it computes in half precision only
+    whole_words  it knows no word but those that its tokenizer has a token for, as the demo detector
 
     InputError if it is another kind of model, lacks weights, or is to be fed in a way that is not known here. Raises
     whatever transformers does where files are missing; the caller makes a sentence of it.
     """
-    from transformers import AutoImageProcessor, AutoTokenizer
-
     module, padded = _load_model(source, flash)
-    # The one for Pillow: its resize is the one that the models were trained with.
-    load_processor: Any = AutoImageProcessor.from_pretrained
-    processor = load_processor(source, backend="pil")
+    processor = load_processor(source)
     side = _require_known(source, processor, module.config, padded)
-    tokenizer: Any = AutoTokenizer.from_pretrained(source)
+    tokenizer = load_tokenizer(source, module.config.text_config.vocab_size)
     context = min(tokenizer.model_max_length, module.config.text_config.max_position_embeddings)
 
     def prepare(image: Image.Image) -> Tensors:
@@ -87,7 +88,17 @@ def load_owl(source: str, *, flash: bool) -> Owl:
 
     patches = (side // module.config.vision_config.patch_size) ** 2
     dim = module.config.text_config.hidden_size
-    return Owl(module, describe_processor(processor), dim, patches, prepare, encode_images, tokenize, encode_texts)
+    return Owl(
+        module,
+        describe_processor(processor),
+        dim,
+        patches,
+        prepare,
+        encode_images,
+        tokenize,
+        encode_texts,
+        TextReader(count_with(tokenizer), context, unknown_with(tokenizer, whole_words=whole_words)),
+    )
 
 
 def _load_model(source: str, flash: bool) -> tuple[Any, bool]:
@@ -104,12 +115,7 @@ def _load_model(source: str, flash: bool) -> tuple[Any, bool]:
     module, info = kinds[kind].from_pretrained(
         source, dtype=torch.float32, attn_implementation=attention, output_loading_info=True
     )
-    missing = sorted(map(str, info["missing_keys"]))
-    if missing:
-        raise InputError(
-            f"The checkpoint {source!r} lacks {len(missing)} of its model's weights ({missing[0]}, ...), which would "
-            "be random; use a whole one."
-        )
+    require_weights(source, info, module)
     return module.eval(), kind == "owlv2"
 
 

@@ -43,6 +43,7 @@ class Embedded:
     vectors  float32 (n, d), unit rows
     texts    float32 (n, d), that of the empty text where there is no caption; None if no row has one
     regions  of the n rows; None where nothing looks for any
+    captions_cut  of the n rows' captions so many are longer than the model reads
     """
 
     rows: Sequence[Row]
@@ -50,6 +51,7 @@ class Embedded:
     texts: Float32 | None
     skipped: Sequence[Skipped]
     regions: StoredRegions | None = None
+    captions_cut: int = 0
 
     @property
     def read(self) -> int:

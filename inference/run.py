@@ -35,6 +35,7 @@ class RunSummary:
     ignored       files passed over that nobody means as images, see `reader.Source.ignored`
     seconds       from the first input to the last commit
     images_per_s  embedded / seconds
+    captions_cut  captions that were embedded without their end, which is beyond the model's context
     """
 
     read: int
@@ -47,6 +48,7 @@ class RunSummary:
     reasons: Sequence[tuple[str, int]] = ()
     not_read: Mapping[str, int] = field(default_factory=dict)
     ignored: Mapping[str, int] = field(default_factory=dict)
+    captions_cut: int = 0
 
 
 def embed_collection(
@@ -108,14 +110,15 @@ def embed_collection(
         total = source.total  # asked once: a table's footer is read for it
         pending = Pending(turn, source, embedder, cursor, read_of(source, manifest), keys.taken)
         began = time.monotonic()
-        read = skipped = 0
+        read = skipped = captions_cut = 0
         fresh = _once(items, keys.taken)
 
         def embedded(items: Iterable[ImageItem | Skipped]) -> Generator[Embedded, None, None]:
             return embed_items(items, embedder, text, batch_size, workers, thumbs, max_pixels, finder, shard_size)
 
         def told(batch: Embedded) -> None:
-            nonlocal read, skipped
+            nonlocal read, skipped, captions_cut
+            captions_cut += batch.captions_cut
             read, skipped = read + batch.read, skipped + len(batch.skipped)
             if progress is not None:
                 progress(cursor + read, total, skipped_before + skipped)
@@ -141,6 +144,7 @@ def embed_collection(
         commonest(pending.reasons),
         dict(pending.kinds),
         source.ignored,
+        captions_cut,
     )
 
 

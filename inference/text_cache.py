@@ -14,6 +14,7 @@ import numpy as np
 from clipsieve.errors import InputError, TimedOut
 from clipsieve.inference.batch_request import check_timeout
 from clipsieve.protocols import TextEmbedder
+from clipsieve.reading import Reading, read_texts, split_text
 from clipsieve.types import Float32
 
 
@@ -83,6 +84,14 @@ class TextCache:
         with self._lock:
             self._hits += len(texts) - embedded
         return np.stack([found[text] for text in texts]) if texts else np.zeros((0, self.dim), np.float32)
+
+    def read_texts(self, texts: Sequence[str]) -> list[Reading]:
+        """See protocols.ReadsTexts."""
+        return read_texts(self._texts, texts)
+
+    def split_text(self, text: str) -> list[str]:
+        """See protocols.ReadsTexts."""
+        return split_text(self._texts, text)
 
     def statistics(self) -> CacheStatistics:
         """The counts of this moment."""

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clipsieve.errors import InputError, MissingExtra
-from clipsieve.inference.checkpoint import Batch, TextCheckpoint
+from clipsieve.errors import MissingExtra, ModelUnavailable
+from clipsieve.inference.checkpoint import Batch, TextCheckpoint, require_weights
+from clipsieve.inference.hf_tokenizer import count_with, load_tokenizer, require_tokenizer, unknown_with
 
 
 def load_text_tower(source: str) -> TextCheckpoint | None:
@@ -36,6 +37,8 @@ def load_sentence_transformers(source: str) -> TextCheckpoint:
             f"The model {source!r} is of sentence-transformers; install clipsieve[multilingual]."
         ) from error
     model = SentenceTransformer(source, device="cpu", model_kwargs={"dtype": torch.float32})
+    _require_transformer(source, model)
+    tables = [m for m in model.modules() if isinstance(m, torch.nn.Embedding)]
     prompt = model.prompts.get(model.default_prompt_name)
     # Beside the tokens there are words that tell the modules what these are.
     words = {k: v for k, v in model.preprocess(["a"], prompt=prompt).items() if not isinstance(v, torch.Tensor)}
@@ -48,7 +51,34 @@ def load_sentence_transformers(source: str) -> TextCheckpoint:
         vectors = module({**batch, **words})["sentence_embedding"]
         return vectors[:, : module.truncate_dim]  # type: ignore[no-any-return]
 
-    return TextCheckpoint(model.eval(), "sentence-transformers", tokenize, encode_texts)
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    if not hasattr(tokenizer, "get_vocab"):  # of another kind, such as a table of words
+        return TextCheckpoint(model.eval(), "sentence-transformers", tokenize, encode_texts)
+    require_tokenizer(tokenizer, source, max((len(t.weight) for t in tables), default=0))
+    count = count_with(tokenizer)
+    return TextCheckpoint(
+        model.eval(),
+        "sentence-transformers",
+        tokenize,
+        encode_texts,
+        count_tokens=lambda texts: count([f"{prompt or ''}{text}" for text in texts]),
+        context=model.max_seq_length,
+        unknown=unknown_with(tokenizer),
+    )
+
+
+def _require_transformer(source: str, model: Any) -> None:
+    """InputError where weights of the transformer in a model are lacking.
+
+    sentence-transformers does not tell which are random, so its transformer is read once more.
+    """
+    inner = getattr(next(iter(model)), "auto_model", None)
+    if inner is None:
+        return
+    modules = _find(source, "modules.json")
+    folder = "" if modules is None else json.loads(modules.read_bytes())[0].get("path", "")
+    _, info = type(inner).from_pretrained(source, subfolder=folder, output_loading_info=True)
+    require_weights(source, info, inner, ("pooler",))
 
 
 def load_mclip(source: str, config: Mapping[str, Any]) -> TextCheckpoint:
@@ -59,8 +89,10 @@ def load_mclip(source: str, config: Mapping[str, Any]) -> TextCheckpoint:
     Its own package does not load with today's transformers. InputError where the file lacks weights.
     """
     import torch
-    from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+    from transformers import AutoConfig, AutoModel, PreTrainedModel
 
+    if lacking := [name for name in ("modelBase", "numDims") if name not in config]:
+        raise ModelUnavailable(f"The config.json of {source!r} lacks {lacking[0]}; use a whole checkpoint.")
     base = AutoConfig.from_pretrained(config["modelBase"])
 
     class Tower(PreTrainedModel):  # type: ignore[no-untyped-call]
@@ -79,13 +111,8 @@ def load_mclip(source: str, config: Mapping[str, Any]) -> TextCheckpoint:
 
     load: Any = Tower.from_pretrained
     model, info = load(source, config=base, dims=config["numDims"], dtype=torch.float32, output_loading_info=True)
-    missing = sorted(name for name in map(str, info["missing_keys"]) if ".pooler." not in name)  # unused here
-    if missing:
-        raise InputError(
-            f"The checkpoint {source!r} lacks {len(missing)} of its model's weights ({missing[0]}, ...), which would "
-            "be random; use a whole one."
-        )
-    tokenizer: Any = AutoTokenizer.from_pretrained(source)
+    require_weights(source, info, model, ("pooler",))  # unused here
+    tokenizer = load_tokenizer(source, base.vocab_size)
     context = min(tokenizer.model_max_length, base.max_position_embeddings - 2)  # RoBERTa counts positions from 2
 
     def tokenize(texts: Sequence[str]) -> Batch:
@@ -95,7 +122,15 @@ def load_mclip(source: str, config: Mapping[str, Any]) -> TextCheckpoint:
     def encode_texts(module: Any, batch: Batch) -> torch.Tensor:
         return module(**batch)  # type: ignore[no-any-return]
 
-    return TextCheckpoint(model.eval(), "M-CLIP", tokenize, encode_texts)
+    return TextCheckpoint(
+        model.eval(),
+        "M-CLIP",
+        tokenize,
+        encode_texts,
+        count_tokens=count_with(tokenizer),
+        context=context,
+        unknown=unknown_with(tokenizer),
+    )
 
 
 def _find(source: str, file: str) -> Path | None:

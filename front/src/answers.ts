@@ -65,6 +65,7 @@ export interface Found {
   claim: "exact" | "complete" | "partial";
   recall: number | null;
   timings_ms: Record<string, number>;
+  notes: string[];
   hits: Hit[];
   next: string | null;
 }

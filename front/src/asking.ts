@@ -195,6 +195,7 @@ async function distribution(body: api.Question, signal: AbortSignal, mine: numbe
 
 function show(found: Found): void {
   store.hits.value = found.hits;
+  store.remarks.value = found.notes;
   store.next.value = found.next;
   store.claim.value = found.claim;
   store.took.value = found.timings_ms["total"] ?? 0;
@@ -220,6 +221,7 @@ function tell(): void {
 
 function clear(): void {
   store.hits.value = [];
+  store.remarks.value = [];
   store.next.value = null;
   store.histogram.value = null;
   histogramOf = "";

@@ -1802,6 +1802,8 @@ export interface operations {
                         index_rev: string;
                         /** @description The cursor of the next page, if there is one. */
                         next: string | null;
+                        /** @description What of the question's texts the model leaves out, or does not know. */
+                        notes: string[];
                         /** @description Of an index that is not exact, as measured. */
                         recall: number | null;
                         timings_ms: {

@@ -42,6 +42,8 @@ export type Status = "idle" | "loading" | "ready" | "failed";
 export const status = signal<Status>("idle");
 export const slow = signal(false);
 export const hits = signal<Hit[]>([]);
+/** What of the question's texts the model leaves out, or does not know. */
+export const remarks = signal<string[]>([]);
 export const next = signal<string | null>(null);
 export const took = signal(0);
 export const claim = signal<string>("exact");

@@ -285,3 +285,12 @@ def test_boxes_of_hits_and_items(tmp_path):
 def test_boxes_where_there_are_no_regions(client):
     assert "holds no regions" in post(client, "/search", 404, **{"class": BUS}, boxes=True)["error"]["message"]
     assert client.get("/api/v1/items/1").get_json()["regions"] is None
+
+
+def test_what_the_model_leaves_out_of_texts_is_noted(client):
+    assert post(client, "/search", **{"class": BUS})["notes"] == []
+    for side in ("positive", "negative"):
+        (note,) = post(client, "/search", **{"class": {**BUS, side: ["word " * 40 + "rest"]}})["notes"]
+        assert "'rest' is left out" in note
+    answer = post(client, "/search", 400, **{"class": {"positive": [" "]}})
+    assert "an empty text" in answer["error"]["message"]

@@ -146,7 +146,7 @@ def test_scores_are_directais_formula(client, augment):
     configs = [
         {"name": "bottle", "examples_to_include": ["bottle", "flask"], "examples_to_exclude": ["vase"]},
         {"name": "can", "examples_to_include": ["can"], "examples_to_exclude": ["tin", "bottle"]},
-        {"name": "", "examples_to_include": [""]},
+        {"name": "", "examples_to_include": ["x"]},
     ]
     id = deployed(client, *configs, augment_examples=augment)
     templates = OPENAI if augment else ("{}",)
@@ -468,3 +468,14 @@ def test_a_real_model_tells_what_is_drawn():
             value = classify(client, id, data).get_json()
             assert value["pred"] == name
             assert value["scores"][name] > 0.9
+
+
+def test_texts_that_are_cut_are_told_when_deployed_and_when_asked():
+    client = serve(FAKE)
+    answer = deploy(client, {"name": "long", "examples_to_include": ["word " * 40 + "rest"]}, augment_examples=False)
+    asked = classify(client, answer.get_json()["deployed_id"], jpeg(0))
+    for one in (answer, asked):
+        assert one.status_code == 200
+        assert "'rest' is left out" in one.headers["X-Clipsieve-Note"]
+    refused = deploy(client, {"name": "none", "examples_to_include": [" "]})
+    assert (refused.status_code, "an empty text" in refused.get_json()["message"]) == (422, True)

@@ -11,6 +11,7 @@ from clipsieve.back.gate import Gate, parse_rate
 from clipsieve.back.guard import Policy
 from clipsieve.back.knn import write_error
 from clipsieve.back.meters import Meters
+from clipsieve.back.notes import Reply
 from clipsieve.back.plain import MOST_BYTES, MOST_HEADER
 from clipsieve.back.protect import Protection, State
 from clipsieve.errors import CollectionChanged, CollectionDamaged, NotFound, Overloaded
@@ -54,6 +55,8 @@ def direct(answer, **parts):
     [
         ("/knn-service", QUESTION),
         ("/knn-service", VECTOR),
+        ("/knn-service", {**QUESTION, "text": "wörd " * 50}),
+        ("/knn-service", {**QUESTION, "text": " "}),
         ("/knn-service", {**QUESTION, "indice_name": "none such"}),
         ("/knn-service", {**QUESTION, "modality": "smell"}),
         ("/knn-service", b"{"),
@@ -98,12 +101,12 @@ def test_what_is_not_plain_goes_the_usual_way(service, data):
     ],
 )
 def test_where_there_is_more_to_look_at_it_goes_the_usual_way(protection):
-    way = Direct({"/a": lambda body, client: b"{}"}, write_error, protection, Meters())
+    way = Direct({"/a": lambda body, client: Reply(b"{}")}, write_error, protection, Meters())
     assert way.answer(posted({}, "/a", **OPEN), "127.0.0.1", True) is None
 
 
 def test_a_token_for_reading_is_enough():
-    way = direct(lambda body, client: b"{}", policy=Policy(read_token="secret", write_token="other"))
+    way = direct(lambda body, client: Reply(b"{}"), policy=Policy(read_token="secret", write_token="other"))
     assert split(way.answer(posted({}, "/a"), "127.0.0.1", True))[0] == 200
 
 
@@ -136,7 +139,7 @@ def test_errors_have_a_sentence_or_go_the_usual_way(error, status, after):
 
 def test_who_gets_no_turn_is_told_so_and_counted():
     meters, gate = Meters(), Gate(1, 1, 0.01)
-    way = Direct({"/a": lambda body, client: b"{}"}, write_error, Protection(gate=gate), meters)
+    way = Direct({"/a": lambda body, client: Reply(b"{}")}, write_error, Protection(gate=gate), meters)
     with contextlib.ExitStack() as stack:
         assert gate.begin()
         stack.callback(gate.end)

@@ -358,3 +358,17 @@ def test_what_is_removed_between_finding_and_showing_is_no_404(client, folder, m
     answer = ask(client, text="bus")
     assert answer.status_code == 200
     assert done[0] not in [hit["id"] for hit in answer.get_json()]
+
+
+def test_what_the_model_leaves_out_of_a_text_is_told_in_a_header(client):
+    answer = ask(client, text="bus " * 40 + "größer")
+    assert isinstance(answer.get_json(), list)
+    assert "'gr%C3%B6%C3%9Fer' is left out." in answer.headers["X-Clipsieve-Note"]
+    assert "X-Clipsieve-Note" not in ask(client, text="bus").headers
+
+
+@pytest.mark.parametrize("text", [" ", "\t", "\u200b"])
+def test_a_blank_text_is_no_question(client, text):
+    answer = ask(client, text=text)
+    assert answer.status_code == 400
+    assert "an empty text" in answer.get_json()["message"]

@@ -244,7 +244,7 @@ def test_an_output_has_the_last_word_on_its_own_form(client):
 
 
 def test_elements_of_bytes_come_each_after_their_length(client):
-    words = ["a red bus", "", "größer"]
+    words = ["a red bus", "x", "größer"]
     tensor = b"".join(len(w.encode()).to_bytes(4, "little") + w.encode() for w in words)
     one = {"name": "INPUT_TEXT", "shape": [3, 1], "datatype": "BYTES", "parameters": {"binary_data_size": len(tensor)}}
     answer = client.post(TEXT_INFER, **binary({"inputs": [one]}, tensor))
@@ -483,3 +483,11 @@ def test_every_route_is_described(client):
     own = [path for path in paths if path.startswith("/v2")]
     assert len(own) == 16
     assert all(o["responses"]["200"]["content"] for path in own for o in paths[path].values())
+
+
+@pytest.mark.parametrize("parameters", [{}, {"truncation": True}])
+def test_an_empty_text_is_refused(client, parameters):
+    one = {"name": "INPUT_TEXT", "shape": [1, 1], "datatype": "BYTES", "data": [" "]}
+    answer = client.post(TEXT_INFER, json={"inputs": [one], "parameters": parameters})
+    assert answer.status_code == 400
+    assert "an empty text" in answer.json["error"]

@@ -17,7 +17,7 @@ from clipsieve.inference.fake import FakeEmbedder
 from tests.inference.pictures import encoded, picture
 
 FAKE = FakeEmbedder(16)
-TEXTS = ["a red bus", "", "größer"]
+TEXTS = ["a red bus", "x", "größer"]
 IMAGE = encoded(picture(1, (6, 5)))
 URL = "data:image/png;base64," + base64.b64encode(IMAGE).decode()
 TOKEN = "a-token-to-read"
@@ -63,13 +63,13 @@ def rows_of(answer):
 def test_texts(client, form):
     answer = client.embeddings.create(model="text-embedding-3-small", input=TEXTS, **form)
     np.testing.assert_array_equal(rows_of(answer), FAKE.embed_texts(TEXTS))
-    assert (answer.model, answer.usage.total_tokens) == ("fake", 5 + 2 + 3)
+    assert (answer.model, answer.usage.total_tokens) == ("fake", 5 + 3 + 3)
     np.testing.assert_array_equal(rows_of(client.embeddings.create(model="", input="a")), FAKE.embed_texts(["a"]))
 
 
 def test_images_among_texts(client):
-    answer = client.embeddings.create(model="fake", input=["a red bus", URL, ""])
-    expected = np.stack([*FAKE.embed_texts(["a red bus"]), *FAKE.embed_images([IMAGE]), *FAKE.embed_texts([""])])
+    answer = client.embeddings.create(model="fake", input=["a red bus", URL, "x"])
+    expected = np.stack([*FAKE.embed_texts(["a red bus"]), *FAKE.embed_images([IMAGE]), *FAKE.embed_texts(["x"])])
     np.testing.assert_array_equal(rows_of(answer), expected)
 
 
@@ -132,3 +132,12 @@ def test_requests_that_are_refused(plain, body, words):
 def test_a_route_that_is_not_there_is_said_in_the_same_shape(app):
     answer = app.test_client().get("/v1/chat/completions", headers={"Authorization": f"Bearer {TOKEN}"})
     assert (answer.status_code, answer.json["error"]["type"]) == (404, "invalid_request_error")
+
+
+def test_a_text_that_is_cut_is_told_and_an_empty_one_refused(plain):
+    assert "X-Clipsieve-Note" not in plain({"input": "a"}).headers
+    assert "'rest' is left out" in plain({"input": ["a", "word " * 40 + "rest"]}).headers["X-Clipsieve-Note"]
+    for given in ("", ["a", " "]):
+        answer = plain({"input": given})
+        assert answer.status_code == 400
+        assert "an empty text" in answer.json["error"]["message"]

@@ -9,7 +9,7 @@ from clipsieve.errors import InputError
 from clipsieve.types import ClassSet, Example, MetaClass
 
 texts = st.text(max_size=8)
-examples = texts.map(lambda t: Example(text=t)) | st.integers(0, 2**63 - 1).map(lambda i: Example(image=i))
+examples = texts.map(lambda t: Example(text=f"x{t}")) | st.integers(0, 2**63 - 1).map(lambda i: Example(image=i))
 examples |= st.text("0123456789abcdef", min_size=64, max_size=64).map(lambda h: Example(image=h))
 classes = st.builds(
     MetaClass,

@@ -497,3 +497,17 @@ def test_check_names_what_is_damaged_and_repairs(run, growing):
     assert "Shard 0 with 30 images was set aside" in done[-1]
     assert "30 images embedded" in run("add", folder, photos).stdout
     assert "No problem" in run("check", folder).stdout
+
+
+def test_a_text_that_is_cut_is_told(run, photos):
+    found = run("search", str(photos), "red " * 40 + "rest", "-k", "1", "--json")
+    assert "'rest' is left out" in found.stderr
+    assert "'rest' is left out" in json.loads(found.stdout)["notes"][0]
+    found = run("search", str(photos), "red", "--not", "red " * 40 + "rest", "--long-text", "error", code=2)
+    assert "leaves out 'rest'" in found.stderr
+
+
+@pytest.mark.parametrize("words", [[""], ["red", "--not", " "]])
+def test_an_empty_text_is_refused(run, photos, words):
+    found = run("search", str(photos), *words, code=2)
+    assert "an empty text" in found.stderr

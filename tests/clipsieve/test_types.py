@@ -98,7 +98,6 @@ class TestRegions:
 
 class TestExample:
     def test_is_a_text_or_an_image(self):
-        assert Example(text="").text == ""
         assert Example(image=0).image == 0
         assert Example(image=content_hash(b"x")).text is None
 

@@ -237,3 +237,11 @@ def test_an_image_from_outside_is_asked_for(tab, scenes):
     visit(tab, scenes, "?img=" + "0" * 64)
     tab.page.wait_for_selector(".strip")
     tab.show("expired")
+
+
+def test_a_word_that_the_model_does_not_know_is_said(tab, scenes):
+    visit(tab, scenes)
+    search(tab, "a red zebra")
+    assert tab.page.inner_text('[role="note"]') == "The demo model does not know 'zebra', in the text 'a red zebra'."
+    search(tab, "a red circle")
+    assert tab.page.query_selector('[role="note"]') is None

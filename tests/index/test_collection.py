@@ -561,3 +561,30 @@ def test_rows_held_in_memory_answer_the_same(folder: Path) -> None:
         assert plain.refresh()
         assert held.search(question, k=300).hits == plain.search(question, k=300).hits
         assert any(hit.id >= 300 for hit in held.search(question, k=300).hits)
+
+
+LONG = "word " * 40 + "rest"
+
+
+def test_an_answer_notes_what_the_model_leaves_out_of_its_texts(photos):
+    assert photos.search(MetaClass("bus", ["bus"])).notes == ()
+    for meta in (MetaClass("q", [LONG]), MetaClass("q", ["bus"], [LONG])):
+        (note,) = photos.search(meta).notes
+        assert "'rest' is left out" in note
+        assert photos.notes(ClassSet([meta])) == (note,)
+
+
+def test_a_long_text_is_cut_refused_or_averaged(folder):
+    classes = ClassSet([MetaClass("q", [LONG])])
+    with open_collection(folder, embedder=FAKE) as photos:
+        np.testing.assert_allclose(photos.embed(classes)[0].positive, FAKE.embed_texts([LONG]), atol=1e-6)
+    with open_collection(folder, embedder=FAKE, long_text="average") as photos:
+        (mean,) = unit_rows(FAKE.embed_texts(FAKE.split_text(LONG)).mean(axis=0, keepdims=True))
+        np.testing.assert_allclose(photos.embed(classes)[0].positive[0], mean, atol=1e-6)
+    with (
+        open_collection(folder, embedder=FAKE, long_text="error") as photos,
+        pytest.raises(InputError, match="leaves out 'rest'"),
+    ):
+        photos.search(MetaClass("q", [LONG]))
+    with pytest.raises(InputError, match="long_text is 'trim'"):
+        open_collection(folder, embedder=FAKE, long_text="trim")

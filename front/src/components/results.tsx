@@ -19,7 +19,7 @@ export function Results(): JSX.Element {
   return (
     <section id="pictures" class="results" role="tabpanel" aria-label="Pictures">
       <InUse />
-      {review ? <Reviewing /> : null}
+      {review ? <Reviewing /> : store.remarks.value.map((remark) => <p key={remark} class="remark" role="note">{remark}</p>)}
       {none ? <None /> : <Grid />}
       {store.folded.value ? (
         <p class="folded">
