@@ -13,6 +13,7 @@ from clipsieve import options
 from clipsieve.command import say
 from clipsieve.commands_boxes import note_lacking
 from clipsieve.errors import InputError
+from clipsieve.output_path import refuse_address
 from clipsieve.parts import Parts, print_json, progress
 
 if TYPE_CHECKING:
@@ -50,7 +51,10 @@ def search(
             "--format", metavar="table|jsonl|csv|parquet|html", help="By default what --out ends in, or a table."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write there instead of printing.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write there instead of printing.", callback=refuse_address),
+    ] = None,
     model: options.QuestionModel = None,
     device: options.Device = "auto",
     state: options.State = None,
@@ -109,7 +113,7 @@ def search(
 def filter_(
     ctx: typer.Context,
     folder: options.Folder,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the images go.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the images go.", callback=refuse_address)],
     text: options.Text = None,
     as_: Annotated[
         str,

@@ -13,6 +13,7 @@ import typer
 from clipsieve import options
 from clipsieve.commands_regions import find_with, load
 from clipsieve.errors import InputError
+from clipsieve.output_path import refuse_address
 from clipsieve.parts import print_json, progress, stages
 from clipsieve.progress import duration
 
@@ -116,7 +117,13 @@ def index(
     ctx: typer.Context,
     folder: options.Folder,
     into: Annotated[
-        Path | None, typer.Option("--into", metavar="DIR", help="Index there, in a collection that shares the vectors.")
+        Path | None,
+        typer.Option(
+            "--into",
+            metavar="DIR",
+            help="Index there, in a collection that shares the vectors.",
+            callback=refuse_address,
+        ),
     ] = None,
     recall: options.Recall = 0.95,
     memory: options.Memory = "4G",

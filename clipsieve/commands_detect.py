@@ -12,6 +12,7 @@ from clipsieve import options
 from clipsieve.command import say
 from clipsieve.commands_ask import open_folder
 from clipsieve.errors import InputError, NotFound
+from clipsieve.output_path import refuse_address
 from clipsieve.parts import Parts, print_json, progress
 
 if TYPE_CHECKING:
@@ -29,7 +30,12 @@ def detect(
     ctx: typer.Context,
     folder: options.Folder,
     set_: Annotated[Path, typer.Option("--set", metavar="FILE", help="The class set: our JSON, or DirectAI's.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A .json (COCO) or .parquet file, or a folder.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", metavar="FILE", help="A .json (COCO) or .parquet file, or a folder.", callback=refuse_address
+        ),
+    ],
     format: Annotated[
         str | None,
         typer.Option("--format", metavar="coco|yolo|parquet|webdataset|drawn", help="By default what --out ends in."),

@@ -13,6 +13,7 @@ from clipsieve.command import say
 from clipsieve.commands_ask import open_folder, upload
 from clipsieve.commands_build import DEFAULT_MODEL
 from clipsieve.errors import CollectionMissing, InputError
+from clipsieve.output_path import refuse_address
 from clipsieve.parts import Parts, print_json, progress
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def label(
     folder: Annotated[Path, typer.Argument(help="A collection, or a folder of images, which is embedded first.")],
     set_: Annotated[Path, typer.Option("--set", metavar="FILE", help="The class set, in JSON.")],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="A .parquet or .csv file, or a folder.")
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="A .parquet or .csv file, or a folder.", callback=refuse_address),
     ] = None,
     format: Annotated[
         str | None,
@@ -39,7 +41,10 @@ def label(
         typer.Option("--truth", metavar="folder|COLUMN", help="What an image is: its folder's name, or a column."),
     ] = None,
     confusion: Annotated[
-        Path | None, typer.Option("--confusion", metavar="FILE", help="The PNG of --eval; beside --out by default.")
+        Path | None,
+        typer.Option(
+            "--confusion", metavar="FILE", help="The PNG of --eval; beside --out by default.", callback=refuse_address
+        ),
     ] = None,
     only: Annotated[
         Path | None, typer.Option("--only", metavar="FILE", help="Only the images named in FILE, one key per line.")

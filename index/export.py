@@ -23,6 +23,7 @@ from clipsieve.errors import InputError, NotFound
 from clipsieve.index.packs import write_datasets, write_tar, write_webdataset
 from clipsieve.index.records import Images, Record, Tally, safe_name, suffix_of
 from clipsieve.index.zips import write_folders, write_yolo
+from clipsieve.output_path import require_path
 from clipsieve.types import Skipped
 
 As = Literal["copy", "link", "list", "webdataset", "datasets", "folders", "coco", "tar", "zip", "yolo", "yolo-images"]
@@ -58,6 +59,7 @@ def export(records: Iterable[Record], out: Path, kind: As, images: Images, *, no
     """
     if kind not in get_args(As):
         raise InputError(f"Nothing is known of exporting as {kind!r}; choose one of {', '.join(get_args(As))}.")
+    require_path(out)
     tally = Tally()
     rows = _with_rows(records, images)
     if kind in ONE_FILE:
