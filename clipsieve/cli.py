@@ -7,7 +7,10 @@
 Nothing heavy is imported before a command needs it, so that `clipsieve --help` is there at once.
 """
 
+import codecs
+import io
 import logging
+import sys
 from collections.abc import Callable
 from typing import Annotated
 
@@ -32,6 +35,7 @@ from clipsieve.commands_regions import regions
 from clipsieve.commands_watch import watch
 from clipsieve.opening import load_detector, load_model, load_text_model
 from clipsieve.parts import Parts
+from clipsieve.path_text import spell_out
 
 app = typer.Typer(
     name="clipsieve",
@@ -93,4 +97,8 @@ def main() -> None:
     """The console script."""
     # Libraries log each of their retries, some twice. What matters of it comes back as an error, which is said once.
     logging.disable(logging.ERROR)
+    codecs.register_error("clipsieve", spell_out)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files are shown on every terminal
+            stream.reconfigure(errors="clipsieve")
     app(obj=Parts(load_model, load_detector, load_text_model))

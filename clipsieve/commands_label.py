@@ -159,10 +159,11 @@ def _files(folder: Path, wanted: frozenset[str]) -> list[Path]:
     """The files of the folder that are named; so that no other one is embedded."""
     from clipsieve.inference.decode import image_extensions
     from clipsieve.labels import short_path
+    from clipsieve.path_text import to_text
 
     known = image_extensions()
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in known)
-    named = [f for f in files if f.relative_to(folder).as_posix() in wanted or short_path(f.as_posix()) in wanted]
+    named = [f for f in files if {to_text(f.relative_to(folder)), short_path(to_text(f))} & wanted]
     if not named:
         raise InputError(f"None of the images named in --only is in {folder}; check the names.")
     return named

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from clipsieve.errors import InputError
+from clipsieve.path_text import to_text
 
 P = TypeVar("P", str, Path)
 
@@ -32,6 +33,17 @@ def require_path(output: P) -> P:
         f"The output {shown!r} is an address, and outputs are written to this machine; write to a folder or file here, "
         "then copy it there."
     )
+
+
+def require_collection_path(folder: str | os.PathLike[str]) -> None:
+    """InputError unless a collection can lie there: Arrow and faiss open no path that is not UTF-8."""
+    text = require_path(os.fspath(folder))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"The path of the collection {to_text(text)} is not UTF-8; rename the folder, or choose another one."
+        ) from None
 
 
 def refuse_address(output: Path | None) -> Path | None:

@@ -29,6 +29,7 @@ from clipsieve import manifest as manifests
 from clipsieve.durable import read_lines
 from clipsieve.errors import CollectionDamaged, CollectionMissing, NotFound
 from clipsieve.manifest import Manifest, Shard, read_manifest
+from clipsieve.output_path import require_collection_path
 from clipsieve.types import Int64, Skipped
 from clipsieve.whole import problem_of, why_absent
 
@@ -55,6 +56,7 @@ def open_manifest(folder: str | os.PathLike[str]) -> Manifest:
 
     CollectionMissing if the folder is neither.
     """
+    require_collection_path(folder)
     path = Path(folder)
     if not (path / manifests.NAME).exists() and foreign.is_foreign(path):
         return foreign.make_manifest(path)

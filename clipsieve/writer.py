@@ -20,7 +20,7 @@ from clipsieve.durable import TEMPORARY, append_line, write_file
 from clipsieve.errors import CollectionMissing, CollectionReadOnly, InputError, NotFound
 from clipsieve.lock import writer_lock
 from clipsieve.manifest import File, Manifest, Shard, Source, commit, read_manifest
-from clipsieve.output_path import require_path
+from clipsieve.output_path import require_collection_path
 from clipsieve.shards import OWN_COLUMNS, REMOVED, ROLES, read_ids, read_removed
 from clipsieve.stored_regions import ROLES as REGIONS
 from clipsieve.stored_regions import StoredRegions, region_table, require_stored, write_table
@@ -50,9 +50,8 @@ def open_writer(
     CollectionLocked if somebody else writes; CollectionReadOnly for a folder of clip-retrieval; CollectionMissing
     without a collection and without `new`.
     """
+    require_collection_path(folder)
     path = Path(folder)
-    if new is not None:
-        require_path(os.fspath(folder))
     has_manifest = (path / manifests.NAME).exists()
     if not has_manifest:
         if foreign.is_foreign(path):

@@ -15,6 +15,7 @@ from clipsieve.inference.decode import image_extensions
 from clipsieve.inference.paths import Place, readable, relative_names
 from clipsieve.inference.sidecar import caption_of, metadata_of
 from clipsieve.ordered import ordered_map
+from clipsieve.path_text import to_text
 from clipsieve.types import FileState, ImageItem, Skipped
 
 REMOTE_READS = 16
@@ -129,7 +130,7 @@ class FileSource:
 
 
 def _path(entry: _Entry) -> str:
-    return readable(entry.root.child(entry.relative).url)
+    return to_text(entry.root.child(entry.relative).url)
 
 
 def _state(entry: _Entry) -> FileState | None:
@@ -151,7 +152,7 @@ def _sidecars(image: str) -> tuple[str, str]:
 
 
 def _read(entry: _Entry) -> ImageItem | Skipped:
-    key = readable(entry.name)
+    key = to_text(entry.name)
     if entry.problem:
         return Skipped(key, entry.problem)
     place = entry.root.child(entry.relative)
@@ -175,7 +176,7 @@ def _read(entry: _Entry) -> ImageItem | Skipped:
         return Skipped(
             key, f"It cannot be read ({readable(str(error)) or type(error).__name__}); check its permissions."
         )
-    return ImageItem(key, data, caption, {**meta, "image_path": readable(place.url)})
+    return ImageItem(key, data, caption, {**meta, "image_path": to_text(place.url)})
 
 
 def _passed_over(entry: _Entry, pass_over: Callable[[str, str, int, float], bool]) -> bool:
@@ -184,7 +185,7 @@ def _passed_over(entry: _Entry, pass_over: Callable[[str, str, int, float], bool
         status = os.stat(path)  # noqa: PTH116
     except OSError:  # reading it will say what is wrong
         return False
-    return not entry.problem and pass_over(readable(entry.name), readable(path), status.st_size, status.st_mtime)
+    return not entry.problem and pass_over(to_text(entry.name), to_text(path), status.st_size, status.st_mtime)
 
 
 def _bytes(place: Place) -> bytes:

@@ -16,6 +16,7 @@ from clipsieve.inference.paths import Place, expand
 from clipsieve.inference.tables import TableSource
 from clipsieve.inference.tars import TarSource
 from clipsieve.inference.urls import UrlSource, find_url_column
+from clipsieve.path_text import to_text
 from clipsieve.types import FileState, ImageItem, Skipped
 
 Format = Literal["auto", "files", "webdataset", "parquet", "urls"]
@@ -174,7 +175,7 @@ def _name(given: Input, kind: str, options: Mapping[str, str | None]) -> str:
     """One line. A long list is named by its hash, because each shard of the manifest repeats this."""
     patterns = [os.fspath(p) for p in ([given] if isinstance(given, str | os.PathLike) else given)]
     patterns = [p if "://" in p else os.path.abspath(p) for p in patterns]  # noqa: PTH100 (keeps links and patterns)
-    text = patterns[0].encode("utf-8", "backslashreplace").decode()
+    text = to_text(patterns[0])
     if len(patterns) > 1:
         digest = hashlib.sha256(json.dumps(patterns).encode()).hexdigest()[:16]
         text += f" and {len(patterns) - 1} more ({digest})"

@@ -13,6 +13,7 @@ from clipsieve.inference.decode import image_extensions
 from clipsieve.inference.parts import Items, narrowed, read_parts, states
 from clipsieve.inference.paths import Place, readable, relative_names
 from clipsieve.inference.sidecar import caption_of, clean_caption, metadata_of
+from clipsieve.path_text import to_text
 from clipsieve.types import FileState, ImageItem, Skipped
 
 BLOCK = 512
@@ -128,7 +129,7 @@ class TarSource:
             yield sample
 
     def _item(self, name: str, sample: _Sample) -> ImageItem | Skipped:
-        key = readable(f"{name}/{sample.stem}")
+        key = f"{name}/{to_text(sample.stem)}"
         images = [suffix for suffix in sample.members if suffix in self._image_keys]
         if not images:  # "photo.v2.jpg": webdataset takes "v2.jpg" for the extension
             images = [suffix for suffix in sample.members if _last(suffix) in self._image_keys]
