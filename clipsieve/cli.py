@@ -22,7 +22,7 @@ from clipsieve.commands_ask import filter_, search
 from clipsieve.commands_back import back
 from clipsieve.commands_batch import end2end, inference_worker
 from clipsieve.commands_build import index, inference, info
-from clipsieve.commands_change import add, check, compact, remove
+from clipsieve.commands_change import add, check, compact, remove, restore
 from clipsieve.commands_demo import demo
 from clipsieve.commands_detect import detect
 from clipsieve.commands_embed import embed_server, export_onnx
@@ -64,6 +64,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export-onnx": export_onnx,
     "add": add,
     "remove": remove,
+    "restore": restore,
     "watch": watch,
     "compact": compact,
     "check": check,

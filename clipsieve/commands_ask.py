@@ -3,7 +3,7 @@
 import itertools
 import json as json_
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from clipsieve.index.collection import Collection
     from clipsieve.output import Known
     from clipsieve.question import Asked
-    from clipsieve.types import Hit, QueryResult
+    from clipsieve.types import Hit, QueryResult, Skipped
+
+SHOWN = 5
 
 
 def search(
@@ -172,11 +174,20 @@ def filter_(
     if json:
         skipped = [{"key": s.key, "reason": s.reason} for s in exported.skipped]
         print_json({"written": exported.written, "path": str(exported.path), "skipped": skipped})
-        return
-    said = f"{exported.written:,} images written to {exported.path}"
+    else:
+        typer.echo(f"{exported.written:,} images written to {exported.path}.")
     if exported.skipped:
-        said += f"; {len(exported.skipped):,} could not be, the first because: {exported.skipped[0].reason}"
-    typer.echo(said if said.endswith(".") else said + ".")
+        if not json:
+            tell_skipped(exported.skipped)
+        raise typer.Exit(1)
+
+
+def tell_skipped(skipped: "Sequence[Skipped]") -> None:
+    """Say on stderr how many images could not be written, and why the first few."""
+    for one in skipped[:SHOWN]:
+        say(f"Not written: {one.key}: {one.reason}")
+    more = " (--json names all)" if skipped[SHOWN:] else ""
+    say(f"Error: {len(skipped):,} images could not be written{more}.")
 
 
 def open_folder(

@@ -196,7 +196,10 @@ def info(ctx: typer.Context, folder: options.Folder, json: options.Json = False)
 def describe(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What `Collection.info` says when timed, in words: pairs of a name and a line."""
     yield "folder", str(info["folder"]) + (", opened for reading only" if info["read_only"] else "")
-    yield "images", f"{info['count']:,}; {info['removed']:,} removed since, {info['skipped']:,} skipped on the way in"
+    removed = f"{info['removed']:,} removed since" + (
+        f" ({info['restorable']:,} can be restored until compact)" if info["restorable"] else ""
+    )
+    yield "images", f"{info['count']:,}; {removed}, {info['skipped']:,} skipped on the way in"
     model = {None: "not known", "mini": "mini, the demo model"}.get(info["model"], info["model"])
     yield "model", f"{model}; {info['dim']:,} dimensions" + (f"; licence {info['licence']}" if info["licence"] else "")
     kinds = ", ".join(f"{kind} {size(count)}" for kind, count in info["bytes"].items() if count)

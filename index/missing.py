@@ -35,8 +35,8 @@ def missing_files(folder: Path, manifest: Manifest, removed: Int64) -> Int64:
     looked = look_for_files(folder, manifest, removed)
     if len(looked.gone) and not looked.there:
         raise InputError(
-            f"None of the {len(looked.gone):,} files that {folder} was made of is there; is a disk not mounted? To "
-            'remove all of them nevertheless, use --where "id >= 0".'
+            f"None of the {len(looked.gone):,} files that {folder} was made of is there, so nothing is removed; is a "
+            f"disk not mounted? If they were moved, say where they are: clipsieve add {folder} FOLDER"
         )
     return looked.gone
 

@@ -82,6 +82,18 @@ class FileSource:
         with ThreadPoolExecutor(REMOTE_READS, "clipsieve-read") as pool:
             yield from ordered_map(pool, _read, entries, 2 * REMOTE_READS)
 
+    def local_files(self) -> list[tuple[str, str, int, float]]:
+        """Key, path, bytes and time of last change of each file, as `pass_over` has them; none behind an address."""
+        found: list[tuple[str, str, int, float]] = []
+
+        def note(key: str, path: str, size: int, mtime: float) -> bool:
+            found.append((key, path, size, mtime))
+            return True
+
+        for entry in self._entries if self._entries and self._entries[0].root.fs is None else ():
+            _passed_over(entry, note)
+        return found
+
     def states(self) -> Mapping[str, FileState]:
         """See `reader.Source.states`."""
         entries = self._entries
