@@ -306,9 +306,16 @@ def _sheet(collection: "Collection", asked: "Asked", result: "QueryResult", regi
     from clipsieve.contact_sheet import contact_sheet
     from clipsieve.pictures import sheet_answer
 
+    answer = sheet_answer(collection, asked, result)
+    lacking = [hit for hit in result.hits if hit.id not in answer.pictures]
+    if lacking:
+        say(
+            f"Note: {len(lacking):,} of {len(result.hits):,} hits have no picture, since their images cannot be read; "
+            f"the first is {lacking[0].key}. `clipsieve add {collection.folder} FOLDER` follows files that moved."
+        )
     return contact_sheet(
         collection.folder.name,
-        [sheet_answer(collection, asked, result)],
+        [answer],
         about(collection.count, None if collection.model is None else collection.model.name),
         "regions" if regions else asked.classes.calibration,
     )

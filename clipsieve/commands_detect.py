@@ -10,7 +10,7 @@ import typer
 
 from clipsieve import options
 from clipsieve.command import say
-from clipsieve.commands_ask import open_folder
+from clipsieve.commands_ask import open_folder, tell_skipped
 from clipsieve.errors import InputError, NotFound
 from clipsieve.output_path import refuse_address
 from clipsieve.parts import Parts, print_json, progress
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from clipsieve.index.records import Record, Tally
     from clipsieve.index.regions import CollectionRegions
     from clipsieve.types import Int64, Mode
-
-SHOWN = 5
-"""Images that were left out, named in text; --json names all."""
 
 
 def detect(
@@ -91,15 +88,16 @@ def detect(
         found = {"images": counts.images, "with_boxes": counts.with_boxes, "written": done.written, "boxes": boxes}
         left_out = {"without_regions": lacking, "unseen": unseen, "skipped": skipped}
         print_json({"out": str(out), "format": kind, **found, **left_out})
+        if done.skipped:
+            raise typer.Exit(1)
         return
     for name, count in boxes.items():
         typer.echo(f"{count:>9,}  {name}")
     typer.echo(f"Boxes in {counts.with_boxes:,} of {counts.images:,} images written to {out}.")
     tell_left_out(folder, lacking, unseen)
-    for one in done.skipped[:SHOWN]:
-        say(f"Skipped {one.key}: {one.reason}")
     if done.skipped:
-        typer.echo(f"{len(done.skipped):,} images were skipped{' (--json names all)' if done.skipped[SHOWN:] else ''}.")
+        tell_skipped(done.skipped)
+        raise typer.Exit(1)
 
 
 def mode_of(agnostic: bool | None) -> "Mode | None":

@@ -10,7 +10,7 @@ import typer
 
 from clipsieve import options
 from clipsieve.command import say
-from clipsieve.commands_ask import open_folder, upload
+from clipsieve.commands_ask import open_folder, tell_skipped, upload
 from clipsieve.commands_build import DEFAULT_MODEL
 from clipsieve.errors import CollectionMissing, InputError
 from clipsieve.output_path import refuse_address
@@ -18,6 +18,7 @@ from clipsieve.parts import Parts, print_json, progress
 
 if TYPE_CHECKING:
     from clipsieve.index.collection import Collection
+    from clipsieve.types import Skipped
 
 _FORMATS = ("parquet", "csv", "directai", "folders", "coco", "webdataset", "datasets")
 
@@ -90,15 +91,19 @@ def label(
         graded = grade(parts, collection.items, names, truth or "folder", wanted) if eval_ else None
         if wanted is not None:
             counts = count_labels(collection, parts, counts, wanted)
+        skipped: tuple[Skipped, ...] = ()
         if out is not None and kind != "parts":
-            write_labels(collection, parts, out, kind, names, truth or ("folder" if eval_ else None), wanted)
+            skipped = write_labels(collection, parts, out, kind, names, truth or ("folder" if eval_ else None), wanted)
             shutil.rmtree(parts)
     picture = confusion or (None if out is None else out.with_name(f"{out.stem}.confusion.png"))
     if graded is not None and picture is not None:
         picture.write_bytes(graded.to_png())
     if json:
         answer: dict[str, Any] = {"out": None if out is None else str(out), "none": counts.pop(None, 0)}
-        print_json(answer | {"counts": counts} | ({} if graded is None else graded.to_json()))
+        left_out = {"skipped": [{"key": one.key, "reason": one.reason} for one in skipped]} if skipped else {}
+        print_json(answer | {"counts": counts} | left_out | ({} if graded is None else graded.to_json()))
+        if skipped:
+            raise typer.Exit(1)
         return
     for name, count in counts.items():
         typer.echo(f"{count:>9,}  {'(none of them)' if name is None else name}")
@@ -108,6 +113,9 @@ def label(
         typer.echo("\n" + graded.to_text())
         if picture is not None:
             typer.echo(f"\nThe confusion matrix is drawn in {picture}.")
+    if skipped:
+        tell_skipped(skipped)
+        raise typer.Exit(1)
 
 
 def _format(given: str | None, out: Path | None) -> str:

@@ -175,6 +175,7 @@ class _Work:
                     )
         finally:
             added.moved += moved
+            added.same = max(0, added.same - moved)  # which find those of `moved` known
             if gone or added.moved or added.embedded or added.skipped:
                 self.told = True
                 self._tell(added, gone)

@@ -1,5 +1,6 @@
 """Which items `--ids` means: ids, or a file that names items by id or key."""
 
+import contextlib
 import csv
 import json
 import re
@@ -63,9 +64,8 @@ def _json_lines(path: Path, text: str) -> Iterator[Any]:
 
 
 def _id_of(key: str, ids_of_keys: Callable[[Sequence[str]], Any]) -> int:
-    try:
-        return int(ids_of_keys([key])[0])
-    except NotFound:
-        if canonical(key) == key:
-            raise
-        return int(ids_of_keys([canonical(key)])[0])
+    spelt = canonical(key)  # a line may have a name as its file has it
+    if key.isprintable() and key != spelt:
+        with contextlib.suppress(NotFound):
+            return int(ids_of_keys([key])[0])
+    return int(ids_of_keys([spelt])[0])

@@ -151,8 +151,11 @@ def _link(out: Path, rows: Iterable[tuple[Record, Row]], tally: Tally) -> None:
     for record, row in rows:
         target = Path(stored_path(str(row.get("image_path") or "")))
         if not target.is_absolute() or not target.is_file():
-            where = f"{row['image_path']} is not there" if row.get("image_path") else "it is no file of its own"
-            tally.skip(record, f"It cannot be linked to: {where}; export it as copy.")
+            if row.get("image_path"):
+                why = f"{row['image_path']} is not there; if it was moved, `clipsieve add` of where it is follows it."
+            else:
+                why = "it is no file of its own; export it as copy."
+            tally.skip(record, f"It cannot be linked to: {why}")
             continue
         _place(
             out / safe_name(record.key, KEEPS_BYTES),

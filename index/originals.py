@@ -69,8 +69,8 @@ class Originals:
         if thumbnail:
             return thumbnail
         raise NotFound(
-            f"The image of item {id} ({row['key']}) cannot be read: {'; '.join(dict.fromkeys(tried))}. Restore it, or "
-            "embed with --thumbs to keep small copies."
+            f"The image of item {id} ({row['key']}) cannot be read: {'; '.join(dict.fromkeys(tried))}. Restore it, or, "
+            f"if it was moved, say where it is: clipsieve add {self._folder} FOLDER"
         )
 
     def thumbnail(self, id: int) -> bytes | None:

@@ -16,7 +16,7 @@ from clipsieve.manifest import read_manifest
 from clipsieve.restoring import restore
 from clipsieve.shards import read_metadata, read_removed
 from clipsieve.whole import verify
-from clipsieve.writer import open_writer
+from clipsieve.writer import Place, open_writer
 from tests.inference.pictures import jpeg, write_tree
 from tests.inference.test_add import add, live, no_model
 
@@ -198,7 +198,7 @@ def test_keys_of_older_versions_with_backslashes_are_known(tmp_path):
     out = tmp_path / "out"
     embed_collection(open_source(root), FakeEmbedder(), out)
     with open_writer(out) as writer:
-        writer.move({0: ("a\\b.jpg", f"{root}/a\\b.jpg", (root / "a\\b.jpg").stat().st_mtime)})
+        writer.move({0: Place("a\\b.jpg", f"{root}/a\\b.jpg", (root / "a\\b.jpg").stat().st_mtime)})
     assert read_metadata(out, read_manifest(out).shards[0])["key"].to_pylist() == ["a\\b.jpg"]
     assert add(root, out, no_model) == Added(read=1, same=1)
     assert places(out) == {0: ("a\\b.jpg", True)}
