@@ -150,7 +150,9 @@ def _open(
     from clipsieve.inference.run import embed_collection
 
     parts: Parts = ctx.obj
-    source = open_source(folder if wanted is None else _files(folder, wanted))
+    source = open_source(folder)
+    if wanted is not None:  # keys stay relative to the folder, by which --only names them
+        source = open_source(folder, format="files").only(_files(folder, wanted))
     embedder = parts.load(model or DEFAULT_MODEL, device=device)
     say("Note: This is a folder of images; it is embedded for this once (`clipsieve inference` keeps the vectors).")
     made = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clipsieve-")))
@@ -163,8 +165,8 @@ def _open(
     return stack.enter_context(open_collection(made, embedder=embedder))
 
 
-def _files(folder: Path, wanted: frozenset[str]) -> list[Path]:
-    """The files of the folder that are named; so that no other one is embedded."""
+def _files(folder: Path, wanted: frozenset[str]) -> frozenset[str]:
+    """Paths of the folder's files that are named, as text; so that no other one is embedded."""
     from clipsieve.inference.decode import image_extensions
     from clipsieve.labels import short_path
     from clipsieve.path_text import to_text
@@ -174,7 +176,7 @@ def _files(folder: Path, wanted: frozenset[str]) -> list[Path]:
     named = [f for f in files if {to_text(f.relative_to(folder)), short_path(to_text(f))} & wanted]
     if not named:
         raise InputError(f"None of the images named in --only is in {folder}; check the names.")
-    return named
+    return frozenset(to_text(file.absolute()) for file in named)
 
 
 def _parts_folder(out: Path | None, kind: str, stack: contextlib.ExitStack) -> Path:
