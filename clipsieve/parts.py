@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from clipsieve.opening import load_detector
+from clipsieve.path_text import json_text
 from clipsieve.progress import Progress
 
 
@@ -49,4 +50,4 @@ def stages(unit: str) -> Iterator[Callable[[str, int, int], None]]:
 
 def print_json(value: object) -> None:
     """One JSON object on stdout: what --json prints."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False))
+    typer.echo(json_text(json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False)))

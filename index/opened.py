@@ -146,12 +146,16 @@ class Opened:
     @property
     def count(self) -> int:
         """Items, removed ones not counted."""
-        gone = 0
-        for shard in self.manifest.shards if len(self.removed) else ():
-            inside = self.removed[(self.removed >= shard.first_id) & (self.removed <= shard.last_id)]
+        return self.manifest.rows - self._stored(self.removed)
+
+    def _stored(self, removed: Int64) -> int:
+        """How many of these ids have a row still."""
+        stored = 0
+        for shard in self.manifest.shards if len(removed) else ():
+            inside = removed[(removed >= shard.first_id) & (removed <= shard.last_id)]
             if len(inside):  # once compacted, an id between two others may be nobody's
-                gone += int(np.isin(inside, shards.read_ids(self.folder, shard)).sum())
-        return self.manifest.rows - gone
+                stored += int(np.isin(inside, shards.read_ids(self.folder, shard)).sum())
+        return stored
 
     def rows(self, modality: str) -> Rows:
         """The live rows. NotFound if the collection has none of this modality."""
@@ -246,6 +250,7 @@ class Opened:
             "count": self.count,
             "removed": manifest.rows - self.count,
             "skipped": manifest.skipped,
+            "restorable": self._stored(np.setdiff1d(self.removed, [i for s in manifest.shards for i in s.replaces])),
             "dim": manifest.dim,
             "shards": len(manifest.shards),
             "licence": manifest.licence,
