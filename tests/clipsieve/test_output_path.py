@@ -5,6 +5,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -98,6 +99,7 @@ def test_a_peers_spelling_of_an_output_is_no_way_round(tmp_path, monkeypatch):
 def test_python_makes_no_folder_of_an_address_either(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "in" / "a.png")
     embedder = FakeEmbedder(dim=4)
     with pytest.raises(InputError, match="is an address"):
         embed_collection(open_source("in"), embedder, "s3://bucket/x")
