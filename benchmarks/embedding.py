@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import string
 import sys
 import tempfile
 import time
@@ -79,8 +80,13 @@ def main() -> None:
     keep(args, "embedding", {"clients": CLIENTS, "max_batch": MAX_BATCH, "cases": measured})
 
 
+def letters() -> list[str]:
+    """Tokens of a tokenizer without merges: each letter, within a word and at its end."""
+    return [letter + end for letter in string.ascii_lowercase for end in ("", "</w>")]
+
+
 def make_siglip(folder: Path, small: bool) -> None:
-    """A SigLIP of base size (patches of 16, 224 pixels) with random weights; its tokenizer knows no words."""
+    """A SigLIP of base size (patches of 16, 224 pixels) with random weights; its tokenizer knows letters."""
     import torch
     from transformers import CLIPTokenizer, SiglipConfig, SiglipImageProcessor, SiglipModel
 
@@ -89,7 +95,7 @@ def make_siglip(folder: Path, small: bool) -> None:
     torch.manual_seed(0)
     SiglipModel(SiglipConfig(text_config=size | ends, vision_config=size)).save_pretrained(folder)
     SiglipImageProcessor(size={"height": 224, "width": 224}).save_pretrained(folder)
-    vocab = {"<|startoftext|>": 0, "<|endoftext|>": 1}
+    vocab = {token: i for i, token in enumerate(["<|startoftext|>", "<|endoftext|>", *letters()])}
     CLIPTokenizer(vocab=vocab, merges=[], model_max_length=64).save_pretrained(folder)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.embedding import letters
 from benchmarks.measuring import RAW, keep, say
 from benchmarks.pipeline import make_model, make_photos
 from clipsieve.inference.decode import decode
@@ -33,7 +34,7 @@ TARGET = 0.85
 
 
 def make_detector(folder: Path) -> None:
-    """An OWLv2 of transformers with random weights, whose tokenizer knows no words: no text is asked here."""
+    """An OWLv2 of transformers with random weights, whose tokenizer knows letters: no text is asked here."""
     import torch
     from transformers import CLIPTokenizer, Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor
 
@@ -43,7 +44,7 @@ def make_detector(folder: Path) -> None:
     torch.manual_seed(0)
     Owlv2ForObjectDetection(config).save_pretrained(folder)
     Owlv2ImageProcessor(size={"height": 240, "width": 240}).save_pretrained(folder)
-    vocab = {"<|startoftext|>": 598, "<|endoftext|>": 599}
+    vocab = {token: i for i, token in enumerate(letters())} | {"<|startoftext|>": 598, "<|endoftext|>": 599}
     CLIPTokenizer(vocab=vocab, merges=[], model_max_length=16).save_pretrained(folder)
 
 

@@ -301,8 +301,9 @@ class SqliteMetadata:
         once   on a connection that is closed afterwards
         """
         for tried in range(ATTEMPTS):
+            seen = self._seen  # before looking: another thread may make it again between that and the question
             self._look()
-            seen, shards = self._seen, self._shards if whole else None
+            shards = self._shards if whole else None
             try:
                 return self._connections.run(query, shards, once)
             except Stale:
@@ -333,10 +334,19 @@ class SqliteMetadata:
                     self._reconnect()  # it was replaced: those that are open have the old one
                 self._seen = seen
                 return False
-            self._discard()
-            self._fill(self._manifest, None)
-            self._log_made_again()
+            self._make_again()
             return True
+
+    def _make_again(self) -> None:
+        for tried in range(ATTEMPTS):
+            self._discard()
+            try:
+                self._fill(self._manifest, None)
+                break
+            except (sqlite3.DatabaseError, CollectionError):  # another program may write to it meanwhile, too
+                if tried == ATTEMPTS - 1:
+                    raise
+        self._log_made_again()
 
     def _is_ours(self) -> bool:
         for _ in range(LOOKS):
