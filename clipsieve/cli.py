@@ -9,6 +9,7 @@ Nothing heavy is imported before a command needs it, so that `clipsieve --help` 
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -30,6 +31,7 @@ from clipsieve.commands_load import load_test
 from clipsieve.commands_move import export, import_
 from clipsieve.commands_regions import regions
 from clipsieve.commands_watch import watch
+from clipsieve.image_memory import ImageMemory
 from clipsieve.opening import load_detector, load_model, load_text_model
 from clipsieve.parts import Parts
 
@@ -93,4 +95,6 @@ def main() -> None:
     """The console script."""
     # Libraries log each of their retries, some twice. What matters of it comes back as an error, which is said once.
     logging.disable(logging.ERROR)
-    app(obj=Parts(load_model, load_detector, load_text_model))
+    memory = ImageMemory()
+    models = partial(load_model, image_memory=memory), partial(load_detector, image_memory=memory)
+    app(obj=Parts(*models, load_text_model, memory))

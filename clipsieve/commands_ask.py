@@ -206,6 +206,7 @@ def open_folder(
         return parts.load_detector(name, device=device, regions=None)
 
     how: dict[str, Any] = {"load": parts.load, "load_detector": load_detector, "long_text": long_text_of(long_text)}
+    how["image_memory"] = parts.image_memory
     with progress("reading metadata", "rows") as shown:
         return open_collection(folder, model=model, device=device, state=state, progress=shown.update, **how)
 

@@ -149,7 +149,15 @@ def _open(
     say("Note: This is a folder of images; it is embedded for this once (`clipsieve inference` keeps the vectors).")
     made = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clipsieve-")))
     with progress("embedding", "images") as shown:
-        summary = embed_collection(source, embedder, made, text=False, batch_size=batch_size, progress=shown.update)
+        summary = embed_collection(
+            source,
+            embedder,
+            made,
+            text=False,
+            batch_size=batch_size,
+            progress=shown.update,
+            image_memory=parts.image_memory,
+        )
     if summary.skipped:
         say(f"Note: {summary.skipped:,} of {summary.read:,} images could not be read and are left out.")
     from clipsieve.opening import open_collection

@@ -139,4 +139,5 @@ def _finder(
 
     say(f"Loading {'the demo detector' if name == 'mini' else name}.")
     most = count if count is not None or there is None else there.most
-    return Finder(parts.load_detector(name, device=device, precision=precision, regions=most), crops)
+    found = parts.load_detector(name, device=device, precision=precision, regions=most)
+    return Finder(found, crops, image_memory=parts.image_memory)

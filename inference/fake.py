@@ -106,6 +106,10 @@ class FakeDetector:
         self.regions = regions
         self.lanes = 1
 
+    def preprocess(self, data: bytes) -> Tensors:
+        """See detector.StagedDetector."""
+        return self.preprocess_image(decode(data))
+
     def preprocess_image(self, image: Image.Image) -> Tensors:
         """See detector.StagedDetector."""
         quarters = (image.crop(_pixels(image, box)) for box in QUARTERS)
@@ -113,7 +117,7 @@ class FakeDetector:
 
     def detect(self, images: Sequence[bytes]) -> Regions:
         """See protocols.Detector."""
-        looked = prepare_each(images, lambda data: self.preprocess_image(decode(data)), "searched for regions")
+        looked = prepare_each(images, self.preprocess, "searched for regions")
         return self.detect_tensors(looked)
 
     def detect_tensors(self, batch: Sequence[Tensors]) -> Regions:
@@ -141,7 +145,7 @@ class FakeDetector:
         if box is not None and not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
             raise InputError(f"The box is {box}; it must be x0, y0, x1, y1 in 0..1 of the image.")
         quarter = 0 if box is None else int(box[0] + box[2] >= 1) + 2 * int(box[1] + box[3] >= 1)
-        return _direction(self.preprocess_image(decode(image))["hash"][quarter], self.dim)
+        return _direction(self.preprocess(image)["hash"][quarter], self.dim)
 
 
 def _read(text: str) -> str:
