@@ -7,7 +7,10 @@
 Nothing heavy is imported before a command needs it, so that `clipsieve --help` is there at once.
 """
 
+import codecs
+import io
 import logging
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated
@@ -20,7 +23,7 @@ from clipsieve.commands_ask import filter_, search
 from clipsieve.commands_back import back
 from clipsieve.commands_batch import end2end, inference_worker
 from clipsieve.commands_build import index, inference, info
-from clipsieve.commands_change import add, check, compact, remove
+from clipsieve.commands_change import add, check, compact, remove, restore
 from clipsieve.commands_demo import demo
 from clipsieve.commands_detect import detect
 from clipsieve.commands_embed import embed_server, export_onnx
@@ -34,6 +37,7 @@ from clipsieve.commands_watch import watch
 from clipsieve.image_memory import ImageMemory
 from clipsieve.opening import load_detector, load_model, load_text_model
 from clipsieve.parts import Parts
+from clipsieve.path_text import spell_out
 
 app = typer.Typer(
     name="clipsieve",
@@ -62,6 +66,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export-onnx": export_onnx,
     "add": add,
     "remove": remove,
+    "restore": restore,
     "watch": watch,
     "compact": compact,
     "check": check,
@@ -95,6 +100,10 @@ def main() -> None:
     """The console script."""
     # Libraries log each of their retries, some twice. What matters of it comes back as an error, which is said once.
     logging.disable(logging.ERROR)
+    codecs.register_error("clipsieve", spell_out)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files are shown on every terminal
+            stream.reconfigure(errors="clipsieve")
     memory = ImageMemory()
     models = partial(load_model, image_memory=memory), partial(load_detector, image_memory=memory)
     app(obj=Parts(*models, load_text_model, memory))

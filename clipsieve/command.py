@@ -62,7 +62,10 @@ class Command(TyperCommand):
             fail(str(error), misused=True)
         for note in notes:
             say(f"Note: {note}")
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except InputError as error:  # of an option's callback
+            fail(str(error), misused=True)
 
     def invoke(self, ctx: Any) -> Any:
         """Do the work. A failure that was foreseen ends in a sentence."""

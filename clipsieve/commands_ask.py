@@ -3,7 +3,7 @@
 import itertools
 import json as json_
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
@@ -13,6 +13,7 @@ from clipsieve import options
 from clipsieve.command import say
 from clipsieve.commands_boxes import note_lacking
 from clipsieve.errors import InputError, quoted
+from clipsieve.output_path import refuse_address
 from clipsieve.parts import Parts, print_json, progress
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from clipsieve.output import Known
     from clipsieve.question import Asked
     from clipsieve.reading import LongText
-    from clipsieve.types import Hit, QueryResult
+    from clipsieve.types import Hit, QueryResult, Skipped
+
+SHOWN = 5
 
 
 def search(
@@ -51,8 +54,11 @@ def search(
             "--format", metavar="table|jsonl|csv|parquet|html", help="By default what --out ends in, or a table."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write there instead of printing.")] = None,
     long_text: options.LongTextName = "cut",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write there instead of printing.", callback=refuse_address),
+    ] = None,
     model: options.QuestionModel = None,
     device: options.Device = "auto",
     state: options.State = None,
@@ -120,7 +126,7 @@ def search(
 def filter_(
     ctx: typer.Context,
     folder: options.Folder,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the images go.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the images go.", callback=refuse_address)],
     text: options.Text = None,
     as_: Annotated[
         str,
@@ -181,11 +187,20 @@ def filter_(
     if json:
         skipped = [{"key": s.key, "reason": s.reason} for s in exported.skipped]
         print_json({"written": exported.written, "path": str(exported.path), "skipped": skipped, "notes": list(notes)})
-        return
-    said = f"{exported.written:,} images written to {exported.path}"
+    else:
+        typer.echo(f"{exported.written:,} images written to {exported.path}.")
     if exported.skipped:
-        said += f"; {len(exported.skipped):,} could not be, the first because: {exported.skipped[0].reason}"
-    typer.echo(said if said.endswith(".") else said + ".")
+        if not json:
+            tell_skipped(exported.skipped)
+        raise typer.Exit(1)
+
+
+def tell_skipped(skipped: "Sequence[Skipped]") -> None:
+    """Say on stderr how many images could not be written, and why the first few."""
+    for one in skipped[:SHOWN]:
+        say(f"Not written: {one.key}: {one.reason}")
+    more = " (--json names all)" if skipped[SHOWN:] else ""
+    say(f"Error: {len(skipped):,} images could not be written{more}.")
 
 
 def open_folder(
@@ -324,9 +339,16 @@ def _sheet(collection: "Collection", asked: "Asked", result: "QueryResult", regi
     from clipsieve.contact_sheet import contact_sheet
     from clipsieve.pictures import sheet_answer
 
+    answer = sheet_answer(collection, asked, result)
+    lacking = [hit for hit in result.hits if hit.id not in answer.pictures]
+    if lacking:
+        say(
+            f"Note: {len(lacking):,} of {len(result.hits):,} hits have no picture, since their images cannot be read; "
+            f"the first is {lacking[0].key}. `clipsieve add {collection.folder} FOLDER` follows files that moved."
+        )
     return contact_sheet(
         collection.folder.name,
-        [sheet_answer(collection, asked, result)],
+        [answer],
         about(collection.count, None if collection.model is None else collection.model.name),
         "regions" if regions else asked.classes.calibration,
     )

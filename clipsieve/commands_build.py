@@ -14,6 +14,7 @@ import typer
 from clipsieve import options
 from clipsieve.commands_regions import find_with, load
 from clipsieve.errors import InputError, quoted
+from clipsieve.output_path import refuse_address
 from clipsieve.parts import print_json, progress, stages
 from clipsieve.progress import duration
 
@@ -145,7 +146,13 @@ def index(
     ctx: typer.Context,
     folder: options.Folder,
     into: Annotated[
-        Path | None, typer.Option("--into", metavar="DIR", help="Index there, in a collection that shares the vectors.")
+        Path | None,
+        typer.Option(
+            "--into",
+            metavar="DIR",
+            help="Index there, in a collection that shares the vectors.",
+            callback=refuse_address,
+        ),
     ] = None,
     recall: options.Recall = 0.95,
     memory: options.Memory = "4G",
@@ -249,7 +256,10 @@ def _list_skipped(folder: Path, json: bool) -> None:
 def describe(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What `Collection.info` says when timed, in words: pairs of a name and a line."""
     yield "folder", str(info["folder"]) + (", opened for reading only" if info["read_only"] else "")
-    yield "images", f"{info['count']:,}; {info['removed']:,} removed since, {info['skipped']:,} skipped on the way in"
+    removed = f"{info['removed']:,} removed since" + (
+        f" ({info['restorable']:,} can be restored until compact)" if info["restorable"] else ""
+    )
+    yield "images", f"{info['count']:,}; {removed}, {info['skipped']:,} skipped on the way in"
     model = {None: "not known", "mini": "mini, the demo model"}.get(info["model"], info["model"])
     yield "model", f"{model}; {info['dim']:,} dimensions" + (f"; licence {info['licence']}" if info["licence"] else "")
     kinds = ", ".join(f"{kind} {size(count)}" for kind, count in info["bytes"].items() if count)

@@ -1,6 +1,5 @@
 """`add`, `remove`, `compact` and `check`: a collection that follows what it is of."""
 
-import re
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -10,9 +9,13 @@ from clipsieve import options
 from clipsieve.command import say
 from clipsieve.commands_build import as_json, fetch_options, size_of_memory, tell_reasons, tell_skipped
 from clipsieve.commands_regions import finder_as_before
-from clipsieve.errors import CollectionError, InputError, quoted
+from clipsieve.errors import CollectionError, InputError
+from clipsieve.named_items import named_ids
 from clipsieve.parts import Parts, print_json, progress, stages
 from clipsieve.progress import duration
+
+SHOWN = 5
+IDS = "Images by id; or a file of ids or keys, one per line, or a CSV or .jsonl that search or filter wrote."
 
 
 def add(
@@ -42,7 +45,7 @@ def add(
     connections: options.Connections = 32,
     json: options.Json = False,
 ) -> None:
-    """Embed what is new or changed in INPUT; the rest is passed over. Images of other inputs stay.
+    """Embed what is new or changed in INPUT, and follow files that moved. Images of other inputs stay.
 
     Example: clipsieve add photos.clip photos
     """
@@ -86,12 +89,18 @@ def add(
         print_json(done)
         return
     same = f"{added.same:,} of {added.read:,} images are known and unchanged"
+    if added.moved:
+        same = f"{added.moved:,} moved: their items have the new paths; {same}"
     if added.removed:
-        same += f"; {added.removed:,} were removed before and stay so"
+        same += (
+            f"; {added.removed:,} were removed before and stay so (unless compact dropped them, they come back by "
+            f"clipsieve restore {folder} --last, or --ids)"
+        )
     if not added.embedded and not added.skipped:
         typer.echo(f"Nothing to add: {same}.")
         for line in tell_reasons(done):
             typer.echo(line)
+        typer.echo(f"{same}." if added.moved else f"Nothing to add: {same}.")
         return
     changed = f", of which {added.changed:,} take the place of older ones" if added.changed else ""
     told = f"{added.embedded:,} images embedded in {duration(added.seconds)}{changed}{tell_skipped(done)}"
@@ -108,12 +117,12 @@ def remove(
     where: Annotated[
         str | None, typer.Option("--where", metavar="EXPR", help='Images whose metadata fits: "width < 200".')
     ] = None,
-    ids: Annotated[str | None, typer.Option("--ids", metavar="N,N,...", help="Images by id.")] = None,
+    ids: Annotated[str | None, typer.Option("--ids", metavar="N,N,...|FILE", help=IDS)] = None,
     missing: Annotated[bool, typer.Option("--missing", help="Images whose file is no longer there.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many it would be.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Remove images from a collection at once; their files are not touched.
+    """Remove images from a collection at once; their files are not touched. Until compact, restore undoes it.
 
     Example: clipsieve remove photos.clip --where "width < 200"
     """
@@ -124,7 +133,7 @@ def remove(
     with open_folder(ctx, folder) as collection:
         found: Any
         if ids is not None:
-            found = parse_ids(ids)
+            found = named_ids(ids, collection.ids_of_keys)
             collection.items(found)  # says which is not there
         else:
             found = (collection.select(where) if where is not None else collection.missing()).tolist()
@@ -137,7 +146,41 @@ def remove(
     if dry_run:
         typer.echo(f"{len(found):,} of {left:,} images would be removed.")
     else:
-        typer.echo(f"{len(found):,} images removed; {left:,} are left.")
+        undo = f" Until compact, this undoes it: clipsieve restore {folder} --last" if found else ""
+        typer.echo(f"{len(found):,} images removed; {left:,} are left.{undo}")
+
+
+def restore(
+    ctx: typer.Context,
+    folder: options.Folder,
+    ids: Annotated[str | None, typer.Option("--ids", metavar="N,N,...|FILE", help=IDS)] = None,
+    last: Annotated[
+        bool, typer.Option("--last", help="What was removed last; given again, what was removed before that.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Undo a remove, as long as compact has not dropped what was removed.
+
+    Example: clipsieve restore photos.clip --last
+    """
+    from clipsieve.commands_ask import open_folder
+
+    if (ids is not None) + last != 1:
+        raise InputError("Say which images to restore: one of --ids and --last.")
+    with open_folder(ctx, folder) as collection:
+        done = collection.restore(None if ids is None else named_ids(ids, collection.ids_of_keys))
+        left = collection.count
+    if json:
+        taken = [{"id": str(id), "key": key, "by": str(by)} for id, key, by in done.taken]
+        print_json({"folder": str(folder), "restored": len(done.ids), "taken": taken, "left": left})
+    else:
+        typer.echo(f"{len(done.ids):,} images restored.")
+        for id, key, by in done.taken[:SHOWN]:
+            say(f"Item {id} ({key}) stays removed: item {by} has its key now; remove that one first.")
+        if done.taken[SHOWN:]:
+            say(f"So do {len(done.taken) - SHOWN:,} more (--json names all).")
+    if done.taken:
+        raise typer.Exit(1)
 
 
 def compact(
@@ -195,12 +238,3 @@ def check(
             typer.echo(f"Restore it from a copy, or go on without it: clipsieve check {folder} --repair")
     if found.problems:
         raise typer.Exit(1)
-
-
-def parse_ids(text: str) -> list[int]:
-    """The numbers of "17,4 21". InputError names what is none."""
-    parts = re.split(r"[\s,]+", text.strip())
-    for part in parts:
-        if not part.isdecimal():
-            raise InputError(f"{quoted(part)} in --ids is no id; ids are whole numbers, separated by commas.")
-    return [int(part) for part in parts]

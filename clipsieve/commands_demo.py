@@ -7,12 +7,15 @@ from typing import Annotated
 import typer
 
 from clipsieve import options
+from clipsieve.output_path import refuse_address
 from clipsieve.parts import Parts, print_json
 
 
 def demo(
     ctx: typer.Context,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = Path("demo"),
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where everything goes.", callback=refuse_address)
+    ] = Path("demo"),
     images: Annotated[
         Path | None, typer.Option("--images", metavar="DIR", help="Your own images, instead of drawn scenes.")
     ] = None,

@@ -10,8 +10,9 @@ import typer
 
 from clipsieve import options
 from clipsieve.command import say
-from clipsieve.commands_ask import long_text_of, open_folder, tell
+from clipsieve.commands_ask import long_text_of, open_folder, tell, tell_skipped
 from clipsieve.errors import InputError, NotFound
+from clipsieve.output_path import refuse_address
 from clipsieve.parts import Parts, print_json, progress
 
 if TYPE_CHECKING:
@@ -21,15 +22,17 @@ if TYPE_CHECKING:
     from clipsieve.index.regions import CollectionRegions
     from clipsieve.types import Int64, Mode
 
-SHOWN = 5
-"""Images that were left out, named in text; --json names all."""
-
 
 def detect(
     ctx: typer.Context,
     folder: options.Folder,
     set_: Annotated[Path, typer.Option("--set", metavar="FILE", help="The class set: our JSON, or DirectAI's.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A .json (COCO) or .parquet file, or a folder.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", metavar="FILE", help="A .json (COCO) or .parquet file, or a folder.", callback=refuse_address
+        ),
+    ],
     format: Annotated[
         str | None,
         typer.Option("--format", metavar="coco|yolo|parquet|webdataset|drawn", help="By default what --out ends in."),
@@ -88,15 +91,16 @@ def detect(
         found = {"images": counts.images, "with_boxes": counts.with_boxes, "written": done.written, "boxes": boxes}
         left_out = {"without_regions": lacking, "unseen": unseen, "skipped": skipped}
         print_json({"out": str(out), "format": kind, **found, **left_out, "notes": list(notes)})
+        if done.skipped:
+            raise typer.Exit(1)
         return
     for name, count in boxes.items():
         typer.echo(f"{count:>9,}  {name}")
     typer.echo(f"Boxes in {counts.with_boxes:,} of {counts.images:,} images written to {out}.")
     tell_left_out(folder, lacking, unseen)
-    for one in done.skipped[:SHOWN]:
-        say(f"Skipped {one.key}: {one.reason}")
     if done.skipped:
-        typer.echo(f"{len(done.skipped):,} images were skipped{' (--json names all)' if done.skipped[SHOWN:] else ''}.")
+        tell_skipped(done.skipped)
+        raise typer.Exit(1)
 
 
 def mode_of(agnostic: bool | None) -> "Mode | None":

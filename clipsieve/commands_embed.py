@@ -12,6 +12,7 @@ from clipsieve.access import is_loopback, make_policy, read_token
 from clipsieve.command import say
 from clipsieve.commands_build import parse_size, size_of_memory
 from clipsieve.image_memory import IMAGE_WAIT_S
+from clipsieve.output_path import refuse_address
 from clipsieve.parts import print_json
 from clipsieve.served_models import Models
 
@@ -93,7 +94,7 @@ def embed_server(
 
 def export_onnx(
     model: Annotated[str, typer.Argument(help="mini, local-dir:PATH or hf:ORG/NAME.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to make.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to make.", callback=refuse_address)],
     int8: Annotated[bool, typer.Option("--int8", help="Weights of 8 bits, where they are matrices.")] = False,
     json: options.Json = False,
 ) -> None:

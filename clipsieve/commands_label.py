@@ -10,13 +10,15 @@ import typer
 
 from clipsieve import options
 from clipsieve.command import say
-from clipsieve.commands_ask import long_text_of, open_folder, tell, upload
+from clipsieve.commands_ask import long_text_of, open_folder, tell, tell_skipped, upload
 from clipsieve.commands_build import DEFAULT_MODEL
 from clipsieve.errors import CollectionMissing, InputError, quoted
+from clipsieve.output_path import refuse_address
 from clipsieve.parts import Parts, print_json, progress
 
 if TYPE_CHECKING:
     from clipsieve.index.collection import Collection
+    from clipsieve.types import Skipped
 
 _FORMATS = ("parquet", "csv", "directai", "folders", "coco", "webdataset", "datasets")
 
@@ -26,7 +28,8 @@ def label(
     folder: Annotated[Path, typer.Argument(help="A collection, or a folder of images, which is embedded first.")],
     set_: Annotated[Path, typer.Option("--set", metavar="FILE", help="The class set, in JSON.")],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="A .parquet or .csv file, or a folder.")
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="A .parquet or .csv file, or a folder.", callback=refuse_address),
     ] = None,
     format: Annotated[
         str | None,
@@ -39,7 +42,10 @@ def label(
         typer.Option("--truth", metavar="folder|COLUMN", help="What an image is: its folder's name, or a column."),
     ] = None,
     confusion: Annotated[
-        Path | None, typer.Option("--confusion", metavar="FILE", help="The PNG of --eval; beside --out by default.")
+        Path | None,
+        typer.Option(
+            "--confusion", metavar="FILE", help="The PNG of --eval; beside --out by default.", callback=refuse_address
+        ),
     ] = None,
     only: Annotated[
         Path | None, typer.Option("--only", metavar="FILE", help="Only the images named in FILE, one key per line.")
@@ -87,8 +93,9 @@ def label(
         graded = grade(parts, collection.items, names, truth or "folder", wanted) if eval_ else None
         if wanted is not None:
             counts = count_labels(collection, parts, counts, wanted)
+        skipped: tuple[Skipped, ...] = ()
         if out is not None and kind != "parts":
-            write_labels(collection, parts, out, kind, names, truth or ("folder" if eval_ else None), wanted)
+            skipped = write_labels(collection, parts, out, kind, names, truth or ("folder" if eval_ else None), wanted)
             shutil.rmtree(parts)
     picture = confusion or (None if out is None else out.with_name(f"{out.stem}.confusion.png"))
     if graded is not None and picture is not None:
@@ -99,7 +106,10 @@ def label(
             "none": counts.pop(None, 0),
             "notes": list(notes),
         }
-        print_json(answer | {"counts": counts} | ({} if graded is None else graded.to_json()))
+        left_out = {"skipped": [{"key": one.key, "reason": one.reason} for one in skipped]} if skipped else {}
+        print_json(answer | {"counts": counts} | left_out | ({} if graded is None else graded.to_json()))
+        if skipped:
+            raise typer.Exit(1)
         return
     for name, count in counts.items():
         typer.echo(f"{count:>9,}  {'(none of them)' if name is None else name}")
@@ -109,6 +119,9 @@ def label(
         typer.echo("\n" + graded.to_text())
         if picture is not None:
             typer.echo(f"\nThe confusion matrix is drawn in {picture}.")
+    if skipped:
+        tell_skipped(skipped)
+        raise typer.Exit(1)
 
 
 def _format(given: str | None, out: Path | None) -> str:
@@ -144,7 +157,9 @@ def _open(
     from clipsieve.inference.run import embed_collection
 
     parts: Parts = ctx.obj
-    source = open_source(folder if wanted is None else _files(folder, wanted))
+    source = open_source(folder)
+    if wanted is not None:  # keys stay relative to the folder, by which --only names them
+        source = open_source(folder, format="files").only(_files(folder, wanted))
     embedder = parts.load(model or DEFAULT_MODEL, device=device)
     say("Note: This is a folder of images; it is embedded for this once (`clipsieve inference` keeps the vectors).")
     made = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clipsieve-")))
@@ -165,17 +180,18 @@ def _open(
     return stack.enter_context(open_collection(made, embedder=embedder, long_text=long_text_of(long_text)))
 
 
-def _files(folder: Path, wanted: frozenset[str]) -> list[Path]:
-    """The files of the folder that are named; so that no other one is embedded."""
+def _files(folder: Path, wanted: frozenset[str]) -> frozenset[str]:
+    """Paths of the folder's files that are named, as text; so that no other one is embedded."""
     from clipsieve.inference.decode import image_extensions
     from clipsieve.labels import short_path
+    from clipsieve.path_text import to_text
 
     known = image_extensions()
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in known)
-    named = [f for f in files if f.relative_to(folder).as_posix() in wanted or short_path(f.as_posix()) in wanted]
+    named = [f for f in files if {to_text(f.relative_to(folder)), short_path(to_text(f))} & wanted]
     if not named:
         raise InputError(f"None of the images named in --only is in {folder}; check the names.")
-    return named
+    return frozenset(to_text(file.absolute()) for file in named)
 
 
 def _parts_folder(out: Path | None, kind: str, stack: contextlib.ExitStack) -> Path:

@@ -8,6 +8,7 @@ import typer
 
 from clipsieve import options
 from clipsieve.errors import InputError, quoted
+from clipsieve.output_path import refuse_address
 from clipsieve.parts import Parts, print_json, progress
 
 KINDS = ("auto", "clip-retrieval", "npy", "datasets", "lance", "webdataset")
@@ -16,7 +17,7 @@ KINDS = ("auto", "clip-retrieval", "npy", "datasets", "lance", "webdataset")
 def import_(
     ctx: typer.Context,
     source: Annotated[Path, typer.Argument(help="The file or folder that holds the vectors.")],
-    out: Annotated[Path, typer.Argument(help="The collection to make, or to go on with.")],
+    out: options.Out,
     kind: Annotated[str, typer.Option("--kind", metavar="|".join(KINDS), help="What SOURCE is.")] = "auto",
     model: Annotated[
         str | None, typer.Option("--model", help="What made the vectors; else each question says it.")
@@ -89,10 +90,14 @@ def import_(
 def export(
     folder: options.Folder,
     clip_retrieval: Annotated[
-        Path | None, typer.Option("--clip-retrieval", metavar="DIR", help="A folder that clip-retrieval opens.")
+        Path | None,
+        typer.Option(
+            "--clip-retrieval", metavar="DIR", help="A folder that clip-retrieval opens.", callback=refuse_address
+        ),
     ] = None,
     arrow: Annotated[
-        Path | None, typer.Option("--arrow", metavar="DIR", help="The metadata alone, as Arrow files.")
+        Path | None,
+        typer.Option("--arrow", metavar="DIR", help="The metadata alone, as Arrow files.", callback=refuse_address),
     ] = None,
     json: options.Json = False,
 ) -> None:

@@ -102,7 +102,13 @@ def watch(
     with _ended_by_sigterm():
         if not once:
             say(f"Watching {input}, every {every:g} s.")
-            watcher.keep(lambda: sleep(every))
+            work.note_lost = not keep_missing
+
+            def wait() -> None:
+                work.tell_lost()
+                sleep(every)
+
+            watcher.keep(wait)
         plan, held = watcher.round()
         if plan.waiting:  # what was copied a moment ago looks like that, too
             sleep(REST_SECONDS)
@@ -111,12 +117,16 @@ def watch(
         say(f"Note: {len(plan.waiting):,} files are still being written to; they were left out.")
     if held is not None:
         raise CollectionError(held)
-    if not work.told and not json:
+    work.note_lost = not keep_missing
+    if not work.tell_lost() and not work.told and not json:
         typer.echo("Nothing to do: the collection is in step.")
 
 
 class _Work:
-    """Looks and acts for a `Watcher`. `told` is True once a round changed something.
+    """Looks and acts for a `Watcher`.
+
+    told       whether a round changed something
+    note_lost  whether `tell_lost` is to look, which costs a look at each file
 
     open   makes the source of what is there now
     input  whose files that are gone are to be removed; None to keep those
@@ -135,6 +145,7 @@ class _Work:
         tell: Callable[["Added", int], None],
     ) -> None:
         self.told = False
+        self.note_lost = False
         self._folder, self._open, self._input = folder, open, input
         self._load, self._how, self._tell = load, how, tell
         self._seen: tuple[Source, Mapping[str, FileState]]  # what the last look found
@@ -149,10 +160,12 @@ class _Work:
 
     def act(self, plan: Plan) -> tuple[object, str | None]:
         from clipsieve.index.opened import signature_of
-        from clipsieve.inference.add import Added, add_to_collection
+        from clipsieve.inference.add import Added, add_to_collection, follow
 
         source, _ = self._seen
         added, gone, held = Added(), 0, None
+        # First, and among all files: one that moved is not missing, and its item keeps its id.
+        moved = follow(source, self._folder)
         try:
             if plan.missing:
                 gone, held = self._remove_missing()
@@ -162,10 +175,31 @@ class _Work:
                         source.only(plan.read), self._load, self._folder, progress=shown.update, **self._how
                     )
         finally:
-            if gone or added.embedded or added.skipped:
+            added.moved += moved
+            added.same = max(0, added.same - moved)  # which find those of `moved` known
+            if gone or added.moved or added.embedded or added.skipped:
                 self.told = True
                 self._tell(added, gone)
         return signature_of(self._folder), held
+
+    def tell_lost(self) -> bool:
+        """Say, once, of how many images the files are gone that do not lie in the input; whether there are any."""
+        from clipsieve.index.missing import look_for_files
+        from clipsieve.manifest import read_manifest
+        from clipsieve.shards import read_removed
+
+        if not self.note_lost:
+            return False
+        self.note_lost = False
+        manifest = read_manifest(self._folder)
+        looked = look_for_files(self._folder, manifest, read_removed(self._folder, manifest), seen=self._seen[1])
+        if len(looked.gone):
+            say(
+                f"Note: The files of {len(looked.gone):,} images are gone, and the input does not have them. If they "
+                f"were moved, say where they are: clipsieve add {self._folder} FOLDER; else remove them: clipsieve "
+                f"remove {self._folder} --missing"
+            )
+        return bool(len(looked.gone))
 
     def _remove_missing(self) -> tuple[int, str | None]:
         """How many items were removed because their files are gone; or why none was, if none at all is there.
@@ -188,8 +222,8 @@ class _Work:
             if len(looked.gone) and not looked.there and disk != self._disk:
                 return 0, (
                     f"None of the {len(looked.gone):,} files of {base} that {self._folder} was made of is there; is a "
-                    "disk not mounted? If they were deleted, remove them: clipsieve remove "
-                    f"{self._folder} --where \"image_path like '{base}/%'\""
+                    "disk not mounted? If they were moved, watch the folder where they are, or add it: clipsieve add "
+                    f"{self._folder} FOLDER"
                 )
             self._disk = disk
             writer.remove(looked.gone.tolist(), gone=True)
@@ -225,6 +259,7 @@ def _tell(folder: Path, json: bool, added: "Added", gone: int) -> None:
     parts = [
         f"{added.embedded:,} images embedded{changed}" if added.embedded else "",
         tell_skipped({**asdict(added), "folder": folder}).removeprefix("; "),
+        f"{added.moved:,} moved: their items have the new paths" if added.moved else "",
         f"{gone:,} removed whose files are gone" if gone else "",
     ]
     typer.echo(f"{now:%Y-%m-%d %H:%M:%S}  {'; '.join(part for part in parts if part)}.")

@@ -22,6 +22,7 @@ from clipsieve.inference.reader import open_source
 from clipsieve.inference.run import embed_collection
 from clipsieve.opening import open_collection
 from clipsieve.output import print_table, to_json
+from clipsieve.output_path import require_path
 from clipsieve.parts import progress
 from clipsieve.pictures import sheet_answer
 from clipsieve.progress import duration
@@ -48,6 +49,7 @@ def run_demo(
     """
     began = time.monotonic()
     console = console or Console(quiet=True)
+    require_path(out)
     if images is not None and not images.is_dir():
         raise InputError(f"{images} is not a folder; give the folder that holds your images.")
     out.mkdir(parents=True, exist_ok=True)

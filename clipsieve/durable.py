@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from clipsieve.errors import CollectionDamaged
+from clipsieve.output_path import require_path
 
 TEMPORARY = ".tmp"
 """Suffix of a file that is being written. One that is found later was left by a writer that died."""
@@ -16,6 +17,7 @@ TEMPORARY = ".tmp"
 
 def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Put at `path` what `write` writes to the open binary file it is given, at once or not at all."""
+    require_path(path)
     beside = path.with_name(f".{path.name}{TEMPORARY}")
     try:
         with naming(path), beside.open("wb") as file:

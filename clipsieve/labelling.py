@@ -12,7 +12,7 @@ from clipsieve.index.export import export
 from clipsieve.index.label import SCHEMA
 from clipsieve.index.records import Record
 from clipsieve.labels import tables, truth_of, write_directai, write_table
-from clipsieve.types import ClassSet
+from clipsieve.types import ClassSet, Skipped
 
 
 def label_parts(
@@ -47,8 +47,8 @@ def write_labels(
     names: tuple[str, ...],
     truth: str | None,
     wanted: frozenset[str] | None,
-) -> None:
-    """The labels in `parts` as the file or folder asked for.
+) -> tuple[Skipped, ...]:
+    """The labels in `parts` as the file or folder asked for; which images could not be written, and why.
 
     kind    parquet, csv, directai, or what `clipsieve.index.export` knows
     truth   for directai's CSV, as in `labels.truth_of`; None takes the folders for it if each image lies in one
@@ -57,17 +57,17 @@ def write_labels(
     out.parent.mkdir(parents=True, exist_ok=True)
     if kind in ("parquet", "csv"):
         write_table((table for table, _ in tables(parts, collection.items, wanted)), SCHEMA, out, kind)
-        return
+        return ()
     if kind == "directai":
         write_directai(_directai(collection, parts, names, truth, wanted), out)
-        return
+        return ()
     stream = (
         Record(row.pop("id"), row.pop("key"), {k: v if v != math.inf else None for k, v in row.items()})
         for table, _ in tables(parts, collection.items, wanted)
         for row in table.to_pylist()
     )
     with naming(out):
-        export(stream, out, cast(Any, kind), collection)
+        return export(stream, out, cast(Any, kind), collection).skipped
 
 
 def _directai(

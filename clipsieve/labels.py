@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from clipsieve.csv_cells import CsvWriter
 from clipsieve.durable import write_file
 from clipsieve.errors import InputError
+from clipsieve.path_text import canonical, to_path, to_text
 
 Rows = Callable[[Sequence[int]], list[Mapping[str, object]]]
 """ids -> their metadata rows, in order."""
@@ -29,14 +30,18 @@ def short_path(path: str) -> str:
     >>> short_path("/data/test/cat/a.b.jpg")
     'cat/a.b'
     """
-    parts = PurePosixPath(path.replace("\\", "/")).parts
+    parts = PurePosixPath(to_path(path).replace("\\", "/")).parts
     folders = [part for part in parts[-2:-1] if part != "/"]
-    return "/".join([*folders, PurePosixPath(parts[-1]).stem]) if parts else path
+    return to_text("/".join([*folders, PurePosixPath(parts[-1]).stem])) if parts else path
 
 
 def read_only(path: Path) -> frozenset[str]:
-    """The images named in a file, one per line: by key, or as `short_path` says it. InputError if it is empty."""
-    wanted = frozenset(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    """The images named in a file, one per line: by key, or as `short_path` says it.
+
+    A name may also stand there as its file has it, with bytes that are not UTF-8. InputError if no image is named.
+    """
+    lines = path.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+    wanted = frozenset(canonical(line.strip()) for line in lines if line.strip())
     if not wanted:
         raise InputError(f"{path} names no image; write one key per line.")
     return wanted
@@ -146,7 +151,7 @@ def _in_csv(column: pa.ChunkedArray) -> list[Any]:
 
 
 def _folder(path: str) -> str | None:
-    return PurePosixPath(path.replace("\\", "/")).parent.name or None
+    return to_text(PurePosixPath(to_path(path).replace("\\", "/")).parent.name) or None
 
 
 def _loose(name: str) -> str:

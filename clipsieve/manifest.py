@@ -22,7 +22,11 @@ from clipsieve.errors import CollectionDamaged, CollectionError, CollectionMissi
 from clipsieve.types import Float32, ModelId
 
 NAME = "clipsieve.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest that is read here. A folder has the least version that can tell what it holds."""
+
+RESTORING = 2
+"""From this version on the list of removed items has lines that take items back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +238,7 @@ class Manifest:
     removed: File | None = None
     detection: Detection | None = None
     read_only: bool = False
-    format_version: int = field(default=FORMAT_VERSION, kw_only=True)
+    format_version: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         check_count("Manifest.dim", self.dim)

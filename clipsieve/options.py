@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from clipsieve.output_path import refuse_address
+
 Folder = Annotated[Path, typer.Argument(help="The collection: the folder that `clipsieve inference` wrote.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
@@ -14,7 +16,7 @@ Input = Annotated[
         help="A folder, webdataset tars, Parquet tables or lists of URLs; here or behind an fsspec address."
     ),
 ]
-Out = Annotated[Path, typer.Argument(help="The collection to make, or to go on with.")]
+Out = Annotated[Path, typer.Argument(help="The collection to make, or to go on with.", callback=refuse_address)]
 ImageModel = Annotated[
     str,
     typer.Option("--model", help="mini (the demo model), open_clip:NAME/TAG, hf:ORG/NAME, local-dir:PATH or ViT-B/32."),
@@ -104,7 +106,12 @@ Modality = Annotated[
 ]
 State = Annotated[
     Path | None,
-    typer.Option("--state", metavar="DIR", help="Where to keep what is derived, if the collection cannot be written."),
+    typer.Option(
+        "--state",
+        metavar="DIR",
+        help="Where to keep what is derived, if the collection cannot be written.",
+        callback=refuse_address,
+    ),
 ]
 QuestionModel = Annotated[
     str | None,

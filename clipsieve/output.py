@@ -20,6 +20,7 @@ from rich.text import Text
 from clipsieve.contact_sheet import describe_claim, describe_timings, example_name
 from clipsieve.csv_cells import CsvWriter
 from clipsieve.errors import InputError
+from clipsieve.output_path import require_path
 from clipsieve.types import QueryResult
 
 Format = Literal["table", "jsonl", "csv", "parquet", "html"]
@@ -108,6 +109,7 @@ def to_csv(result: QueryResult, names: Mapping[int | str, str], known: Known = (
 
 def write_parquet(path: Path, result: QueryResult, names: Mapping[int | str, str], known: Known = ()) -> None:
     """The rows as a Parquet file, with the claim in its metadata."""
+    require_path(path)
     import pyarrow as pa  # slow to import, and only this format needs it
     import pyarrow.parquet as pq
 

@@ -11,6 +11,7 @@ import typer
 
 from clipsieve.image_memory import ImageMemory
 from clipsieve.opening import load_detector
+from clipsieve.path_text import json_text
 from clipsieve.progress import Progress
 
 
@@ -52,4 +53,4 @@ def stages(unit: str) -> Iterator[Callable[[str, int, int], None]]:
 
 def print_json(value: object) -> None:
     """One JSON object on stdout: what --json prints."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False))
+    typer.echo(json_text(json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False)))

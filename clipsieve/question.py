@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from clipsieve import classset
 from clipsieve.checks import check_said
 from clipsieve.errors import InputError, NotFound, quoted
+from clipsieve.path_text import given_path, to_text
 from clipsieve.types import Calibration, ClassSet, Example, MetaClass, content_hash
 
 _G = TypeVar("_G")
@@ -60,7 +61,7 @@ def ask(
         data = read_image(path)
         digest = content_hash(data)
         uploads[digest] = data
-        names[digest] = str(path)
+        names[digest] = to_text(given_path(path))
         return Example(image=digest)
 
     for where, given in (("The text", texts), ("The text of --not", not_texts)):
@@ -79,7 +80,7 @@ def ask(
                 "Texts and images are compared by how unusual their likeness is in this collection "
                 "(--calibration background): 3 means that one unrelated image in a thousand looks as much like it."
             )
-    name = " or ".join([*texts, *(p.name for p in images)])
+    name = " or ".join([*texts, *(to_text(p.name) for p in images)])
     question = MetaClass(name, positive, negative, threshold)
     return Asked(ClassSet([question], calibration), uploads, names, tuple(notes))
 
@@ -143,7 +144,8 @@ def _parsed(path: Path, parse: Callable[[_G], _T], given: _G) -> _T:
 
 
 def read_image(path: Path) -> bytes:
-    """The bytes of an image file given as an example."""
-    if not path.is_file():
-        raise InputError(f"The image {path} is not there; check the path.")
-    return path.read_bytes()
+    """The bytes of an image file given as an example, by its path or by the text that answers show of it."""
+    there = Path(given_path(path))
+    if not there.is_file():
+        raise InputError(f"The image {to_text(path)} is not there; check the path.")
+    return there.read_bytes()

@@ -7,7 +7,8 @@ that knows the format:
     text_emb/text_emb_000000.npy          the same for captions; rows without one are masked by has_caption
     metadata/metadata_000000.parquet      id int64, key, image_path, caption, has_caption, and the caller's columns
     skipped/skipped_000000.parquet        key, reason, content_hash, limits: inputs that could not be read
-    removed.jsonl                         {"ids": [...], "since": "...", "gone": bool, "crc": "..."} per line
+    removed.jsonl                         {"ids": [...], "since": "...", "gone": bool, "crc": "..."} per line;
+                                          "restored": true in place of "gone" where they were taken back
 
 Regions, where a detector found some, are what `stored_regions.py` knows.
 
@@ -15,7 +16,7 @@ A reader takes no lock. It holds one Manifest, and all it opens belongs to that 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from clipsieve.checked_tables import FAULTS, read_parquet
 from clipsieve.durable import read_lines
 from clipsieve.errors import CollectionDamaged, CollectionMissing, NotFound
 from clipsieve.manifest import Manifest, Shard, read_manifest
+from clipsieve.output_path import require_collection_path
 from clipsieve.types import Int64, Skipped
 from clipsieve.whole import problem_of, why_absent
 
@@ -59,6 +61,7 @@ def open_manifest(folder: str | os.PathLike[str]) -> Manifest:
 
     CollectionMissing if the folder is neither.
     """
+    require_collection_path(folder)
     path = Path(folder)
     if not (path / manifests.NAME).exists() and foreign.is_foreign(path):
         return foreign.make_manifest(path)
@@ -140,13 +143,13 @@ def read_skipped(folder: str | os.PathLike[str], shard: Shard) -> list[Skipped]:
 def read_removed(folder: str | os.PathLike[str], manifest: Manifest) -> Int64:
     """Ids that were removed or replaced: int64 (r,), ascending, each once. Their rows are still in the shards."""
     ids = [i for shard in manifest.shards for i in shard.replaces]
-    ids += [i for line in _removals(folder, manifest) for i in line["ids"]]
+    ids += _standing(read_removals(folder, manifest))
     return np.unique(np.array(ids, dtype=np.int64))
 
 
 def read_dismissed(folder: str | os.PathLike[str], manifest: Manifest) -> set[int]:
     """Ids that somebody removed on purpose, and not because their files had gone."""
-    return {i for line in _removals(folder, manifest) if not line["gone"] for i in line["ids"]}
+    return {i for i, gone in _standing(read_removals(folder, manifest)).items() if not gone}
 
 
 def read_thumbs(folder: str | os.PathLike[str], shard: Shard) -> pa.Table:
@@ -154,7 +157,20 @@ def read_thumbs(folder: str | os.PathLike[str], shard: Shard) -> pa.Table:
     return _read_table(folder, shard, "thumbs", None)
 
 
-def _removals(folder: str | os.PathLike[str], manifest: Manifest) -> list[dict[str, Any]]:
+def _standing(removals: Sequence[Mapping[str, Any]]) -> dict[int, bool]:
+    """Ids that are removed after all of these lines -> whether that is only because their files had gone."""
+    gone: dict[int, bool] = {}
+    for line in removals:
+        for i in line["ids"]:
+            if "restored" in line:
+                gone.pop(i, None)
+            else:
+                gone[i] = gone.get(i, True) and line["gone"]
+    return gone
+
+
+def read_removals(folder: str | os.PathLike[str], manifest: Manifest) -> list[dict[str, Any]]:
+    """The lines of the list of removed items, in order, without those named by a shard's `replaces`."""
     if manifest.removed is None:
         return []
     path = Path(folder) / REMOVED

@@ -51,8 +51,9 @@ def make_twin(folder: Path, into: Path) -> None:
 
 
 def _images(shard: Shard) -> Shard:
-    """The shard without its regions, which come and go."""
-    return dataclasses.replace(shard, files={role: f for role, f in shard.files.items() if role not in REGIONS})
+    """The shard without its regions, which come and go, and its metadata, in which files move."""
+    kept = {role: f for role, f in shard.files.items() if role not in (*REGIONS, "metadata")}
+    return dataclasses.replace(shard, files=kept)
 
 
 def _link(file: Path, at: Path) -> None:

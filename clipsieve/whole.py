@@ -8,6 +8,7 @@ are those of the manifest, and compared by checksum otherwise. What changes with
 import contextlib
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -81,6 +82,67 @@ def reading(folder: Path, files: Iterable[File]) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError):
         _require_same(folder, files)  # gone just now?
         raise
+
+
+class Watch:
+    """Files that are mapped, or read again and again, while a collection is open: whether they are still the same.
+
+    One that is gone is passed over: what is mapped of it stays as it was. Safe to use from several threads at once.
+    """
+
+    def __init__(self, folder: Path, files: Iterable[File]) -> None:
+        self._folder = folder
+        self._files = [(os.fspath(folder / file.path), file) for file in files]
+        self._seen = [_signature(path) for path, _ in self._files]
+        self._bad: dict[str, tuple[_Signature, CollectionError]] = {}
+        self._lock = threading.Lock()
+
+    def touched(self) -> bool:
+        """Whether a file has another inode, size or time of last change than when it was last found to be whole."""
+        for (path, _), seen in zip(self._files, self._seen, strict=True):
+            now = _signature(path)
+            if now != seen and now is not None:
+                return True
+        return False
+
+    def require_same(self) -> bool:
+        """Whether a file was touched or replaced and still holds the same, so that it is to be opened again.
+
+        CollectionDamaged if one holds something else; CollectionChanged if a later commit, or the other program that
+        it is of, wrote it.
+        """
+        if not self.touched():
+            return False
+        with self._lock:
+            found = False
+            for at, (path, file) in enumerate(self._files):
+                now = _signature(path)
+                if now is None or now == self._seen[at]:
+                    continue
+                if path in self._bad and self._bad[path][0] == now:
+                    raise self._bad[path][1]  # compared before
+                if not file.sha256:
+                    raise CollectionChanged(
+                        f"{path} was changed by another program since it was opened; open it again."
+                    )
+                if problem_of(self._folder, file) is not None:
+                    self._bad[path] = (now, why_absent(self._folder, file))
+                    raise self._bad[path][1]
+                self._seen[at] = now
+                found = True
+            return found
+
+
+_Signature = tuple[int, int, int] | None
+
+
+def _signature(path: str) -> _Signature:
+    """Inode, size and time of last change; None where there is no such file."""
+    try:
+        status = os.stat(path)  # noqa: PTH116  # a Path would take as long as the rest, many times a question
+    except OSError:
+        return None
+    return (status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def _require_same(folder: Path, files: Iterable[File]) -> None:

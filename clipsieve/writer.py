@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,8 @@ from clipsieve.durable import TEMPORARY, append_line, write_file
 from clipsieve.errors import CollectionMissing, CollectionReadOnly, InputError, NotFound
 from clipsieve.lock import writer_lock
 from clipsieve.manifest import File, Manifest, Shard, Source, commit, read_manifest
-from clipsieve.shards import OWN_COLUMNS, REMOVED, ROLES, read_ids, read_removed
+from clipsieve.output_path import require_collection_path
+from clipsieve.shards import OWN_COLUMNS, REMOVED, ROLES, read_ids, read_metadata, read_removed
 from clipsieve.stored_regions import ROLES as REGIONS
 from clipsieve.stored_regions import StoredRegions, region_table, require_stored, write_table
 from clipsieve.types import Embeddings, Int64, Skipped
@@ -49,6 +50,7 @@ def open_writer(
     CollectionLocked if somebody else writes; CollectionReadOnly for a folder of clip-retrieval; CollectionMissing
     without a collection and without `new`.
     """
+    require_collection_path(folder)
     path = Path(folder)
     has_manifest = (path / manifests.NAME).exists()
     if not has_manifest:
@@ -70,6 +72,14 @@ def open_writer(
             require_whole(path, writer.manifest)
         writer.clean()
         yield writer
+
+
+class Place(NamedTuple):
+    """Where the file of an item lies: the item's key, the path as text, and the file's time in seconds since 1970."""
+
+    key: str
+    path: str
+    mtime: float
 
 
 class Writer:
@@ -189,17 +199,59 @@ class Writer:
 
         gone  their files are no longer there: should they come back, `clipsieve add` takes them again
         """
+        if len(ids):
+            self.commit(dataclasses.replace(self.manifest, removed=self._list(ids, {"gone": gone})))
+
+    def restore(self, ids: Sequence[int]) -> None:
+        """Take back that items were removed. Their rows must be there: see `restoring.restore`, which looks first."""
+        if len(ids):
+            removed = self._list(ids, {"restored": True})
+            version = max(self.manifest.format_version, manifests.RESTORING)
+            self.commit(dataclasses.replace(self.manifest, removed=removed, format_version=version))
+
+    def move(self, places: Mapping[int, Place], displaced: Sequence[int] = ()) -> None:
+        """Note where the files of items lie now; ids and all else stay. One commit.
+
+        displaced  ids to mark as removed with it, since their files were overwritten
+        """
+        found = []
+        for shard in self.manifest.shards:
+            at = [i for i in places if shard.rows and shard.first_id <= i <= shard.last_id]
+            found.append(self._moved(shard, {i: places[i] for i in at}) if at else shard)
+        removed = self._list(displaced, {"gone": True}) if displaced else self.manifest.removed
+        self.commit(dataclasses.replace(self.manifest, shards=tuple(found), removed=removed))
+        self.clean()
+
+    def _moved(self, shard: Shard, places: Mapping[int, Place]) -> Shard:
+        """The shard with a metadata file in which these of its items have new places."""
+        table = read_metadata(self.folder, shard)
+        rows = {id: row for row, id in enumerate(table["id"].to_pylist()) if id in places}
+        for name, part in (("key", 0), ("image_path", 1), ("mtime", 2)):
+            if name not in table.column_names:
+                continue
+            values = table[name].to_pylist()
+            for id, row in rows.items():
+                values[row] = places[id][part]
+            at = table.column_names.index(name)
+            table = table.set_column(at, name, pa.array(values, table.schema.field(name).type))
+        # Under a name of its own, since readers and the last commit have the old one; sorted where that was.
+        before = re.fullmatch(r"(.*?)(?:\.r(\d+))?\.parquet", shard.files["metadata"].path)
+        assert before is not None
+        path = self.folder / f"{before[1]}.r{int(before[2] or 0) + 1}.parquet"
+        write_file(path, lambda file: pq.write_table(table, file, compression="zstd"))
+        return dataclasses.replace(shard, files={**shard.files, "metadata": self.file(path)})
+
+    def _list(self, ids: Sequence[int], line: Mapping[str, object]) -> File:
+        """Append a line to the list of removed items, which counts once it is committed."""
         wanted = [int(i) for i in ids]
         for i in wanted:
             if not 0 <= i < self.manifest.next_id:
                 raise NotFound(f"{self.folder} has no item {i}; its ids run from 0 to {self.manifest.next_id - 1}.")
-        if wanted:
-            since = datetime.now(UTC).isoformat(timespec="seconds")
-            path, counts = self.folder / REMOVED, self.manifest.removed
-            read_removed(self.folder, self.manifest)  # nothing is added to a list that is damaged
-            line = {"ids": wanted, "since": since, "gone": gone}
-            append_line(path, line, 0 if counts is None else counts.size)
-            self.commit(dataclasses.replace(self.manifest, removed=self.file(path)))
+        path, counts = self.folder / REMOVED, self.manifest.removed
+        read_removed(self.folder, self.manifest)  # nothing is added to a list that is damaged
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        append_line(path, {"ids": wanted, "since": since, **line}, 0 if counts is None else counts.size)
+        return self.file(path)
 
     def clean(self) -> list[str]:
         """Delete what dead writers left: shard files that the manifest does not name. Foreign files are let be.
@@ -211,7 +263,7 @@ class Writer:
             f"{role}/{path.name}"
             for role, suffix in ROLES.items()
             for path in sorted((self.folder / role).glob("*"))
-            if re.fullmatch(rf"{role}_\d{{6,}}{re.escape(suffix)}", _without_temporary(path.name))
+            if re.fullmatch(rf"{role}_\d{{6,}}(\.r\d+)?{re.escape(suffix)}", _without_temporary(path.name))
             and f"{role}/{path.name}" not in named
         ]
         garbage += [

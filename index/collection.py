@@ -31,6 +31,7 @@ from clipsieve.index.stored import Modality
 from clipsieve.manifest import Manifest, Probe
 from clipsieve.protocols import Detector, TextEmbedder
 from clipsieve.reading import LongText
+from clipsieve.restoring import Restored, restore
 from clipsieve.types import (
     Box,
     Calibration,
@@ -510,12 +511,22 @@ class Collection:
         """Remove items: from now on nothing finds them. NotFound if an id was never given.
 
         gone  their files are no longer there: should they come back, `clipsieve add` takes them again
+
+        `restore` undoes it until `compact`.
         """
         if self.manifest.read_only:
             raise CollectionReadOnly(f"{self.folder} was not made by clipsieve; it opens for reading only.")
         with open_writer(self.folder) as writer:
             writer.remove(ids, gone=gone)
         self.refresh()
+
+    def restore(self, ids: Sequence[int] | None = None) -> Restored:
+        """Undo that items were removed, the last time or those of these ids; see `restoring.restore`."""
+        if self.manifest.read_only:
+            raise CollectionReadOnly(f"{self.folder} was not made by clipsieve; it opens for reading only.")
+        restored = restore(self.folder, ids)
+        self.refresh()
+        return restored
 
     def fixed(self, vectors: Sequence[ClassVectors] = (), without: Int64 | None = None) -> "Collection":
         """This commit for work that takes long: it stays, whatever `refresh` brings here. It is not to be closed.

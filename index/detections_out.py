@@ -18,6 +18,7 @@ from clipsieve.index.export import Exported, list_skipped, with_bytes
 from clipsieve.index.packs import write_webdataset
 from clipsieve.index.records import Images, Record, Tally, safe_name
 from clipsieve.index.zips import box_shares
+from clipsieve.output_path import require_path
 from clipsieve.types import ClassSet
 
 DetectFormat = Literal["coco", "yolo", "parquet", "webdataset", "drawn"]
@@ -47,6 +48,7 @@ def choose_detect_format(given: str | None, out: Path) -> DetectFormat:
 
 def require_place(out: Path, kind: DetectFormat) -> None:
     """InputError unless `out` can be made anew: a file that is not there, or a folder that is empty or not there."""
+    require_path(out)
     if out.exists() and (kind in ONE_FILE or not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already; name another place, or remove it first.")
 

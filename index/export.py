@@ -10,6 +10,7 @@ import itertools
 import json
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from clipsieve.errors import InputError, NotFound, quoted
 from clipsieve.index.packs import write_datasets, write_tar, write_webdataset
 from clipsieve.index.records import Images, Record, Tally, safe_name, suffix_of
 from clipsieve.index.zips import write_folders, write_yolo
+from clipsieve.output_path import require_path
+from clipsieve.path_text import stored_path, to_text
 from clipsieve.types import Skipped
 
 As = Literal["copy", "link", "list", "webdataset", "datasets", "folders", "coco", "tar", "zip", "yolo", "yolo-images"]
@@ -36,6 +39,9 @@ ONE_FILE = ("list", "coco", "tar", "zip", "yolo", "yolo-images")
 LISTS = (".csv", ".txt", ".parquet", ".jsonl")
 
 BATCH = 256
+
+KEEPS_BYTES = sys.platform not in ("darwin", "win32")
+"""Whether file names here may be bytes that are not UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,7 @@ def export(records: Iterable[Record], out: Path, kind: As, images: Images, *, no
     """
     if kind not in get_args(As):
         raise InputError(f"Nothing is known of exporting as {quoted(kind)}; choose one of {', '.join(get_args(As))}.")
+    require_path(out)
     tally = Tally()
     rows = _with_rows(records, images)
     if kind in ONE_FILE:
@@ -132,7 +139,7 @@ def with_bytes(rows: Iterable[tuple[Record, Row]], images: Images, tally: Tally)
 
 def _copy(out: Path, rows: Iterable[tuple[Record, Row]], images: Images, tally: Tally, by_label: bool) -> None:
     for record, _, data in with_bytes(rows, images, tally):
-        name = safe_name(record.key)
+        name = safe_name(record.key, KEEPS_BYTES)
         if not re.search(r"\.\w{2,5}$", name):
             name += suffix_of(data)
         if by_label:
@@ -142,12 +149,21 @@ def _copy(out: Path, rows: Iterable[tuple[Record, Row]], images: Images, tally: 
 
 def _link(out: Path, rows: Iterable[tuple[Record, Row]], tally: Tally) -> None:
     for record, row in rows:
-        target = Path(str(row.get("image_path") or ""))
+        target = Path(stored_path(str(row.get("image_path") or "")))
         if not target.is_absolute() or not target.is_file():
-            where = f"{target} is not there" if row.get("image_path") else "it is no file of its own"
-            tally.skip(record, f"It cannot be linked to: {where}; export it as copy.")
+            if row.get("image_path"):
+                why = f"{row['image_path']} is not there; if it was moved, `clipsieve add` of where it is follows it."
+            else:
+                why = "it is no file of its own; export it as copy."
+            tally.skip(record, f"It cannot be linked to: {why}")
             continue
-        _place(out / safe_name(record.key), record, tally, partial(_point_to, target), partial(_points_to, target))
+        _place(
+            out / safe_name(record.key, KEEPS_BYTES),
+            record,
+            tally,
+            partial(_point_to, target),
+            partial(_points_to, target),
+        )
 
 
 def _place(
@@ -162,11 +178,11 @@ def _place(
             elif not same(candidate):
                 continue
         except OSError as error:
-            tally.skip(record, f"{candidate} cannot be written ({error.strerror or error}).")
+            tally.skip(record, f"{to_text(candidate)} cannot be written ({error.strerror or error}).")
             return
         tally.written += 1
         return
-    tally.skip(record, f"{path} exists already and is another file; export into an empty folder.")
+    tally.skip(record, f"{to_text(path)} exists already and is another file; export into an empty folder.")
 
 
 def _write(data: bytes, path: Path) -> None:
@@ -194,7 +210,7 @@ def _write_list(file: BinaryIO, suffix: str, rows: Iterable[tuple[Record, Row]],
 
     if suffix == ".txt":
         for _, row in rows:
-            file.write((place(row).replace("\n", " ") + "\n").encode())
+            file.write((place(row).replace("\n", "\\x0a") + "\n").encode())
             tally.written += 1
         return
 

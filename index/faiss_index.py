@@ -336,10 +336,7 @@ def open_file(path: str | os.PathLike[str], flags: int = 0) -> Any:
     """
     faiss = load_faiss()
     try:
-        with _READING:
-            # Of a vector whose length was made up faiss would fill the memory before it finds the file too short.
-            if hasattr(faiss, "set_deserialization_vector_byte_limit"):  # not in its older versions
-                faiss.set_deserialization_vector_byte_limit(Path(path).stat().st_size)
+        with _limited_to(Path(path).stat().st_size):
             index = faiss.read_index(os.fspath(path), flags)
         inner = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
         if isinstance(inner, faiss.IndexIVF):
@@ -356,6 +353,25 @@ def open_file(path: str | os.PathLike[str], flags: int = 0) -> Any:
         if not 1 <= effort <= max(MOST_EFFORT_HNSW, index.ntotal):
             raise CollectionDamaged(f"{path} has {name} {effort:,} for {index.ntotal:,} rows; build the index anew.")
     return index
+
+
+@contextlib.contextmanager
+def _limited_to(size: int) -> Iterator[None]:
+    """Let faiss allocate no vector larger than so many bytes while it reads a file.
+
+    Of a vector whose length was made up it would else fill the memory before it finds the file too short.
+    """
+    faiss = load_faiss()
+    if not hasattr(faiss, "set_deserialization_vector_byte_limit"):  # not in its older versions
+        yield
+        return
+    with _READING:
+        before = faiss.get_deserialization_vector_byte_limit()
+        faiss.set_deserialization_vector_byte_limit(size)
+        try:
+            yield
+        finally:
+            faiss.set_deserialization_vector_byte_limit(before)
 
 
 def _require_lists_in_file(path: str | os.PathLike[str], lists: Any) -> None:

@@ -11,6 +11,7 @@ from clipsieve.durable import write_file
 from clipsieve.errors import InputError
 from clipsieve.index.label import PART_ROWS, SCHEMA, Keys, Labelling, label, to_csv
 from clipsieve.index.rows import Rows
+from clipsieve.output_path import require_path
 
 
 def label_to(
@@ -29,6 +30,7 @@ def label_to(
     A file's parts lie in `out` + ".parts" until it is whole, so that a killed run goes on; the file appears at once.
     InputError if it is there already or ends in something else.
     """
+    require_path(out)
     if not out.suffix or out.is_dir():
         return label(rows, labelling, out, keys, part_rows=part_rows, progress=progress)
     if out.suffix.lower() not in (".parquet", ".csv"):

@@ -31,6 +31,7 @@ from clipsieve.index import where as filters
 from clipsieve.index.connections import Connections, Stale, explained
 from clipsieve.index.counting import Count, Counting
 from clipsieve.manifest import Manifest
+from clipsieve.output_path import require_path
 from clipsieve.types import Int64
 from clipsieve.whole import changed
 
@@ -83,6 +84,7 @@ class SqliteMetadata:
         self._folder = Path(folder)
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         if state is not None:
+            require_path(os.fspath(state))
             Path(state).mkdir(parents=True, exist_ok=True)
         elif manifest.read_only or not os.access(folder, os.W_OK):
             self._temporary = tempfile.TemporaryDirectory(prefix="clipsieve-")

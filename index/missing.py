@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 from collections.abc import Container
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 
 from clipsieve.errors import InputError
 from clipsieve.manifest import Manifest
+from clipsieve.path_text import stored_path, to_text
 from clipsieve.shards import read_metadata
 from clipsieve.types import Int64
 
@@ -35,8 +35,8 @@ def missing_files(folder: Path, manifest: Manifest, removed: Int64) -> Int64:
     looked = look_for_files(folder, manifest, removed)
     if len(looked.gone) and not looked.there:
         raise InputError(
-            f"None of the {len(looked.gone):,} files that {folder} was made of is there; is a disk not mounted? To "
-            'remove all of them nevertheless, use --where "id >= 0".'
+            f"None of the {len(looked.gone):,} files that {folder} was made of is there, so nothing is removed; is a "
+            f"disk not mounted? If they were moved, say where they are: clipsieve add {folder} FOLDER"
         )
     return looked.gone
 
@@ -46,10 +46,10 @@ def look_for_files(
 ) -> Looked:
     """Look for the files of all items but the `removed` ones.
 
-    below  an absolute folder: look for those below it alone
+    below  an absolute folder, as Python has it: look for those below it alone
     seen   paths that are known to be there
     """
-    start = below.rstrip(os.sep) + os.sep if below else ""
+    start = to_text(below.rstrip(os.sep) + os.sep) if below else ""
     gone: list[int] = []
     there = 0
     for shard in manifest.shards:
@@ -72,11 +72,7 @@ def look_for_files(
 def _is_there(path: str) -> bool:
     """False only where the file is known to be gone, and not where it cannot be looked at."""
     try:
-        os.lstat(path)
+        os.lstat(stored_path(path))
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-            return True
-        # Names that are not UTF-8 are kept with their odd bytes spelt out.
-        spelt = re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), path.encode())
-        return spelt != path.encode() and os.path.lexists(spelt)
+        return error.errno not in (errno.ENOENT, errno.ENOTDIR)
     return True

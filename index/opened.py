@@ -14,7 +14,7 @@ import numpy as np
 from clipsieve import manifest as manifests
 from clipsieve import shards
 from clipsieve.errors import CollectionChanged, CollectionDamaged, CollectionMissing, NotFound
-from clipsieve.index import bare, costs, screen
+from clipsieve.index import bare, costs, region_rows, screen
 from clipsieve.index.calibrate import SAMPLE, Background
 from clipsieve.index.duplicates import Groups
 from clipsieve.index.gather import GatheredScan, PassCounts
@@ -25,10 +25,11 @@ from clipsieve.index.rows import Rows
 from clipsieve.index.rule import Question, Ranked
 from clipsieve.index.scan import scan_topk
 from clipsieve.index.stored import FLAT, ROLES, entry_of, open_covered, open_groups, open_index, rows_of, shards_of
-from clipsieve.manifest import Manifest
+from clipsieve.manifest import File, Manifest
 from clipsieve.protocols import VectorIndex
+from clipsieve.stored_regions import ROLES as REGIONS
 from clipsieve.types import Float32, Int64
-from clipsieve.whole import changed, require_whole
+from clipsieve.whole import Watch, changed, require_whole
 
 _T = TypeVar("_T")
 Signature = tuple[int, int, int] | None
@@ -54,6 +55,9 @@ class Opened:
         self.passes = {modality: PassCounts() for modality in ROLES}
         self.row_memory = 0
         self._signature = signature
+        watched = watched_files(manifest)
+        self._watch = Watch(folder, watched["items"])
+        self._watch_regions = Watch(folder, watched["regions"])
         self._made: dict[tuple[str, str], Any] = {}
         self._lock = threading.RLock()
 
@@ -83,12 +87,7 @@ class Opened:
         progress: Callable[[int, int], None] | None,
         filter_s: float,
     ) -> "Opened":
-        try:
-            manifest = shards.open_manifest(folder)
-        except CollectionMissing:
-            if not bare.is_bare(folder):
-                raise
-            manifest = bare.make_manifest(folder)
+        manifest = _manifest_of(folder)
         require_whole(folder, manifest)
         metadata = SqliteMetadata(folder, manifest, state=state, progress=progress, filter_s=filter_s)
         try:
@@ -112,8 +111,10 @@ class Opened:
         return None if self._signature is None else self._signature[0] / 1e9
 
     def stale(self) -> bool:
-        """Whether the folder has a newer manifest."""
-        return signature_of(self.folder) != self._signature
+        """Whether the folder has a newer manifest, or another program that has none wrote to its files."""
+        if signature_of(self.folder) != self._signature:
+            return True
+        return self._signature is None and self._watch.touched()
 
     def again(self) -> "Opened":
         """The folder's last commit, with the same cache brought up to it, and what it still has of the indices.
@@ -123,7 +124,7 @@ class Opened:
         while True:
             signature = signature_of(self.folder)
             try:
-                manifest = shards.open_manifest(self.folder)
+                manifest = _manifest_of(self.folder)
                 require_whole(self.folder, manifest)
                 removed = shards.read_removed(self.folder, manifest)
                 new = Opened(self.folder, manifest, removed, self.metadata.at(manifest), signature)
@@ -145,12 +146,16 @@ class Opened:
     @property
     def count(self) -> int:
         """Items, removed ones not counted."""
-        gone = 0
-        for shard in self.manifest.shards if len(self.removed) else ():
-            inside = self.removed[(self.removed >= shard.first_id) & (self.removed <= shard.last_id)]
+        return self.manifest.rows - self._stored(self.removed)
+
+    def _stored(self, removed: Int64) -> int:
+        """How many of these ids have a row still."""
+        stored = 0
+        for shard in self.manifest.shards if len(removed) else ():
+            inside = removed[(removed >= shard.first_id) & (removed <= shard.last_id)]
             if len(inside):  # once compacted, an id between two others may be nobody's
-                gone += int(np.isin(inside, shards.read_ids(self.folder, shard)).sum())
-        return self.manifest.rows - gone
+                stored += int(np.isin(inside, shards.read_ids(self.folder, shard)).sum())
+        return stored
 
     def rows(self, modality: str) -> Rows:
         """The live rows. NotFound if the collection has none of this modality."""
@@ -158,6 +163,7 @@ class Opened:
             what = "embeddings of captions" if modality == "text" else "embeddings of images"
             has = " and ".join(self.modalities) or "nothing"
             raise NotFound(f"{self.folder} holds no {what}; it can be asked by {has}.")
+        self._look()
         return self._once("rows", modality, lambda: self._open_rows(modality))
 
     def index(self, modality: str) -> tuple[VectorIndex | None, float | None]:
@@ -182,6 +188,9 @@ class Opened:
     @property
     def regions(self) -> CollectionRegions:
         """What a detector found in the images. NotFound where none looked."""
+        if self._watch_regions.require_same():
+            with self._lock:
+                self._made.pop(("regions", ""), None)
         return self._once("regions", "", lambda: CollectionRegions(self.folder, self.manifest, self.removed))
 
     def background(self, modality: str) -> Background:
@@ -198,6 +207,7 @@ class Opened:
 
     def _asked(self, read: Callable[[Sequence[int] | Int64], _T], ids: Sequence[int] | Int64) -> _T:
         """The cache may have followed somebody else to a later commit: CollectionChanged if rows of this one went."""
+        self._look()  # keys are the end of an answer: vectors that were written to meanwhile are not answered from
         try:
             return read(ids)
         except NotFound as error:
@@ -240,6 +250,7 @@ class Opened:
             "count": self.count,
             "removed": manifest.rows - self.count,
             "skipped": manifest.skipped,
+            "restorable": self._stored(np.setdiff1d(self.removed, [i for s in manifest.shards for i in s.replaces])),
             "dim": manifest.dim,
             "shards": len(manifest.shards),
             "licence": manifest.licence,
@@ -318,12 +329,39 @@ class Opened:
         known = {} if entry is None else entry.parameters
         return Background(rows.take(ids), float(known.get("duplicate_cosine", DUPLICATE_COSINE)))
 
+    def _look(self) -> None:
+        """CollectionDamaged or CollectionChanged if the vectors, or an index, are no longer what was opened."""
+        if self._watch.require_same():
+            with self._lock:  # maps, and what was made of them, are of the file that was replaced
+                self._made = {key: made for key, made in self._made.items() if key[0] == "regions"}
+
     def _once(self, what: str, modality: str, make: Callable[[], _T]) -> _T:
         with self._lock:
             if (what, modality) not in self._made:
                 self._made[what, modality] = make()
             made: _T = self._made[what, modality]
             return made
+
+
+def watched_files(manifest: Manifest) -> dict[str, list[File]]:
+    """What questions about "items" read of the folder, and those about "regions". It may change under them."""
+    found: dict[str, list[File]] = {"items": [], "regions": []}
+    for shard in manifest.shards:
+        for role, file in shard.files.items():
+            if role not in ("skipped", "thumbs"):  # looked at whenever they are read
+                found["regions" if role in REGIONS else "items"].append(file)
+    for index in manifest.indices:
+        found["regions" if index.name in region_rows.ROLES else "items"] += index.files.values()
+    return found
+
+
+def _manifest_of(folder: Path) -> Manifest:
+    try:
+        return shards.open_manifest(folder)
+    except CollectionMissing:
+        if not bare.is_bare(folder):
+            raise
+        return bare.make_manifest(folder)
 
 
 def signature_of(folder: Path) -> Signature:

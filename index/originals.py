@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from clipsieve import shards
 from clipsieve.errors import InputError, NotFound
 from clipsieve.manifest import Manifest, Shard
+from clipsieve.path_text import canonical, stored_path, to_path, to_text
 from clipsieve.protocols import MetadataStore
 from clipsieve.tar_samples import Sample, Samples, Suffixes
 from clipsieve.types import content_hash
@@ -36,7 +37,7 @@ _TARS_REMEMBERED = 16
 _FOOTERS_REMEMBERED = 64
 
 Members = Mapping[str, tuple[int, int]]
-"""Stem of a tar's image -> where its bytes start, and how many they are."""
+"""Stem of a tar's image, as `path_text` has it -> where its bytes start, and how many they are."""
 
 
 class Originals:
@@ -69,8 +70,8 @@ class Originals:
         if thumbnail:
             return thumbnail
         raise NotFound(
-            f"The image of item {id} ({row['key']}) cannot be read: {'; '.join(dict.fromkeys(tried))}. Restore it, or "
-            "embed with --thumbs to keep small copies."
+            f"The image of item {id} ({row['key']}) cannot be read: {'; '.join(dict.fromkeys(tried))}. Restore it, or, "
+            f"if it was moved, say where it is: clipsieve add {self._folder} FOLDER"
         )
 
     def thumbnail(self, id: int) -> bytes | None:
@@ -153,6 +154,7 @@ class Originals:
                 while len(self._tars) >= _TARS_REMEMBERED:
                     self._tars.pop(next(iter(self._tars)))
                 self._tars[tar] = members
+        stem = canonical(stem)
         if stem not in members:
             raise NotFound(f"it has no member {stem}")
         start, size = members[stem]
@@ -205,18 +207,18 @@ def _options(shard: Shard) -> dict[str, str]:
 
 def _open(place: str) -> BinaryIO:
     if "://" not in place:
-        return Path(place).open("rb")
-    file: BinaryIO = fsspec.open(place, "rb").open()
+        return Path(stored_path(place)).open("rb")
+    file: BinaryIO = fsspec.open(to_path(place), "rb").open()
     return file
 
 
 def _exists(place: str) -> bool:
     if "://" not in place:
         try:
-            return Path(place).is_file()
+            return Path(stored_path(place)).is_file()
         except (OSError, ValueError):  # too long for a name, or with a zero byte
             return False
-    fs, path = fsspec.core.url_to_fs(place)
+    fs, path = fsspec.core.url_to_fs(to_path(place))
     return bool(fs.isfile(path))
 
 
@@ -239,7 +241,7 @@ def _list_tar(place: str, image_key: str | None, caption_key: str | None) -> Mem
         for sample in done:
             image = sample.image(suffixes)
             if image is not None:
-                members.setdefault(sample.name, sample.members[image])
+                members.setdefault(to_text(sample.name), sample.members[image])
 
     with _open(place) as file, tarfile.open(fileobj=file, mode="r:*") as tar:
         for member in tar:

@@ -20,6 +20,7 @@ from clipsieve.durable import write_file
 from clipsieve.errors import InputError
 from clipsieve.index import cache, faiss_index
 from clipsieve.index.opened import Opened
+from clipsieve.output_path import require_path
 from clipsieve.types import Int64
 from clipsieve.writer import write_array
 
@@ -110,6 +111,7 @@ def _schema(opened: Opened, number: int) -> pa.Schema:
 
 
 def _begin(out: Path) -> Path:
+    require_path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is not empty; name a new folder to export into.")
     unfinished = out.with_name(f".{out.name}.unfinished")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
+from clipsieve.path_text import to_path
 from clipsieve.types import Example, Hit, Int64, Skipped
 
 
@@ -74,27 +75,38 @@ def example_name(example: Example) -> str:
     return name if example.box is None else f"a part of {name}"
 
 
-def safe_name(key: str) -> str:
+def safe_name(key: str, bytes: bool = False) -> str:
     """A relative path, with forward slashes, for a file called `key`: it stays inside any folder, on any system.
 
     Folders of the key are kept; an address loses its query. What systems forbid becomes `_`.
+
+    bytes  keep those that are not UTF-8, as lone surrogates: for a file system that takes them
     """
+    forbidden = r'[<>:"|?*\x00-\x1f\x7f]|[\ud800-\udc7f\udd00-\udfff]' + ("" if bytes else r"|[\udc80-\udcff]")
     if "://" in key:
         address = urlsplit(key)
         key = f"{address.netloc}/{unquote(address.path)}"
+    else:
+        key = to_path(key)
     parts = []
     for part in re.split(r"[/\\]", key):
-        clean = re.sub(r'[<>:"|?*\x00-\x1f\x7f]|[\ud800-\udfff]', "_", part).rstrip(". ")
+        clean = re.sub(forbidden, "_", part).rstrip(". ")
         if not clean:
             continue  # "", ".", ".."
         if re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", clean, re.IGNORECASE):
             clean = f"_{clean}"
         stem, dot, suffix = clean.rpartition(".")
-        if len(clean.encode()) > 200:  # most file systems take 255 bytes
-            tail = f"{dot}{suffix}" if stem and len(suffix.encode()) <= 10 else ""
-            clean = clean.encode()[: 200 - len(tail.encode())].decode(errors="ignore") + tail
+        if _size(clean) > 200:  # most file systems take 255 bytes
+            tail = f"{dot}{suffix}" if stem and _size(suffix) <= 10 else ""
+            while _size(clean) > 200 - _size(tail):
+                clean = clean[:-1]
+            clean += tail
         parts.append(clean)
     return "/".join(parts) or "_"
+
+
+def _size(name: str) -> int:
+    return len(name.encode("utf-8", "surrogateescape"))
 
 
 def suffix_of(data: bytes) -> str:

@@ -15,6 +15,7 @@ from clipsieve.inference.decode import MAX_PIXELS, decoder
 from clipsieve.inference.embedder import StagedEmbedder
 from clipsieve.inference.finding import Finder, settle
 from clipsieve.inference.known import Known
+from clipsieve.inference.moves import follow_moves
 from clipsieve.inference.pending import TWICE, Embedded, Pending, read_of
 from clipsieve.inference.probe import probe
 from clipsieve.inference.reader import Source
@@ -27,10 +28,11 @@ from clipsieve.writer import Writer, open_writer
 
 @dataclass(slots=True)
 class Added:
-    """What one run did: read = same + removed + embedded + skipped.
+    """What one run did: read = same + moved + removed + embedded + skipped.
 
     read      inputs that the source holds
     same      known already, taken or skipped; files that nobody wrote to since were not even opened
+    moved     known already, at another path than before: their items have the new one now
     removed   somebody had them removed; they stay so
     embedded  new items, of which `changed` took the place of an older one
     skipped   could not be used; listed in skipped/
@@ -43,6 +45,7 @@ class Added:
 
     read: int = 0
     same: int = 0
+    moved: int = 0
     removed: int = 0
     embedded: int = 0
     changed: int = 0
@@ -80,9 +83,10 @@ def add_to_collection(
                  one, what is new has none
 
     The other arguments are those of `run.embed_collection`. A file is the same while its path, size and time of last
-    change are, or else its content; what lies in a tar or a table is the same while its content is. Stopped, the next
-    run finds out what is left. An image whose key belongs to an item from elsewhere is skipped and listed. The errors
-    are those of `open_writer`, and InputError for a collection that does not say which model made it.
+    change are, or else its content; an item whose file moved follows it (`inference.moves`). What lies in a tar or a
+    table is the same while its content is. Stopped, the next run finds out what is left. An image whose key belongs to
+    an item from elsewhere is skipped and listed. The errors are those of `open_writer`, and InputError
+    for a collection that does not say which model made it.
     """
     if min(batch_size, shard_size, workers or 1) < 1:
         raise InputError(
@@ -96,7 +100,7 @@ def add_to_collection(
         if model is None:
             raise InputError(f"{folder} does not say which model made it, so that nothing can be added to it.")
         known = Known(Path(folder), writer.manifest, decoder(max_pixels))
-        news = _News(source, known, progress)
+        news = _News(source, known, follow_moves(source, known, writer).live, progress)
         items = iter(news)
         first = next(items, None)
         if first is not None:
@@ -131,16 +135,27 @@ def add_to_collection(
     return news.count
 
 
+def follow(source: Source, folder: str | os.PathLike[str]) -> int:
+    """Let items whose files moved within, or into, `source` have the new paths; how many did. Nothing is embedded."""
+    with open_writer(folder) as writer:
+        return len(follow_moves(source, Known(Path(folder), writer.manifest, decoder()), writer).live)
+
+
 class _News:
     """Iterates over what is new or changed in a source, and counts the rest. `replaces` grows with what changed."""
 
     def __init__(
-        self, source: Source, known: Known, progress: Callable[[int, int | None, int], None] | None = None
+        self,
+        source: Source,
+        known: Known,
+        moved: frozenset[str],
+        progress: Callable[[int, int | None, int], None] | None = None,
     ) -> None:
         self.count = Added()
         self.replaces: dict[str, int] = {}
         self._source = source
         self._known = known
+        self._moved = moved
         self._progress = progress
         self._total = source.total  # asked once: a table's footer is read for it
 
@@ -154,7 +169,8 @@ class _News:
     def tell(self) -> None:
         if self._progress is not None:
             count = self.count
-            self._progress(count.same + count.removed + count.embedded + count.skipped, self._total, count.skipped)
+            done = count.same + count.moved + count.removed
+            self._progress(done + count.embedded + count.skipped, self._total, count.skipped)
 
     def __iter__(self) -> Iterator[ImageItem | Skipped]:
         seen: set[str] = set()
@@ -169,12 +185,15 @@ class _News:
         if not self._known.same_file(key, path, size, mtime):
             return False
         self.count.read += 1
-        self._pass()
+        self._pass(key)
         return True
 
-    def _pass(self, *, unused: bool = False) -> None:
-        self.count.same += 1
-        self.count.unused += unused
+    def _pass(self, key: str, *, unused: bool = False) -> None:
+        if key in self._moved:
+            self.count.moved += 1
+        else:
+            self.count.same += 1
+            self.count.unused += unused
         self.tell()
 
     def _news(self, item: ImageItem | Skipped, seen: set[str]) -> ImageItem | Skipped | None:
@@ -193,13 +212,13 @@ class _News:
                 return None
             elif standing in ("same", "in vain"):
                 seen.add(item.key)
-                self._pass(unused=standing == "in vain")
+                self._pass(item.key, unused=standing == "in vain")
                 return None
             elif standing == "changed":
                 self.replaces[item.key] = self._known.id_of(item.key)
             seen.add(item.key)
         if isinstance(one, Skipped) and self._known.skipped_before(one):
-            self._pass(unused=True)
+            self._pass(one.key, unused=True)
             return None
         return one
 

@@ -14,6 +14,7 @@ from clipsieve.inference.parts import Items
 from clipsieve.inference.paths import Place, readable
 from clipsieve.inference.sidecar import caption_of, metadata_of
 from clipsieve.ordered import ordered_map
+from clipsieve.path_text import to_text
 from clipsieve.types import FileState, ImageItem, Skipped
 
 REMOTE_READS = 16
@@ -90,8 +91,20 @@ class FileSource:
     def again(self, keys: Container[str]) -> Items:
         """See `reader.Source.again`. No other files are read."""
         other = copy.copy(self)
-        other._entries = [entry for entry in self._entries if readable(entry.name) in keys]
+        other._entries = [entry for entry in self._entries if to_text(entry.name) in keys]
         return other.items()
+
+    def local_files(self) -> list[tuple[str, str, int, float]]:
+        """Key, path, bytes and time of last change of each file, as `pass_over` has them; none behind an address."""
+        found: list[tuple[str, str, int, float]] = []
+
+        def note(key: str, path: str, size: int, mtime: float) -> bool:
+            found.append((key, path, size, mtime))
+            return True
+
+        for entry in self._entries if self._entries and self._entries[0].root.fs is None else ():
+            _passed_over(entry, note)
+        return found
 
     def states(self) -> Mapping[str, FileState]:
         """See `reader.Source.states`."""
@@ -112,7 +125,7 @@ class FileSource:
 
 
 def _path(entry: Entry) -> str:
-    return readable(entry.root.child(entry.relative).url)
+    return to_text(entry.root.child(entry.relative).url)
 
 
 def _state(entry: Entry) -> FileState | None:
@@ -120,7 +133,7 @@ def _state(entry: Entry) -> FileState | None:
 
 
 def _read(entry: Entry) -> ImageItem | Skipped:
-    key = readable(entry.name)
+    key = to_text(entry.name)
     if entry.problem:
         return Skipped(key, entry.problem, limits=entry.limits)
     place = entry.root.child(entry.relative)
@@ -143,7 +156,7 @@ def _read(entry: Entry) -> ImageItem | Skipped:
     except Exception as error:  # each file system behind fsspec raises its own
         reason = f"It cannot be read ({readable(str(error)) or type(error).__name__}); check its permissions."
         return Skipped(key, reason, limits="")
-    return ImageItem(key, data, caption, {**meta, "image_path": readable(place.url)})
+    return ImageItem(key, data, caption, {**meta, "image_path": to_text(place.url)})
 
 
 def _passed_over(entry: Entry, pass_over: Callable[[str, str, int, float], bool]) -> bool:
@@ -152,7 +165,7 @@ def _passed_over(entry: Entry, pass_over: Callable[[str, str, int, float], bool]
         status = os.stat(path)  # noqa: PTH116
     except OSError:  # reading it will say what is wrong
         return False
-    return not entry.problem and pass_over(readable(entry.name), readable(path), status.st_size, status.st_mtime)
+    return not entry.problem and pass_over(to_text(entry.name), to_text(path), status.st_size, status.st_mtime)
 
 
 def _bytes(place: Place) -> bytes:

@@ -1,13 +1,16 @@
 """What a collection has taken of its inputs before: which of what an input holds now is new, changed, or the same."""
 
 from bisect import bisect_right
+from collections.abc import Collection, Container, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from clipsieve.manifest import Manifest
+from clipsieve.path_text import canonical
 from clipsieve.shards import read_dismissed, read_metadata, read_removed
 from clipsieve.skips import current_skips
 from clipsieve.types import ImageItem, Skipped, content_hash
+from clipsieve.writer import Place
 
 COLUMNS = ["id", "key", "image_path", "content_hash", "size", "mtime"]
 
@@ -19,6 +22,18 @@ class _Row(NamedTuple):
     input: str | None
     path: str | None
     hash: str | None
+
+
+class Item(NamedTuple):
+    """An item that was read from a file of this machine, as the last commit has it; `path` is text."""
+
+    id: int
+    key: str
+    path: str
+    hash: str
+    size: int
+    mtime: float | None
+    live: bool
 
 
 class Known:
@@ -41,7 +56,10 @@ class Known:
                 continue
             table = read_metadata(folder, shard, COLUMNS)
             columns = [table[n].to_pylist() if n in table.column_names else [None] * shard.rows for n in COLUMNS]
-            ids, keys = columns[:2]
+            ids, keys, paths = cast(list[list[Any]], columns[:3])
+            for row, path in enumerate(paths):
+                if path is not None and "\\" in path + keys[row]:  # of an older version, which left backslashes alone
+                    keys[row], paths[row] = canonical(keys[row]), canonical(path)
             first = len(self._columns[0])
             for whole, column in zip(self._columns, columns, strict=True):
                 whole += column
@@ -82,6 +100,38 @@ class Known:
         if row.hash == digest or (row.hash is None and from_here):  # vectors that were imported have no hash
             return "same"
         return "changed" if from_here else "taken"
+
+    def items_of(self, sizes: Container[int]) -> Iterator[Item]:
+        """Items that were read from files of these sizes: those that count, and those that somebody had removed."""
+        ids, keys, paths, hashes, lengths, mtimes = self._columns
+        for at in self._at.values():
+            path, hash = paths[at], hashes[at]
+            if lengths[at] in sizes and path and hash and "://" not in path:
+                yield Item(ids[at], keys[at], path, hash, lengths[at], mtimes[at], ids[at] not in self._removed)
+
+    def item_of(self, key: str) -> Item | None:
+        """The item of that key, be it from a file or not."""
+        at = self._at.get(key)
+        if at is None:
+            return None
+        id, key, path, hash, size, mtime = (column[at] for column in self._columns)
+        return Item(id, key, path or "", hash or "", size or 0, mtime, id not in self._removed)
+
+    def follow(self, places: Mapping[int, Place], displaced: Collection[int]) -> None:
+        """Know these items by their new places, and those that were displaced no longer."""
+        ids, keys, paths, _, _, mtimes = self._columns
+        self._removed.update(displaced)
+        away = {*places, *displaced}
+        moved = {key: at for key, at in self._at.items() if ids[at] in away}
+        for key in moved:
+            del self._at[key]
+        for at in moved.values():
+            if ids[at] in places:
+                keys[at], paths[at], mtimes[at] = places[ids[at]]
+        # those that count last, since a key may be that of a removed item as well
+        for at in sorted(moved.values(), key=lambda at: ids[at] not in self._removed):
+            if ids[at] in places:
+                self._at[keys[at]] = at
 
     def skipped_before(self, skipped: Skipped) -> bool:
         """Whether the same was skipped for the same reason."""

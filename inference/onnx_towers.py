@@ -21,6 +21,7 @@ from PIL import Image
 from clipsieve.errors import InputError, MissingExtra, ModelUnavailable
 from clipsieve.inference.checkpoint import Batch, Checkpoint
 from clipsieve.ordered import processors
+from clipsieve.output_path import require_path
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +46,7 @@ def export_onnx(checkpoint: Checkpoint, files: Path, out: Path, *, int8: bool = 
     """
     import torch
 
+    require_path(out)
     _require("onnx")
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty; give a folder to make.")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Container, Generator, Sequence
 from typing import TypeVar
 
 from clipsieve.inference.paths import Place, readable
+from clipsieve.path_text import to_text
 from clipsieve.types import FileState, ImageItem, Skipped
 
 T = TypeVar("T")
@@ -24,21 +25,21 @@ def read_parts(
     for name, place in parts:
         before = max(0, start - passed)
         try:
-            passed += yield from read(readable(name), place, before)
+            passed += yield from read(to_text(name), place, before)
         except Exception as error:  # what fsspec, tarfile and Arrow raise on opening is open-ended
             what = " ".join(readable(str(error)).split()) or type(error).__name__  # tarfile writes several lines
             if before == 0:
-                yield Skipped(readable(name), f"The file cannot be read ({what}); restore it or check its permissions.")
+                yield Skipped(to_text(name), f"The file cannot be read ({what}); restore it or check its permissions.")
             passed += 1
     return passed
 
 
 def states(parts: Sequence[Part]) -> dict[str, FileState]:
     """See `reader.Source.states`."""
-    found = ((readable(place.url), place.state()) for _, place in parts)
+    found = ((to_text(place.url), place.state()) for _, place in parts)
     return {path: state for path, state in found if state is not None}
 
 
 def narrowed(parts: Sequence[Part], paths: Container[str]) -> list[Part]:
     """The parts that lie at these paths."""
-    return [(name, place) for name, place in parts if readable(place.url) in paths]
+    return [(name, place) for name, place in parts if to_text(place.url) in paths]

@@ -20,6 +20,7 @@ from clipsieve.inference.tables import TableSource
 from clipsieve.inference.tars import TarSource
 from clipsieve.inference.urls import UrlSource
 from clipsieve.inference.words import WordTables
+from clipsieve.path_text import to_text
 from clipsieve.types import FileState, ImageItem, Skipped
 
 Format = Literal["auto", "files", "webdataset", "parquet", "urls"]
@@ -73,6 +74,12 @@ class Source(Protocol):
 
     def again(self, keys: Collection[str]) -> Iterator[ImageItem | Skipped]:
         """The inputs of these keys, wherever they stand."""
+
+    def local_files(self) -> list[tuple[str, str, int, float]]:
+        """Key, path, bytes and time of last change of each image file, as `pass_over` has them.
+
+        None behind an address, and none of tars and tables.
+        """
 
     def states(self) -> Mapping[str, FileState]:
         """The files it consists of, be they images or what holds them: path or address -> how the file is now.
@@ -204,6 +211,10 @@ class InputSource:
                     items.close()
                     break
 
+    def local_files(self) -> list[tuple[str, str, int, float]]:
+        """See `Source.local_files`."""
+        return [file for part in self._parts if isinstance(part, FileSource) for file in part.local_files()]
+
     def states(self) -> Mapping[str, FileState]:
         """See `Source.states`."""
         return {path: state for part in self._parts for path, state in part.states().items()}
@@ -255,7 +266,7 @@ def _name(given: Input, kind: str, options: Mapping[str, str | None]) -> str:
     """One line. A long list is named by its hash, because each shard of the manifest repeats this."""
     patterns = [os.fspath(p) for p in ([given] if isinstance(given, str | os.PathLike) else given)]
     patterns = [p if "://" in p else os.path.abspath(p) for p in patterns]  # noqa: PTH100 (keeps links and patterns)
-    text = patterns[0].encode("utf-8", "backslashreplace").decode()
+    text = to_text(patterns[0])
     if len(patterns) > 1:
         digest = hashlib.sha256(json.dumps(patterns).encode()).hexdigest()[:16]
         text += f" and {len(patterns) - 1} more ({digest})"

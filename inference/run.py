@@ -20,6 +20,7 @@ from clipsieve.inference.probe import probe
 from clipsieve.inference.reader import Source
 from clipsieve.inference.turns import Keys, turns
 from clipsieve.manifest import Manifest, read_manifest
+from clipsieve.output_path import require_collection_path
 from clipsieve.shards import read_metadata, read_skipped
 from clipsieve.skips import commonest, current_skips
 from clipsieve.types import ImageItem, Skipped
@@ -96,6 +97,7 @@ def embed_collection(
         raise InputError(
             f"batch_size {batch_size}, shard_size {shard_size}, workers {workers}: each must be 1 or more."
         )
+    require_collection_path(out)
     folder, seen = Path(out), probe(embedder)
     new = Manifest(model=embedder.model, dim=embedder.dim, licence=licence, probe=seen)
     keys = Keys(folder)

@@ -10,7 +10,16 @@ from typing import Any, BinaryIO, Self
 from clipsieve.inference.decode import image_extensions
 from clipsieve.inference.parts import Items, narrowed, read_parts, states
 from clipsieve.inference.paths import Place, readable, relative_names
-from clipsieve.inference.sidecar import caption_of, flatten, json_object, metadata_of, text_of, unique, with_caption
+from clipsieve.inference.sidecar import (
+    caption_of,
+    flatten,
+    json_object,
+    metadata_of,
+    text_of,
+    unique,
+    with_caption,
+)
+from clipsieve.path_text import to_text
 from clipsieve.tar_samples import Sample, Samples, Suffixes, split
 from clipsieve.types import FileState, ImageItem, Skipped
 
@@ -103,7 +112,7 @@ class TarSource:
         yield from samples.finish()
 
     def _item(self, name: str, sample: Sample[bytes]) -> ImageItem | Skipped:
-        key = readable(f"{name}/{sample.name}")
+        key = f"{name}/{to_text(sample.name)}"
         image = sample.image(self._suffixes)
         if image is None:
             has = ", ".join(sorted(map(readable, sample.members)))

@@ -133,7 +133,7 @@ def test_a_list_in_text_holds_the_urls(run, site, web, tmp_path):
 
 
 def test_images_from_the_web_are_not_copied_and_it_is_said_why(run, web, tmp_path):
-    said = json.loads(run("filter", web, "green", "-k", 2, "--out", tmp_path / "o", "--json").stdout)
+    said = json.loads(run("filter", web, "green", "-k", 2, "--out", tmp_path / "o", "--json", code=1).stdout)
     assert said["written"] == 0
     assert "it was fetched from http" in said["skipped"][0]["reason"]
     assert "export a list" in said["skipped"][0]["reason"]

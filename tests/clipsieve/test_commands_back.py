@@ -124,7 +124,7 @@ def test_flags_that_cannot_be_meant(own, tmp_path):
         ((tmp_path / "set.json", None, 0.5, tmp_path / "prompts.npy"), "class violence, and .*give one of them"),
         ((None, None, 0.5, tmp_path / "gone.npy"), "cannot be read"),
         ((None, None, 0.5, tmp_path / "empty.npy"), "cannot be read"),
-        ((None, None, 0.5, tmp_path / "many.npz"), "a row for each prompt"),
+        ((None, None, 0.5, tmp_path / "many.npz"), "it is an archive of arrays"),
     ]:
         with pytest.raises(InputError, match=words):
             read_flags(*given)

@@ -172,15 +172,16 @@ def test_what_could_not_be_answered_for_is_counted(photos, classes, tmp_path):
     run("regions", tmp_path / "c", "--detector", "seer")
     run("remove", tmp_path / "c", "--ids", "2")
     (photos / "a.png").unlink()
-    result = run("detect", tmp_path / "c", "--set", classes, "--format", "drawn", "--out", tmp_path / "out", "--json")
+    drawn = ("detect", tmp_path / "c", "--set", classes, "--format", "drawn", "--out")
+    result = run(*drawn, tmp_path / "out", "--json", code=1)
     said = json.loads(result.stdout)
     assert (said["images"], said["with_boxes"], said["written"]) == (1, 1, 0)
     assert (said["unseen"], said["without_regions"]) == (1, 0)
     assert [one["key"] for one in said["skipped"]] == ["a.png"]
     with (tmp_path / "out" / "skipped.csv").open(newline="") as file:
         assert [row[0] for row in csv.reader(file)] == ["key", "a.png"]
-    text = run("detect", tmp_path / "c", "--set", classes, "--format", "drawn", "--out", tmp_path / "again")
-    assert "1 images were skipped" in text.stdout
+    text = run(*drawn, tmp_path / "again", code=1)
+    assert "Error: 1 images could not be written" in text.stderr
     assert "1 images could not be looked at" in text.stderr
 
 

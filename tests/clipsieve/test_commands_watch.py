@@ -94,7 +94,7 @@ def test_a_disk_that_is_not_mounted_removes_nothing(run, root, out, tmp_path, st
     said = run("watch", out, root, "--once", code=1).stderr
     assert "None of the 5 files" in said
     assert "is a disk not mounted?" in said
-    assert f"--where \"image_path like '{root}/%'\"" in said
+    assert "If they were moved" in said
     assert len(live(out)) == 5
     shutil.rmtree(root)
     assert "does not exist" in run("watch", out, root, "--once", code=2).stderr
