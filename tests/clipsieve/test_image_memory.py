@@ -49,7 +49,8 @@ def test_a_run_waits_and_decodes_what_is_larger_than_the_total_alone():
 
 
 def test_the_first_to_come_is_the_first_served():
-    memory, order = ImageMemory(100), []
+    memory = ImageMemory(100)
+    order: list[str] = []
     with ThreadPoolExecutor(2) as pool:
         with memory.hold(60, "X"):
             large = pool.submit(_note, memory, 80, "large", order)
