@@ -106,6 +106,8 @@ def _factor(data: bytes, side: int) -> int:
     try:
         with open_image(data) as opened:
             longer = max(opened.size)
+    except MemoryError:
+        raise
     except Exception:  # Pillow's readers raise nearly anything; whoever decodes says so
         return 1
     return 1 << max(0, (longer // (2 * side)).bit_length() - 1)
@@ -122,10 +124,20 @@ def _decoding() -> Iterator[None]:
 def small_webp(data: bytes, side: int, memory: ImageMemory) -> bytes:
     """An encoded image as a WebP, as `shrink` has it; as it is where a browser shows it so. Errors as there."""
     refuse_bombs(data)
-    with contextlib.suppress(Exception), open_image(data) as opened:
-        if opened.format in _SHOWN and max(opened.size) <= side and not is_turned(opened):
-            return data
+    if _is_shown(data, side):
+        return data
     return encoded(shrink(data, side, memory), "WEBP", quality=80, method=2)
+
+
+def _is_shown(data: bytes, side: int) -> bool:
+    """Whether a browser shows the file as it is, upright and no larger than `side`."""
+    try:
+        with open_image(data) as opened:
+            return opened.format in _SHOWN and max(opened.size) <= side and not is_turned(opened)
+    except MemoryError:
+        raise
+    except Exception:  # Pillow's readers raise nearly anything; whoever decodes says so
+        return False
 
 
 def small_jpeg(data: bytes, memory: ImageMemory) -> str | None:

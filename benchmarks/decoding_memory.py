@@ -1,6 +1,6 @@
 """What does decoding an image take in memory, by format, and does `clipsieve.image_costs` say so beforehand?
 
-    python -m benchmarks.decoding_memory [--quick] [--raw FOLDER] [--scratch FOLDER]
+    python -m benchmarks.decoding_memory [--quick]
 
 Each file is decoded in a process of its own, as a model sees it (large ones reduced) and whole; the system's high-water
 mark of that process, above what it had before, is compared with what is reserved. Files have 9,400 x 9,500 pixels, or
@@ -9,6 +9,7 @@ mark of that process, above what it had before, is compared with what is reserve
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -19,8 +20,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-
-from benchmarks.measuring import arguments, keep
 
 LARGE, SMALL, QUICK = (9400, 9500), (4000, 4000), (1200, 1000)
 
@@ -109,7 +108,9 @@ def status(name: str) -> int:
 
 def main() -> int:
     """Measure, keep and print the table; 1 if more was taken than reserved."""
-    args = arguments(__doc__ or "")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small images")
+    args = parser.parse_args()
     cases: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, path in files(Path(folder), args.quick):
@@ -117,7 +118,6 @@ def main() -> int:
                 command = [sys.executable, "-m", "benchmarks.decoding_memory", "--decode", str(path), how]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
                 cases.setdefault(name, {})[how] = json.loads(done.stdout)
-    keep(args, "decoding_memory", {"cases": cases})
     print("| format | for a model: taken, MB | reserved | whole: taken, MB | reserved | bytes a pixel, whole |")
     print("|---|---|---|---|---|---|")
     short = []

@@ -34,7 +34,7 @@ OTHER_CODEC_BYTES = 12
 """Of formats that are not in CODEC_BYTES."""
 
 PROGRESSIVE_BYTES = 2
-"""Of each channel of a pixel of a progressive JPEG, whose coefficients are held until the last has come."""
+"""Of each channel of a pixel of a JPEG that comes in several scans: coefficients are held until the last has come."""
 
 STRIP_BYTES = 45
 """Of each pixel of a strip that is converted."""
@@ -62,10 +62,23 @@ def decoding_bytes(
     codec = CODEC_BYTES.get(opened.format or "", OTHER_CODEC_BYTES) * pixels
     if opened.format in ("JPEG", "MPO"):
         raster //= min(factor, 8) ** 2
-        if opened.info.get("progressive") or opened.info.get("progression"):
+        if "progressive" in opened.info or _has_several_scans(opened):
             codec += PROGRESSIVE_BYTES * len(opened.getbands()) * pixels
     made = STORED_BYTES * (min(pixels, LARGE_PIXELS) if crops else pixels // factor**2)
     converting = needs_converting(opened)
     results = (made if converting or crops or factor > 1 else 0) + (made if turned else 0)
     strips = STRIP_BYTES * min(pixels, STRIP_PIXELS) if converting else 0
     return raster + codec + results + strips + FIXED_BYTES
+
+
+def _has_several_scans(opened: Image.Image) -> bool:
+    """Whether a JPEG that is not progressive has its channels one after the other; so where that is not clear."""
+    opened.fp.seek(0)  # type: ignore[attr-defined]  # the bytes that `heif.open_image` was given
+    data: bytes = opened.fp.read()  # type: ignore[attr-defined]
+    at = 2
+    while data[at : at + 1] == b"\xff":
+        marker = data[at + 1 : at + 2]
+        if marker == b"\xda":
+            return data[at + 4 : at + 5] != bytes([len(opened.getbands())])
+        at += 1 if marker == b"\xff" else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return True

@@ -85,10 +85,10 @@ def header_size(data: bytes) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def sentences(max_pixels: int) -> Iterator[None]:
-    """What Pillow's readers raise, which is nearly anything, as InputError."""
+    """What Pillow's readers raise, which is nearly anything, as InputError; but a MemoryError is no matter of the file."""
     try:
         yield
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except UnidentifiedImageError:
         raise InputError(
@@ -96,8 +96,6 @@ def sentences(max_pixels: int) -> Iterator[None]:
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large("too many pixels for Pillow", max_pixels) from None
-    except MemoryError:
-        raise InputError("The image does not fit into memory; scale it down.") from None
     except Exception as error:
         what = str(error).strip() or type(error).__name__
         raise InputError(f"The image is damaged or cut short ({what}); restore it from a copy.") from error

@@ -185,6 +185,8 @@ def orientation(image: Image.Image) -> int:
         return 1
     try:
         found = image.getexif().get(ExifTags.Base.Orientation)
+    except MemoryError:
+        raise
     except Exception:  # damaged EXIF must not cost the picture; it stays as it was stored
         return 1
     return found if isinstance(found, int) and found in _TURNS else 1

@@ -1,6 +1,5 @@
 """Items of a source to batches with their vectors: decoded ahead in threads, embedded in the model's lanes."""
 
-import contextlib
 import io
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -90,6 +89,16 @@ class Prepared:
     looked: Looked | None = None
 
 
+def _look(finder: Finder, image: Image.Image, data: bytes) -> Looked | None:
+    """None counts as unseen: the image's own vector is there all the same."""
+    try:
+        return finder.look(image, data)
+    except MemoryError:
+        raise
+    except Exception:
+        return None
+
+
 def _prepare(
     item: ImageItem,
     embedder: StagedEmbedder,
@@ -104,13 +113,14 @@ def _prepare(
             image = raster.for_model()
             tensors = embedder.preprocess_image(image)
             if finder is not None:
-                with contextlib.suppress(Exception):  # it counts as unseen: its own vector is there all the same
-                    looked = finder.look(image, item.data)
+                looked = _look(finder, image, item.data)
             if thumbs:
                 thumb = _thumb(image)
             width, height = raster.size
     except InputError as error:
         return Skipped(item.key, str(error), content_hash(item.data), decoder(max_pixels))
+    except MemoryError:  # of the machine, which is no matter of this image: the run ends, and can be gone on with
+        raise
     except Exception as error:  # one odd image must not end a run over millions
         what = str(error).strip() or type(error).__name__
         reason = f"The image cannot be brought into the model's shape ({what}); leave it out."

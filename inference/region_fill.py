@@ -100,6 +100,8 @@ def _batches(
             return finder.look_at(data, max_pixels)
         except ClipsieveError as error:
             return str(error)
+        except MemoryError:
+            raise
         except Exception as error:  # one odd image must not end a run over millions
             return f"It cannot be looked at ({str(error).strip() or type(error).__name__})."
 

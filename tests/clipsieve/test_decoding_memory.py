@@ -69,7 +69,7 @@ def test_four_at_once_take_what_the_total_says(folder, name):
 
 
 @pytest.mark.slow
-def test_what_is_reserved_is_what_formats_take(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.decoding_memory", "--quick", "--raw", tmp_path, "--scratch", tmp_path]
+def test_what_is_reserved_is_what_formats_take():
+    command = [sys.executable, "-m", "benchmarks.decoding_memory", "--quick"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
