@@ -106,6 +106,7 @@ def back(
         typer.Option("--memory", metavar="SIZE", help="For vectors of a collection without an index; 0: none."),
     ] = "2G",
     image_memory: options.ImageMemory = None,
+    images: options.Images = None,
     threads: options.Threads = 32,
     queue: options.Queue = 64,
     timeout: options.RequestTimeout = 30,
@@ -191,7 +192,8 @@ def back(
     def open_all() -> None:
         texts = None if multilingual is None else models.texts(multilingual)
         flagged = read_flags(flags, safety_head, safety_threshold, violence_prompts)
-        opened = open_entries(models.get, entries, state, texts, columns, ratings, flagged, ctx.obj.image_memory)
+        how = (texts, columns, ratings, flagged, ctx.obj.image_memory, images or ())
+        opened = open_entries(models.get, entries, state, *how)
         for one in opened:
             one.collection.keep_rows(row_memory)
         shelf.fill(opened)

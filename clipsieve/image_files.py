@@ -73,19 +73,31 @@ def upright_size(data: bytes, memory: ImageMemory, *, max_pixels: int = MAX_PIXE
         return found.size
 
 
-def header_size(data: bytes) -> tuple[int, int]:
+def header_size(data: bytes, memory: ImageMemory) -> tuple[int, int]:
     """The same as the header says it, without decoding, save where a PNG's may stand behind its pixels."""
-    with sentences(MAX_PIXELS):
-        opened = open_image(data, readable_formats())
-        with opened:
-            if opened.format != "PNG" or _may_be_turned(opened, data):
-                return raster.upright_size(opened)
+    with sentences(MAX_PIXELS), open_image(data, readable_formats()) as opened:
+        if opened.format != "PNG":
+            return raster.upright_size(opened)
+        if not _may_be_turned(opened, data):
             return opened.size
+    return upright_size(data, memory)
+
+
+def require_image(data: bytes, memory: ImageMemory, *, whole: bool) -> None:
+    """InputError in a sentence for bytes that are no image; else the errors of `open_raster`.
+
+    whole  decode it; else the header will do
+    """
+    if whole:
+        upright_size(data, memory)
+        return
+    with sentences(MAX_PIXELS), open_image(data, readable_formats()):
+        pass
 
 
 @contextlib.contextmanager
 def sentences(max_pixels: int) -> Iterator[None]:
-    """What Pillow's readers raise, which is nearly anything, as InputError; but a MemoryError is no matter of the file."""
+    """What Pillow's readers raise, which is nearly anything, as InputError; a MemoryError is no fault of the file."""
     try:
         yield
     except (InputError, MemoryError):

@@ -1,7 +1,7 @@
 """`clipsieve.open`: a collection and the model that made it, which is loaded when a question first needs it."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clipsieve.image_memory import ImageMemory
@@ -54,6 +54,7 @@ def open_collection(
     filter_s: float = 30.0,
     long_text: "LongText" = "cut",
     image_memory: ImageMemory | None = None,
+    images: "Sequence[str | os.PathLike[str]]" = (),
 ) -> "Collection":
     """Open a collection folder to ask it; a context manager.
 
@@ -67,11 +68,14 @@ def open_collection(
     filter_s  seconds that a filter on metadata may take
     long_text  a text that is longer than the model reads is "cut", which `QueryResult.notes` tells; an "error"; or
                embedded in parts, of whose vectors the "average" is taken
-    image_memory  from which decoding images of questions reserves; by default one of its own
+    image_memory  from which decoding images reserves; by default one of its own
+    images    folders of images. Paths in metadata that clip-retrieval wrote, or that was imported, are opened below the
+              collection's folder and these alone
 
     >>> clipsieve.open("photos").search(MetaClass("bus", ["red bus"], ["red truck"]), k=40)  # doctest: +SKIP
     """
     from clipsieve.index import collection
+    from clipsieve.index.image_places import ImageAccess
 
     memory = image_memory or ImageMemory()
 
@@ -97,4 +101,5 @@ def open_collection(
         progress=progress,
         filter_s=filter_s,
         long_text=long_text,
+        access=ImageAccess.of(images, memory),
     )

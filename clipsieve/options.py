@@ -134,6 +134,14 @@ PageUrlColumn = Annotated[
     str, typer.Option("--url-column", metavar="NAME", help="Metadata in which the page finds images' addresses.")
 ]
 
+Images = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--images",
+        metavar="DIR",
+        help="Where images lie that metadata of others names: nothing else is opened for it; repeatable.",
+    ),
+]
 ImageMemory = Annotated[
     str | None,
     typer.Option(

@@ -57,14 +57,6 @@ def draw_boxes(data: bytes, boxes: Sequence[Drawn]) -> bytes:
     return file.getvalue()
 
 
-def image_size(data: bytes) -> tuple[int, int]:
-    """Width and height of an encoded image, upright, in pixels. InputError if it cannot be decoded."""
-    from clipsieve.image_files import upright_size
-    from clipsieve.image_memory import ImageMemory
-
-    return upright_size(data, ImageMemory())
-
-
 def pictures(collection: "Collection", ids: Sequence[int]) -> dict[int, Picture]:
     """Those of the items whose image or thumbnail can still be read."""
     found = {}

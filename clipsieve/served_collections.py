@@ -28,6 +28,7 @@ def open_entries(
     ratings: Path | None,
     flags: "Mapping[str, Flag]",
     image_memory: ImageMemory | None = None,
+    images: Sequence[Path] = (),
 ) -> "list[Served]":
     """The collections opened. `load` makes the embedder of a name, once; `texts` is the multilingual one."""
     from clipsieve.back.shelf import COLUMNS, Options, Served
@@ -37,7 +38,7 @@ def open_entries(
     served = []
     for entry in entries:
         own_state = state / entry.name if state is not None and len(entries) > 1 else state
-        collection = _open(entry, load, own_state, image_memory)
+        collection = _open(entry, load, own_state, image_memory, images)
         if texts is not None and texts.dim != collection.dim:
             raise InputError(
                 f"The model {texts.model.name!r} embeds texts in {texts.dim} dimensions and the collection "
@@ -117,7 +118,11 @@ def read_flags(
 
 
 def _open(
-    entry: "Entry", load: Callable[[str], Any], state: Path | None, image_memory: ImageMemory | None
+    entry: "Entry",
+    load: Callable[[str], Any],
+    state: Path | None,
+    image_memory: ImageMemory | None,
+    images: Sequence[Path],
 ) -> "Collection":
     from clipsieve.opening import open_collection
 
@@ -134,4 +139,5 @@ def _open(
         load_detector=None,
         filter_s=FILTER_SECONDS,
         image_memory=image_memory,
+        images=images,
     )
