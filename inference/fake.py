@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 
 from clipsieve.errors import InputError
+from clipsieve.image_memory import ImageMemory
 from clipsieve.inference.checkpoint import Tensors
-from clipsieve.inference.decode import decode, prepare_each
+from clipsieve.inference.decode import decode, decode_for_model, prepare_each
 from clipsieve.inference.token_ids import TokenIds
 from clipsieve.reading import Reading
 from clipsieve.types import Box, Float32, Int64, ModelId, Regions
@@ -26,14 +27,15 @@ class FakeEmbedder:
     The same picture or text always gets the same vector, on every machine; different ones are about orthogonal.
     """
 
-    def __init__(self, dim: int = 32, name: str = "fake") -> None:
+    def __init__(self, dim: int = 32, name: str = "fake", image_memory: ImageMemory | None = None) -> None:
         self.model = ModelId(name, hashlib.sha256(f"{name} {dim}".encode()).hexdigest(), "none")
+        self._image_memory = image_memory or ImageMemory()
         self.dim = dim
         self.lanes = 1
 
     def preprocess(self, data: bytes) -> Tensors:
         """See embedder.StagedEmbedder."""
-        return self.preprocess_image(decode(data))
+        return decode_for_model(data, self._image_memory, self.preprocess_image)
 
     def preprocess_image(self, image: Image.Image) -> Tensors:
         """See embedder.StagedEmbedder."""
