@@ -13,13 +13,13 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import fsspec
 
 from clipsieve.errors import InputError, NotFound, quoted
 from clipsieve.image_memory import ImageMemory
-from clipsieve.manifest import Source
+from clipsieve.manifest import Manifest, Shard, Source
 from clipsieve.path_text import stored_path, to_path
 
 MOST_BYTES = 2 * 2**30
@@ -67,22 +67,22 @@ class Places:
         self._folder = folder
         self._roots = [os.path.realpath(root) for root in (folder, *folders)]
 
-    def path(self, source: Source | None, row: Mapping[str, Any], text: str) -> str:
+    def path(self, sources: Sequence[Source], row: Mapping[str, Any], text: str) -> str:
         """Where an item's `image_path` leads. NotFound where it is not there, or must not be opened."""
-        if not is_own(source, row):
+        if not is_own(sources, row):
             return self._of_others(text)
         if is_address(text):
-            return _below_input(source, text)
+            return _below_input(sources, text)
         place = stored_path(text)
         if not is_file(place):
             raise NotFound(f"there is no {text}")
         return place
 
-    def named(self, source: Source | None, row: Mapping[str, Any], name: str) -> str:
+    def named(self, sources: Sequence[Source], row: Mapping[str, Any], name: str) -> str:
         """Where a file lies that a key names relative to its input. NotFound likewise."""
-        if not is_own(source, row):
+        if not is_own(sources, row):
             return self._of_others(name)
-        found = _find(cast(Source, source), name)
+        found = next(filter(None, (_find(source, name) for source in sources)), None)
         if found is None:
             raise NotFound(f"there is no {name}")
         return found
@@ -112,11 +112,16 @@ class Places:
         return any(place.startswith(root.rstrip(os.sep) + os.sep) for root in self._roots)
 
 
-def is_own(source: Source | None, row: Mapping[str, Any]) -> bool:
+def sources_of(manifest: Manifest, shard: Shard) -> list[Source]:
+    """What a shard may have been read from: of one that `compact` wrote, that is any input of the collection."""
+    found = manifest.sources if shard.source is None else [shard.source]
+    return list({source.input: source for source in found}.values())
+
+
+def is_own(sources: Sequence[Source], row: Mapping[str, Any]) -> bool:
     """Whether our own reader wrote an item's metadata, and so the hash of what was embedded."""
-    if source is None or not row.get("content_hash") or " vectors=" in source.input:
-        return False
-    return source.input.partition(":")[0] in _READERS
+    read = all(s.input.partition(":")[0] in _READERS and " vectors=" not in s.input for s in sources)
+    return bool(sources and read and row.get("content_hash"))
 
 
 def is_address(text: str) -> bool:
@@ -163,14 +168,14 @@ def is_file(place: str) -> bool:
         return False
 
 
-def base_of(source: Source | None) -> str:
+def base_of(source: Source) -> str:
     """The input, without its kind and options: a path, an address or a pattern."""
-    return "" if source is None else _MORE.sub("", _OPTIONS.sub("", source.input.partition(":")[2]))
+    return _MORE.sub("", _OPTIONS.sub("", source.input.partition(":")[2]))
 
 
-def options_of(source: Source | None) -> dict[str, str]:
-    """The options with which the input was read."""
-    return {} if source is None else dict(_OPTIONS.findall(source.input))
+def options_of(sources: Sequence[Source]) -> dict[str, str]:
+    """The options with which the inputs were read."""
+    return {name: value for source in sources for name, value in _OPTIONS.findall(source.input)}
 
 
 def is_relative(name: str) -> bool:
@@ -191,10 +196,11 @@ def _size(file: BinaryIO) -> int:
     return os.fstat(file.fileno()).st_size
 
 
-def _below_input(source: Source | None, text: str) -> str:
-    """An address that lies on the server, or in the bucket, that the input was read from."""
-    server = re.match(r"[^:]+://[^/]*/", base_of(source))
-    if server is None or not text.startswith(server[0]) or "::" in text[len(server[0]) :]:
+def _below_input(sources: Sequence[Source], text: str) -> str:
+    """An address that lies on a server, or in a bucket, that an input was read from."""
+    found = (re.match(r"[^:]+://[^/]*/", base_of(source)) for source in sources)
+    servers = [match[0] for match in found if match is not None]
+    if not any(text.startswith(server) and "::" not in text[len(server) :] for server in servers):
         raise NotFound(f"{quoted(text)} is not where its input was read from")
     if not is_file(text):
         raise NotFound(f"there is no {text}")

@@ -31,8 +31,9 @@ from clipsieve.index.image_places import (
     open_place,
     options_of,
     read_place,
+    sources_of,
 )
-from clipsieve.manifest import Manifest, Shard
+from clipsieve.manifest import Manifest, Shard, Source
 from clipsieve.path_text import canonical, to_text
 from clipsieve.protocols import MetadataStore
 from clipsieve.tar_samples import Sample, Samples, Suffixes
@@ -84,7 +85,7 @@ class Originals:
         what = (
             f"The image of item {id} ({quoted(str(row['key']), '')}) cannot be read: {'; '.join(dict.fromkeys(tried))}"
         )
-        if not is_own(shard.source, row):
+        if not is_own(self._sources(shard), row):
             raise NotFound(f"{what}.")
         raise NotFound(f"{what}. Restore it, or, if it was moved, say where it is: clipsieve add {self._folder} FOLDER")
 
@@ -94,7 +95,7 @@ class Originals:
         path = row.get("image_path")
         if not path:
             raise NotFound("it is no file of its own; export it as copy.")
-        place = self._places.path(self._shard(id).source, row, str(path))
+        place = self._places.path(self._sources(self._shard(id)), row, str(path))
         if is_address(place):
             raise NotFound(f"{quoted(place)} is an address; export it as copy.")
         tried: list[str] = []
@@ -140,6 +141,9 @@ class Originals:
                 self._footers[str(table)] = found
         return found
 
+    def _sources(self, shard: Shard) -> list[Source]:
+        return sources_of(self._manifest, shard)
+
     def _shard(self, id: int) -> Shard:
         for shard in self._manifest.shards:
             if shard.rows and shard.first_id <= id <= shard.last_id:
@@ -168,10 +172,10 @@ class Originals:
 
     def _ways(self, shard: Shard, row: Mapping[str, Any]) -> Iterator[tuple[Callable[[], str], Callable[[str], bytes]]]:
         """How to find what may hold the image, and how to read it there."""
-        source, key, path = shard.source, str(row["key"]), row.get("image_path")
-        named = partial(self._places.named, source, row)
+        sources, key, path = self._sources(shard), str(row["key"]), row.get("image_path")
+        named = partial(self._places.named, sources, row)
         if path:
-            yield partial(self._places.path, source, row, path), read_place
+            yield partial(self._places.path, sources, row, str(path)), read_place
         in_tar, in_table = _IN_TAR.fullmatch(key), _IN_TABLE.fullmatch(key)
         if in_tar:
             yield partial(named, in_tar[1]), partial(self._member, shard, in_tar[2])
@@ -179,11 +183,11 @@ class Originals:
             yield partial(named, in_table[1]), partial(self._table_row, shard, int(in_table[2]))
         if not (path or in_tar or in_table):
             yield partial(named, key), read_place
-            if is_own(source, row) and source is not None and source.input.startswith("parquet:"):
-                yield from self._keyed(shard, key)  # its table has keys of its own, which say nothing of the place
+            for source in sources if is_own(sources, row) else ():
+                if source.input.startswith("parquet:"):  # its table has keys of its own, which say nothing of the place
+                    yield from self._keyed(shard, base_of(source), key)
 
-    def _keyed(self, shard: Shard, key: str) -> Iterator[tuple[Callable[[], str], Callable[[str], bytes]]]:
-        base = base_of(shard.source)
+    def _keyed(self, shard: Shard, base: str, key: str) -> Iterator[tuple[Callable[[], str], Callable[[str], bytes]]]:
         tables = sorted(Path(base).glob("*")) if Path(base).is_dir() else [Path(base)]
         for table in map(str, tables):
             if table.lower().endswith((".parquet", ".pq")) and is_file(table):
@@ -196,7 +200,7 @@ class Originals:
         with self._lock:
             members = self._tars.get(tar)
         if members is None:
-            options = options_of(shard.source)
+            options = options_of(self._sources(shard))
             members = _list_tar(tar, options.get("wds_image_key"), options.get("wds_caption_key"))
             with self._lock:
                 while len(self._tars) >= _TARS_REMEMBERED:
@@ -216,7 +220,7 @@ class Originals:
                 return b"" if content is None else content.read()
 
     def _table_row(self, shard: Shard, row: int, table: str) -> bytes:
-        data = _cell(table, row, options_of(shard.source).get("image_column"))
+        data = _cell(table, row, options_of(self._sources(shard)).get("image_column"))
         if not data:
             raise NotFound(f"its row {row} holds no image")
         return data

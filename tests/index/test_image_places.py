@@ -16,6 +16,7 @@ from clipsieve.errors import InputError, NotFound
 from clipsieve.image_memory import ImageMemory
 from clipsieve.importing import import_vectors
 from clipsieve.index.collection import open_collection
+from clipsieve.index.compact import compact
 from clipsieve.index.export import export
 from clipsieve.index.image_places import ImageAccess, is_relative, open_place
 from clipsieve.index.records import Record
@@ -166,6 +167,22 @@ def test_keys_of_others_lead_nowhere(home, made):
         "a.tar/../../x",
     ]
     refused(made(home, key=keys), r"--images DIR")
+
+
+def test_what_was_read_is_found_again_after_compacting(home):
+    with tarfile.open(home / "photos" / "t.tar", "w") as tar:
+        for name in "bc":
+            write_tree(home, {f"{name}.jpg": jpeg(ord(name))})
+            tar.add(home / f"{name}.jpg", f"{name}.jpg")
+    embed_collection(open_source(home / "photos"), FakeEmbedder(), home / "ours")
+    with open_collection(home / "ours") as collection:
+        before = {key: collection.image_bytes(id) for id, key in enumerate(collection.keys(range(3)))}
+        collection.remove([2])
+    compact(home / "ours")
+    with open_collection(home / "ours") as collection:
+        assert collection.manifest.shards[0].source is None
+        for id, key in enumerate(collection.keys(range(2))):
+            assert collection.image_bytes(id) == before[key]
 
 
 @pytest.mark.parametrize("known", [False, True])
