@@ -8,7 +8,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from clipsieve import raster
 from clipsieve.errors import InputError
@@ -118,6 +118,10 @@ def _size(opened: Image.Image, data: bytes) -> tuple[int, int]:
     if opened.format == "FITS" and any("gzip" in str(tile[0]) for tile in getattr(opened, "tile", ())):
         raise InputError("The FITS image is packed with gzip, to a size that it does not say; unpack it.")
     sizes = [opened.size]
+    tags = getattr(opened, "tag_v2", {})
+    tile = tags.get(TiffImagePlugin.TILEWIDTH), tags.get(TiffImagePlugin.TILELENGTH)
+    if None not in tile:  # of a TIFF; it is decoded whole, however little of it is seen
+        sizes.append((int(tile[0]), int(tile[1])))
     for pattern in _WITHIN.get(opened.format or "", ()):
         for found in pattern.finditer(data):
             numbers = [int.from_bytes(group, "big") for group in found.groups()]

@@ -32,7 +32,6 @@ _SYSTEM = ("/proc", "/sys", "/dev")
 _MEMORY_DISK = "/dev/shm"
 _OPTIONS = re.compile(r" (wds_image_key|wds_caption_key|image_column|caption_column)=(\S+)")
 _MORE = re.compile(r" and \d+ more \([0-9a-f]+\)$")
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:(//|:)", re.IGNORECASE)
 _PATTERN = re.compile(r"[{*?\[]")
 
 
@@ -125,8 +124,8 @@ def is_own(sources: Sequence[Source], row: Mapping[str, Any]) -> bool:
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is an address, or a chain of them, to fsspec."""
-    return _ADDRESS.match(text) is not None or "://" in text or "::" in text
+    """Whether a text is an address, or a chain of them, and no path on this machine."""
+    return "://" in text
 
 
 def open_place(place: str) -> BinaryIO:
