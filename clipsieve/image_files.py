@@ -119,9 +119,9 @@ def _size(opened: Image.Image, data: bytes) -> tuple[int, int]:
         raise InputError("The FITS image is packed with gzip, to a size that it does not say; unpack it.")
     sizes = [opened.size]
     tags = getattr(opened, "tag_v2", {})
-    tile = tags.get(TiffImagePlugin.TILEWIDTH), tags.get(TiffImagePlugin.TILELENGTH)
-    if None not in tile:  # of a TIFF; it is decoded whole, however little of it is seen
-        sizes.append((int(tile[0]), int(tile[1])))
+    width, height = (tags.get(tag) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH))
+    if width is not None and height is not None:  # of a TIFF; it is decoded whole, however little of it is seen
+        sizes.append((int(width), int(height)))
     for pattern in _WITHIN.get(opened.format or "", ()):
         for found in pattern.finditer(data):
             numbers = [int.from_bytes(group, "big") for group in found.groups()]
