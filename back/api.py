@@ -28,7 +28,7 @@ from clipsieve.back.limits import MOST_EXAMPLES, MOST_LETTERS
 from clipsieve.back.offers import embedded, notes_on, offers, one_class, rank
 from clipsieve.back.pictures import encoded, refuse_bombs, shrink, small_webp
 from clipsieve.back.shelf import Fetch, Served, Shelf
-from clipsieve.errors import InputError, NotFound, quoted
+from clipsieve.errors import InputError, NotFound, TooLarge, quoted
 from clipsieve.heif import open_image
 from clipsieve.index.asked import RankedAnswer
 from clipsieve.index.collection import Collection
@@ -143,7 +143,7 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored], bo
         if query.size is None:
             data = served.collection.image_bytes(number)
         else:
-            data = _small(served.collection.thumbnail(number), query.size)
+            data = _small(served.collection.thumbnail(number), query.size, served)
         return _cached(_image(data, served), tag)
 
     @routes.post("/uploads", summary="An image to be an example", request_body=shapes.FORM, responses=shapes.UPLOADED)
@@ -303,10 +303,10 @@ def _image(data: bytes, served: Served) -> Response:
     return Response(data, mimetype=kind if kind.startswith("image/") and kind != "image/svg+xml" else None)
 
 
-def _small(data: bytes, side: int) -> bytes:
+def _small(data: bytes, side: int, served: Served) -> bytes:
     try:
-        return small_webp(data, side)
-    except InputError as error:  # whoever asks did not send it
+        return small_webp(data, side, served.image_memory)
+    except (InputError, TooLarge) as error:  # whoever asks did not send it
         raise NotFound(str(error)) from error
 
 
@@ -316,5 +316,5 @@ def _example(served: Served, data: bytes) -> dict[str, str]:
     refuse_bombs(data)
     id = served.collection.add_example_image(data)
     # Within the answer: the image is not kept, and a page may show nothing from elsewhere.
-    shown = base64.b64encode(encoded(shrink(data, THUMB), "WEBP")).decode()
+    shown = base64.b64encode(encoded(shrink(data, THUMB, served.image_memory), "WEBP")).decode()
     return {"id": id, "thumb": f"data:image/webp;base64,{shown}"}

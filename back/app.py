@@ -34,6 +34,7 @@ from clipsieve.back.schema import validation_sentence
 from clipsieve.back.shelf import Fetch, Shelf
 from clipsieve.back.stores import MemoryStore, Store
 from clipsieve.errors import ClipsieveError, CollectionChanged, InputError, Overloaded, lacks_memory, quoted
+from clipsieve.image_memory import ImageMemory
 from clipsieve.protocols import Detector
 
 log = logging.getLogger("clipsieve.back")
@@ -62,6 +63,7 @@ def create_app(
     models: ModelFigures = no_models,
     page: Page | None = None,
     jobs: Jobs | None = None,
+    image_memory: ImageMemory | None = None,
 ) -> OpenAPI:
     """The service over these collections.
 
@@ -77,6 +79,7 @@ def create_app(
     models      what the models did, for /metrics
     page        what / shows; by default that there is no page
     jobs        where long work is done; None for no such routes
+    image_memory  from which decoding reserves what the models and collections do not; by default one of its own
     """
     meters = meters or Meters()
     boxes = Boxes(detector, detector_name)
@@ -91,9 +94,9 @@ def create_app(
     if jobs is not None:
         blueprints.append(job_routes.blueprint(shelf, jobs, sets.stored, boxes))
     if embedder is not None or detector is not None:
-        store = store or MemoryStore()
-        blueprints.append(classify.blueprint(None if embedder is None else Classifier(embedder), store, meters))
-        blueprints.append(detect.blueprint(None if detector is None else Finder(detector), store))
+        store, memory = store or MemoryStore(), image_memory or ImageMemory()
+        blueprints.append(classify.blueprint(None if embedder is None else Classifier(embedder), store, meters, memory))
+        blueprints.append(detect.blueprint(None if detector is None else Finder(detector), store, memory))
     protection = protection or Protection()
     encoders = None if encoder is None else kserve.Encoders(encoder)
     if encoders is not None:

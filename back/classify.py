@@ -26,11 +26,12 @@ from clipsieve.back.meters import Meters
 from clipsieve.back.pydantic_v1 import invalid, missing
 from clipsieve.back.stores import Store
 from clipsieve.errors import InputError, ModelUnavailable
+from clipsieve.image_memory import ImageMemory
 
 NO_MODEL = "This service has no model that classifies; start it with one: back --model NAME."
 
 
-def blueprint(classifier: Classifier | None, store: Store, meters: Meters) -> APIBlueprint:
+def blueprint(classifier: Classifier | None, store: Store, meters: Meters, image_memory: ImageMemory) -> APIBlueprint:
     """The routes. Configurations are kept in `store`.
 
     classifier  None for a service that keeps classifiers and has no model to classify with
@@ -56,7 +57,7 @@ def blueprint(classifier: Classifier | None, store: Store, meters: Meters) -> AP
     def classify() -> Response:
         id, data = read_question()
         if classifier is None:
-            require_image(data)
+            require_image(data, image_memory)
             require_classifier(find(store, id), id)
             return error_answer(ModelUnavailable(NO_MODEL), 503)
         with meters.time("image_clip_inference_time"):

@@ -23,11 +23,12 @@ from clipsieve.back.finder import Finder
 from clipsieve.back.guard import reads
 from clipsieve.back.stores import Store
 from clipsieve.errors import InputError, ModelUnavailable
+from clipsieve.image_memory import ImageMemory
 
 NO_DETECTOR = "This service has no detector; start it with one: back --detector MODEL."
 
 
-def blueprint(finder: Finder | None, store: Store) -> APIBlueprint:
+def blueprint(finder: Finder | None, store: Store, image_memory: ImageMemory) -> APIBlueprint:
     """The routes. Configurations are kept in `store`.
 
     finder  None for a service that keeps detectors and finds nothing with them
@@ -52,7 +53,7 @@ def blueprint(finder: Finder | None, store: Store) -> APIBlueprint:
     @reads
     def detect() -> Response:
         id, data = read_question()
-        size = require_image(data)
+        size = require_image(data, image_memory)
         deployed = find(store, id)
         suppression = deployed.detector
         if suppression is None:

@@ -20,6 +20,7 @@ from clipsieve.back.pictures import upright_size
 from clipsieve.back.pydantic_v1 import Fault, invalid, missing, one_line, parse
 from clipsieve.back.stores import Store
 from clipsieve.errors import ClipsieveError, InputError, NotFound, StoreUnavailable, quoted
+from clipsieve.image_memory import ImageMemory
 
 log = logging.getLogger("clipsieve.back")
 
@@ -93,10 +94,10 @@ def find(store: Store, id: str) -> Deployed:
     return from_stored(stored, id)
 
 
-def require_image(data: bytes) -> tuple[int, int]:
+def require_image(data: bytes, memory: ImageMemory) -> tuple[int, int]:
     """Width and height of an encoded image, upright. InputError in DirectAI's words if it cannot be opened."""
     try:
-        return upright_size(data)
+        return upright_size(data, memory)
     except InputError as error:
         raise InputError(NO_IMAGE) from error
 

@@ -24,6 +24,7 @@ from clipsieve.errors import (
     NotFound,
     Overloaded,
     TimedOut,
+    TooLarge,
     quoted,
 )
 
@@ -281,6 +282,8 @@ def check_form(data: bytes) -> Refusal | None:
 
 def status_of(error: ClipsieveError) -> int:
     """The HTTP status that says whose fault it is."""
+    if isinstance(error, TooLarge):
+        return 413
     if isinstance(error, InputError):
         return 400
     if isinstance(error, CollectionReadOnly):

@@ -4,25 +4,24 @@ import base64
 import contextlib
 import io
 import threading
+from collections.abc import Iterator
 
-import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
-from clipsieve.errors import InputError, NotFound
+from clipsieve import image_files
+from clipsieve.errors import InputError, NotFound, TooLarge
 from clipsieve.heif import open_image
+from clipsieve.image_memory import ImageMemory
 from clipsieve.index.collection import Collection
+from clipsieve.raster import is_turned
 
 SIDE = 512
 """Pixels of the longer side."""
 
 MOST_BYTES = 64 * 2**20
 MOST_PIXELS = 89_478_485
-"""Of an image that is decoded here, where Pillow begins to warn: 270 MB of RGB, and each thread may have one."""
+"""Of an image that is decoded here, where Pillow begins to warn. What it takes is reserved, see `image_memory`."""
 
-_LYING = frozenset({5, 6, 7, 8})
-"""EXIF's orientations that swap width and height."""
-
-_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 _SHOWN = frozenset({"GIF", "JPEG", "PNG", "WEBP"})
 """Formats that every browser shows."""
 
@@ -33,8 +32,9 @@ _PROGRAMS = frozenset({"EPS", "WMF"})
 class Pictures:
     """Pictures of one collection's items; the least recently shown are forgotten first. Safe to use from threads."""
 
-    def __init__(self, collection: Collection) -> None:
+    def __init__(self, collection: Collection, memory: ImageMemory) -> None:
         self._collection = collection
+        self._memory = memory
         self._made: dict[int, str | None] = {}
         self._bytes = 0
         self._lock = threading.Lock()
@@ -47,7 +47,7 @@ class Pictures:
                 self._made[id] = picture
                 return picture
         try:
-            picture = small_jpeg(self._collection.thumbnail(id))
+            picture = small_jpeg(self._collection.thumbnail(id), self._memory)
         except NotFound:
             picture = None
         with self._lock:
@@ -80,74 +80,74 @@ def refuse_bombs(data: bytes) -> None:
         raise InputError(f"The image has {size} pixels, and at most {MOST_PIXELS:,} are decoded; send a smaller one.")
 
 
-def upright_size(data: bytes) -> tuple[int, int]:
+def upright_size(data: bytes, memory: ImageMemory) -> tuple[int, int]:
     """Width and height of an encoded image, turned upright by its EXIF. InputError if it cannot be decoded."""
     refuse_bombs(data)
-    try:
-        with open_image(data) as opened:
-            opened.load()
-            width, height = opened.size
-            turned = _orientation(opened) in _LYING
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's readers raise nearly anything
-        raise InputError(f"The image cannot be decoded ({error}); send another one.") from error
-    return (height, width) if turned else (width, height)
+    with _decoding():
+        return image_files.upright_size(data, memory, max_pixels=MOST_PIXELS)
 
 
-def _orientation(image: Image.Image) -> int | None:
-    try:
-        found: int | None = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged EXIF must not cost the picture; it stays as it was stored
-        return None
-    return found
-
-
-def _is_turned(image: Image.Image) -> bool:
-    return _orientation(image) not in (None, 1)
-
-
-def shrink(data: bytes, side: int) -> Image.Image:
+def shrink(data: bytes, side: int, memory: ImageMemory) -> Image.Image:
     """An encoded image of at most `side` pixels: RGB, turned upright by its EXIF, transparency laid on white.
 
-    InputError if it cannot be decoded.
+    InputError if it cannot be decoded; TooLarge and Overloaded as `ImageMemory.hold` has them.
     """
     refuse_bombs(data)
-    try:
-        with open_image(data) as opened:
-            opened.draft("RGB", (side, side))
-            made = _flat(ImageOps.exif_transpose(opened) if _is_turned(opened) else opened)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's readers raise nearly anything
-        raise InputError(f"The image cannot be decoded ({error}); send another one.") from error
+    with _decoding():
+        factor = _factor(data, side)
+        with image_files.open_raster(data, memory, max_pixels=MOST_PIXELS, factor=factor) as raster:
+            made = raster.reduced(factor)
     made.thumbnail((side, side))
     return made
 
 
-def _flat(image: Image.Image) -> Image.Image:
-    if image.mode in _ALPHA or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    if image.mode.startswith("I;16"):  # of which convert() would keep the darkest 256 levels
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
+def _factor(data: bytes, side: int) -> int:
+    """By which power of 2 an image's sides can be divided so that the longer one keeps twice `side` at least."""
+    try:
+        with open_image(data) as opened:
+            longer = max(opened.size)
+    except MemoryError:
+        raise
+    except Exception:  # Pillow's readers raise nearly anything; whoever decodes says so
+        return 1
+    return 1 << max(0, (longer // (2 * side)).bit_length() - 1)
 
 
-def small_webp(data: bytes, side: int) -> bytes:
+@contextlib.contextmanager
+def _decoding() -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"The image cannot be decoded ({error}); send another one.") from error
+
+
+def small_webp(data: bytes, side: int, memory: ImageMemory) -> bytes:
     """An encoded image as a WebP, as `shrink` has it; as it is where a browser shows it so. Errors as there."""
     refuse_bombs(data)
-    with contextlib.suppress(Exception), open_image(data) as opened:
-        if opened.format in _SHOWN and max(opened.size) <= side and not _is_turned(opened):
-            return data
-    return encoded(shrink(data, side), "WEBP", quality=80, method=2)
+    if _is_shown(data, side):
+        return data
+    return encoded(shrink(data, side, memory), "WEBP", quality=80, method=2)
 
 
-def small_jpeg(data: bytes) -> str | None:
-    """An encoded image as base64 of a JPEG of at most SIDE pixels; None if it cannot be decoded."""
+def _is_shown(data: bytes, side: int) -> bool:
+    """Whether a browser shows the file as it is, upright and no larger than `side`."""
     try:
-        return base64.b64encode(encoded(shrink(data, SIDE), "JPEG", quality=85)).decode()
-    except InputError:
+        with open_image(data) as opened:
+            return opened.format in _SHOWN and max(opened.size) <= side and not is_turned(opened)
+    except MemoryError:
+        raise
+    except Exception:  # Pillow's readers raise nearly anything; whoever decodes says so
+        return False
+
+
+def small_jpeg(data: bytes, memory: ImageMemory) -> str | None:
+    """An encoded image as base64 of a JPEG of at most SIDE pixels; None if it cannot be decoded, whenever it is asked.
+
+    Overloaded as `ImageMemory.hold` has it.
+    """
+    try:
+        return base64.b64encode(encoded(shrink(data, SIDE, memory), "JPEG", quality=85)).decode()
+    except (InputError, TooLarge):
         return None
 
 

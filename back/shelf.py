@@ -10,6 +10,7 @@ from clipsieve.back.flags import Flag, Flags
 from clipsieve.back.pictures import Pictures, refuse_bombs
 from clipsieve.checks import check_said
 from clipsieve.errors import ClipsieveError, CollectionReadOnly, InputError, NotFound, StoreUnavailable, quoted
+from clipsieve.image_memory import ImageMemory
 from clipsieve.index.collection import Collection
 from clipsieve.marks import Marks
 from clipsieve.protocols import TextEmbedder
@@ -40,18 +41,25 @@ class Options:
 class Served:
     """One collection with its options. Safe to use from several threads at once.
 
-    state  folder for what people make, in place of the collection's own
+    state         folder for what people make, in place of the collection's own
+    image_memory  from which decoding its pictures reserves; by default one of its own
     """
 
     def __init__(
-        self, name: str, collection: Collection, options: Options | None = None, state: Path | None = None
+        self,
+        name: str,
+        collection: Collection,
+        options: Options | None = None,
+        state: Path | None = None,
+        image_memory: ImageMemory | None = None,
     ) -> None:
         self.name = name
         self.collection = collection
         self.options = options or Options()
         self.kept_in = collection.folder if state is None else state
         self.marks = Marks(self.kept_in)
-        self.pictures = Pictures(collection)
+        self.image_memory = image_memory or ImageMemory()
+        self.pictures = Pictures(collection, self.image_memory)
         self.flags = Flags(collection, self.options.flags)
 
     @contextlib.contextmanager

@@ -8,7 +8,6 @@ from typing import Any
 import pyarrow as pa
 
 from clipsieve.back.boxes import Boxes
-from clipsieve.back.pictures import upright_size
 from clipsieve.errors import InputError
 from clipsieve.index import detecting
 from clipsieve.index.boxes import NMS
@@ -69,7 +68,7 @@ class Sought:
         def size(id: int, row: Mapping[str, Any]) -> tuple[int, int]:
             if row.get("width") and row.get("height"):
                 return int(row["width"]), int(row["height"])
-            return upright_size(collection.image_bytes(id, thumbnails=False))
+            return collection.image_size(id)
 
         names = [v.name for v in self.vectors]
         tally = Tally(skipped=skipped)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         ServiceUnavailable,
         StoreUnavailable,
         TimedOut,
+        TooLarge,
     )
     from clipsieve.opening import open_collection as open
     from clipsieve.types import (
@@ -78,6 +79,7 @@ __all__ = [
     "ServiceUnavailable",
     "StoreUnavailable",
     "TimedOut",
+    "TooLarge",
     "__version__",
     "open",
 ]

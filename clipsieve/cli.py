@@ -12,6 +12,7 @@ import io
 import logging
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -33,6 +34,7 @@ from clipsieve.commands_load import load_test
 from clipsieve.commands_move import export, import_
 from clipsieve.commands_regions import regions
 from clipsieve.commands_watch import watch
+from clipsieve.image_memory import ImageMemory
 from clipsieve.opening import load_detector, load_model, load_text_model
 from clipsieve.parts import Parts
 from clipsieve.path_text import spell_out
@@ -102,4 +104,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files are shown on every terminal
             stream.reconfigure(errors="clipsieve")
-    app(obj=Parts(load_model, load_detector, load_text_model))
+    memory = ImageMemory()
+    models = partial(load_model, image_memory=memory), partial(load_detector, image_memory=memory)
+    app(obj=Parts(*models, load_text_model, memory))

@@ -62,6 +62,7 @@ def search(
     model: options.QuestionModel = None,
     device: options.Device = "auto",
     state: options.State = None,
+    images: options.Images = None,
     json: options.Json = False,
 ) -> None:
     """Show the best images for a question, and why each is there.
@@ -85,7 +86,7 @@ def search(
         )
     # On the detector's scale texts and images meet.
     asked = _asked(text, not_, image, not_image, set_, class_, threshold, "background" if regions else calibration)
-    with open_folder(ctx, folder, model, device, state, long_text) as collection:
+    with open_folder(ctx, folder, model, device, state, long_text, images) as collection:
         if regions or counts(where or ""):
             note_lacking(collection)
         if regions:
@@ -149,6 +150,7 @@ def filter_(
     model: options.QuestionModel = None,
     device: options.Device = "auto",
     state: options.State = None,
+    images: options.Images = None,
     json: options.Json = False,
 ) -> None:
     """Export every image that matches a question: as copies, links, a list, webdataset tars or Parquet.
@@ -169,7 +171,7 @@ def filter_(
             "Every image would match: there is no --threshold, --not or -k, and --where counts nothing; give one "
             "(`clipsieve search` shows which scores to expect)."
         )
-    with open_folder(ctx, folder, model, device, state, long_text) as collection:
+    with open_folder(ctx, folder, model, device, state, long_text, images) as collection:
         upload(collection, asked)
         tell(notes := collection.notes(asked.classes, where=where))
         if counting:
@@ -210,6 +212,7 @@ def open_folder(
     device: str = "auto",
     state: Path | None = None,
     long_text: str = "cut",
+    images: list[Path] | None = None,
 ) -> "Collection":
     """The collection, to be asked with the model that made it."""
     from clipsieve.opening import open_collection
@@ -221,6 +224,7 @@ def open_folder(
         return parts.load_detector(name, device=device, regions=None)
 
     how: dict[str, Any] = {"load": parts.load, "load_detector": load_detector, "long_text": long_text_of(long_text)}
+    how |= {"image_memory": parts.image_memory, "images": images or ()}
     with progress("reading metadata", "rows") as shown:
         return open_collection(folder, model=model, device=device, state=state, progress=shown.update, **how)
 

@@ -13,8 +13,9 @@ import typer
 from clipsieve import options
 from clipsieve.access import PROXIES, is_loopback, make_policy, read_token
 from clipsieve.command import say
-from clipsieve.commands_build import parse_size
+from clipsieve.commands_build import parse_size, size_of_memory
 from clipsieve.errors import InputError
+from clipsieve.image_memory import IMAGE_WAIT_S
 from clipsieve.parts import print_json
 from clipsieve.served_collections import model_of, open_entries, read_flags
 from clipsieve.served_models import Models
@@ -104,6 +105,8 @@ def back(
         str,
         typer.Option("--memory", metavar="SIZE", help="For vectors of a collection without an index; 0: none."),
     ] = "2G",
+    image_memory: options.ImageMemory = None,
+    images: options.Images = None,
     threads: options.Threads = 32,
     queue: options.Queue = 64,
     timeout: options.RequestTimeout = 30,
@@ -144,6 +147,7 @@ def back(
     elif indices_paths is not None or (model is None and detector is None) or INDICES_PATHS.exists():
         entries, notes = read_indices_paths(indices_paths or INDICES_PATHS, model)
     limits = Limits(max_results)
+    ctx.obj.image_memory.set(size_of_memory(image_memory), min(IMAGE_WAIT_S, timeout))
     row_memory = 0 if memory == "0" else parse_size(memory)
     tokens = read_token("READ", read_token_file), read_token("WRITE", write_token_file)
     policy = make_policy(host, allowed_hosts, cors_origins, tokens, parse_size(max_request_bytes), trusted_proxies)
@@ -182,12 +186,14 @@ def back(
             models=models.figures,
             page=shown,
             jobs=jobs[0],
+            image_memory=ctx.obj.image_memory,
         )
 
     def open_all() -> None:
         texts = None if multilingual is None else models.texts(multilingual)
         flagged = read_flags(flags, safety_head, safety_threshold, violence_prompts)
-        opened = open_entries(models.get, entries, state, texts, columns, ratings, flagged)
+        how = (texts, columns, ratings, flagged, ctx.obj.image_memory, images or ())
+        opened = open_entries(models.get, entries, state, *how)
         for one in opened:
             one.collection.keep_rows(row_memory)
         shelf.fill(opened)

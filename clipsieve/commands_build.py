@@ -38,6 +38,7 @@ def inference(
     crops: options.Crops = False,
     batch_size: options.BatchSize = 256,
     workers: options.Workers = None,
+    image_memory: options.ImageMemory = None,
     shard_size: options.ShardSize = 100_000,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -77,6 +78,7 @@ def inference(
         fetching=fetch_options(allow_private_addresses, timeout, retries, max_bytes, connections),
     )
     require_free(out)
+    ctx.obj.image_memory.set(size_of_memory(image_memory), None)
     embedder = load(ctx.obj, model, device, precision)
     done = embed(
         source,
@@ -87,6 +89,7 @@ def inference(
         workers=workers,
         shard_size=shard_size,
         thumbs=thumbs,
+        image_memory=ctx.obj.image_memory,
         finder=find_with(ctx.obj, out, embedder, regions, region_count, crops, device, precision),
     )
     if json:
@@ -316,6 +319,11 @@ def fetch_options(
         max_bytes=parse_size(max_bytes),
         allow_private=allow_private_addresses,
     )
+
+
+def size_of_memory(given: str | None) -> int | None:
+    """Bytes of --image-memory; None where it is not given."""
+    return None if given is None else parse_size(given)
 
 
 def parse_size(text: str) -> int:

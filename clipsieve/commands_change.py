@@ -7,7 +7,7 @@ import typer
 
 from clipsieve import options
 from clipsieve.command import say
-from clipsieve.commands_build import as_json, fetch_options, tell_reasons, tell_skipped
+from clipsieve.commands_build import as_json, fetch_options, size_of_memory, tell_reasons, tell_skipped
 from clipsieve.commands_regions import finder_as_before
 from clipsieve.errors import CollectionError, InputError
 from clipsieve.named_items import named_ids
@@ -29,6 +29,7 @@ def add(
     ] = None,
     batch_size: options.BatchSize = 256,
     workers: options.Workers = None,
+    image_memory: options.ImageMemory = None,
     shard_size: options.ShardSize = 100_000,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -52,6 +53,7 @@ def add(
     from clipsieve.inference.reader import open_source
 
     parts: Parts = ctx.obj
+    parts.image_memory.set(size_of_memory(image_memory), None)
     source = open_source(
         input,
         format=format,  # type: ignore[arg-type]  # it says itself which it knows
@@ -74,6 +76,7 @@ def add(
             thumbs=thumbs,
             progress=shown.update,
             load_finder=finder_as_before(parts, device, precision),
+            image_memory=parts.image_memory,
         )
     done = as_json(asdict(added)) | {"folder": str(folder)}
     if added.read == added.skipped + added.unused:

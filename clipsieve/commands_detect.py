@@ -47,6 +47,7 @@ def detect(
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     state: options.State = None,
+    images: options.Images = None,
     json: options.Json = False,
 ) -> None:
     """Write the boxes that the classes of a set keep, of the regions that the collection has.
@@ -67,7 +68,7 @@ def detect(
     require_place(out, kind)
     asked = read_asked(set_)
     classes = asked.classes
-    with open_folder(ctx, folder, None, device, state) as collection:
+    with open_folder(ctx, folder, None, device, state, images=images) as collection:
         for data in asked.uploads.values():
             collection.keep_example_image(data)
         regions = collection.regions
@@ -150,9 +151,7 @@ def size_of(collection: "Collection", id: int, row: Mapping[str, Any]) -> tuple[
     """
     if row.get("width") and row.get("height"):
         return int(row["width"]), int(row["height"])
-    from clipsieve.pictures import image_size
-
-    return image_size(collection.image_bytes(id, thumbnails=False))
+    return collection.image_size(id)
 
 
 def _records(

@@ -10,7 +10,8 @@ import typer
 from clipsieve import options
 from clipsieve.access import is_loopback, make_policy, read_token
 from clipsieve.command import say
-from clipsieve.commands_build import parse_size
+from clipsieve.commands_build import parse_size, size_of_memory
+from clipsieve.image_memory import IMAGE_WAIT_S
 from clipsieve.output_path import refuse_address
 from clipsieve.parts import print_json
 from clipsieve.served_models import Models
@@ -41,6 +42,7 @@ def embed_server(
     read_token_file: options.ReadTokenFile = None,
     max_request_bytes: options.MaxRequestBytes = "64M",
     rate_limit: options.RateLimit = None,
+    image_memory: options.ImageMemory = None,
     threads: options.Threads = 128,
     queue: options.Queue = 128,
     timeout: options.RequestTimeout = 30,
@@ -64,6 +66,7 @@ def embed_server(
     from clipsieve.back.serve import Binding, protection_of, serve
     from clipsieve.inference.batch_request import BatchOptions
 
+    ctx.obj.image_memory.set(size_of_memory(image_memory), min(IMAGE_WAIT_S, timeout))
     batching = BatchOptions(max_batch, queue_delay / 1e6, queue_limit, request_timeout, workers)
     tokens = read_token("READ", read_token_file), None
     policy = make_policy(host, allowed_hosts, cors_origins, tokens, parse_size(max_request_bytes))

@@ -57,6 +57,7 @@ def label(
     batch_size: Annotated[int, typer.Option("--batch-size", help="For a folder of images: how many at once.")] = 256,
     device: options.Device = "auto",
     state: options.State = None,
+    images: options.Images = None,
     json: options.Json = False,
 ) -> None:
     """Give every image the class of a set that fits it best.
@@ -82,7 +83,7 @@ def label(
     names = tuple(c.name for c in classes.classes)
     wanted = None if only is None else read_only(only)
     with contextlib.ExitStack() as stack:
-        collection = _open(ctx, folder, wanted, model, batch_size, device, state, long_text, stack)
+        collection = _open(ctx, folder, wanted, model, batch_size, device, state, long_text, images, stack)
         upload(collection, asked)
         tell(notes := collection.notes(classes))
         parts = _parts_folder(out, kind, stack)
@@ -145,11 +146,12 @@ def _open(
     device: str,
     state: Path | None,
     long_text: str,
+    images: list[Path] | None,
     stack: contextlib.ExitStack,
 ) -> "Collection":
     """The collection, or one made for the occasion of a folder of images."""
     try:
-        return stack.enter_context(open_folder(ctx, folder, model, device, state, long_text))
+        return stack.enter_context(open_folder(ctx, folder, model, device, state, long_text, images))
     except CollectionMissing:
         if not folder.is_dir():
             raise
@@ -164,7 +166,15 @@ def _open(
     say("Note: This is a folder of images; it is embedded for this once (`clipsieve inference` keeps the vectors).")
     made = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clipsieve-")))
     with progress("embedding", "images") as shown:
-        summary = embed_collection(source, embedder, made, text=False, batch_size=batch_size, progress=shown.update)
+        summary = embed_collection(
+            source,
+            embedder,
+            made,
+            text=False,
+            batch_size=batch_size,
+            progress=shown.update,
+            image_memory=parts.image_memory,
+        )
     if summary.skipped:
         say(f"Note: {summary.skipped:,} of {summary.read:,} images could not be read and are left out.")
     from clipsieve.opening import open_collection

@@ -33,6 +33,7 @@ def regions(
     anew: Annotated[bool, typer.Option("--anew", help="Let go of the regions that there are, and begin anew.")] = False,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
+    images: options.Images = None,
     json: options.Json = False,
 ) -> None:
     """Look for regions in the images of a collection that nobody looked for them in yet.
@@ -44,7 +45,7 @@ def regions(
     from clipsieve.lock import require_free
 
     require_free(folder)
-    with open_folder(ctx, folder) as collection:
+    with open_folder(ctx, folder, images=images) as collection:
         before = collection.manifest.detection
         if detector is None and before is None:
             raise InputError(f"{folder} has no regions yet; say with --detector what is to find them.")
@@ -139,4 +140,5 @@ def _finder(
 
     say(f"Loading {'the demo detector' if name == 'mini' else name}.")
     most = count if count is not None or there is None else there.most
-    return Finder(parts.load_detector(name, device=device, precision=precision, regions=most), crops)
+    found = parts.load_detector(name, device=device, precision=precision, regions=most)
+    return Finder(found, crops, image_memory=parts.image_memory)

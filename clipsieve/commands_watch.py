@@ -93,6 +93,7 @@ def watch(
             "workers": workers,
             "shard_size": shard_size,
             "thumbs": thumbs,
+            "image_memory": parts.image_memory,
             "load_finder": _kept(finder_as_before(parts, device, precision)),
         },
         functools.partial(_tell, folder, json),

@@ -3,6 +3,7 @@
     ClipsieveError
     ├── InputError (ValueError)                       an argument, a file or a request says something impossible
     │   └── ModelMismatch                             vectors of two models were about to meet
+    ├── TooLarge (ValueError)                         an image takes more memory than all together may
     ├── NotFound (KeyError)                           no such id, key, class, set or collection name
     ├── ModelUnavailable (OSError)                    weights could not be fetched or opened
     ├── MissingExtra (ImportError)                    an optional package is needed and not installed
@@ -75,6 +76,10 @@ class InputError(ClipsieveError, ValueError):
 
 class ModelMismatch(InputError):
     """Vectors made by different models were about to be compared; the numbers would mean nothing."""
+
+
+class TooLarge(ClipsieveError, ValueError):
+    """An image takes more memory to decode than all images together may."""
 
 
 class NotFound(ClipsieveError, KeyError):

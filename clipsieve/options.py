@@ -134,6 +134,23 @@ PageUrlColumn = Annotated[
     str, typer.Option("--url-column", metavar="NAME", help="Metadata in which the page finds images' addresses.")
 ]
 
+Images = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--images",
+        metavar="DIR",
+        help="Where images lie that metadata of others names: nothing else is opened for it; repeatable.",
+    ),
+]
+ImageMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--image-memory",
+        metavar="SIZE",
+        help="For all images being decoded; by default a fourth of the memory.",
+    ),
+]
+
 Host = Annotated[str, typer.Option("--host", help="Where to listen; 0.0.0.0 for all networks.")]
 Port = Annotated[int, typer.Option("--port", help="0 takes a free one.")]
 AllowedHosts = Annotated[

@@ -4,11 +4,12 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import typer
 
+from clipsieve.image_memory import ImageMemory
 from clipsieve.opening import load_detector
 from clipsieve.path_text import json_text
 from clipsieve.progress import Progress
@@ -21,11 +22,13 @@ class Parts:
     load           (name, *, device="auto", precision="auto") -> an embedder of images, of texts too if the model is
     load_detector  (name, *, device="auto", precision="auto", regions=None) -> a detector; regions of an image at most
     load_texts     as `load` -> an embedder of texts, of images too if the model is; by default `load`
+    image_memory   from which all decoding reserves; the models' is the same
     """
 
     load: Callable[..., Any]
     load_detector: Callable[..., Any] = load_detector
     load_texts: Callable[..., Any] | None = None
+    image_memory: ImageMemory = field(default_factory=ImageMemory)
 
 
 def progress(what: str, unit: str) -> Progress:

@@ -25,9 +25,11 @@ Drawn = tuple[tuple[float, float, float, float], int, str]
 
 def make_picture(data: bytes) -> Picture:
     """An encoded image of any kind as a small WebP. InputError if it cannot be decoded."""
-    from clipsieve.inference.decode import decode
+    from clipsieve.image_files import open_raster
+    from clipsieve.image_memory import ImageMemory
 
-    image = decode(data)
+    with open_raster(data, ImageMemory(), factor=None) as raster:
+        image = raster.for_model()
     image.thumbnail((SIDE, SIDE), reducing_gap=2.0)
     file = io.BytesIO()
     image.save(file, "WEBP", quality=80)
@@ -53,13 +55,6 @@ def draw_boxes(data: bytes, boxes: Sequence[Drawn]) -> bytes:
     file = io.BytesIO()
     image.save(file, "JPEG", quality=90)
     return file.getvalue()
-
-
-def image_size(data: bytes) -> tuple[int, int]:
-    """Width and height of an encoded image, upright, in pixels. InputError if it cannot be decoded."""
-    from clipsieve.inference.decode import decode
-
-    return decode(data).size
 
 
 def pictures(collection: "Collection", ids: Sequence[int]) -> dict[int, Picture]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipsieve.errors import InputError, ModelUnavailable
+from clipsieve.image_memory import ImageMemory
 
 if TYPE_CHECKING:
     from clipsieve.back.config import Entry
@@ -26,6 +27,8 @@ def open_entries(
     columns: str | None,
     ratings: Path | None,
     flags: "Mapping[str, Flag]",
+    image_memory: ImageMemory | None = None,
+    images: Sequence[Path] = (),
 ) -> "list[Served]":
     """The collections opened. `load` makes the embedder of a name, once; `texts` is the multilingual one."""
     from clipsieve.back.shelf import COLUMNS, Options, Served
@@ -35,7 +38,7 @@ def open_entries(
     served = []
     for entry in entries:
         own_state = state / entry.name if state is not None and len(entries) > 1 else state
-        collection = _open(entry, load, own_state)
+        collection = _open(entry, load, own_state, image_memory, images)
         if texts is not None and texts.dim != collection.dim:
             raise InputError(
                 f"The model {texts.model.name!r} embeds texts in {texts.dim} dimensions and the collection "
@@ -48,7 +51,7 @@ def open_entries(
                     f"{collection.dim}; give the one of the collection's model."
                 )
         options = Options(entry.columns or own, texts, read_ratings(ratings, collection.dim), flags)
-        served.append(Served(entry.name, collection, options, own_state))
+        served.append(Served(entry.name, collection, options, own_state, image_memory))
     return served
 
 
@@ -114,7 +117,13 @@ def read_flags(
     return flags
 
 
-def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None) -> "Collection":
+def _open(
+    entry: "Entry",
+    load: Callable[[str], Any],
+    state: Path | None,
+    image_memory: ImageMemory | None,
+    images: Sequence[Path],
+) -> "Collection":
     from clipsieve.opening import open_collection
 
     def load_model(name: str, device: str = "auto") -> Any:
@@ -123,5 +132,12 @@ def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None) -> "Co
     # A filter that counts boxes may cost a pass over all regions: not for a request. One that takes long goes on where
     # its client has left.
     return open_collection(
-        entry.folder, model=entry.model, state=state, load=load_model, load_detector=None, filter_s=FILTER_SECONDS
+        entry.folder,
+        model=entry.model,
+        state=state,
+        load=load_model,
+        load_detector=None,
+        filter_s=FILTER_SECONDS,
+        image_memory=image_memory,
+        images=images,
     )

@@ -17,6 +17,7 @@ from clipsieve.index.box_questions import BoxQuestions
 from clipsieve.index.counting import counted_texts
 from clipsieve.index.example_images import Examples
 from clipsieve.index.examples import Embedded, Embedding, Templates
+from clipsieve.index.image_places import ImageAccess
 from clipsieve.index.label import PART_ROWS, Labelling
 from clipsieve.index.learn import Learned
 from clipsieve.index.marked import learn_class
@@ -62,6 +63,7 @@ def open_collection(
     progress: Callable[[int, int], None] | None = None,
     filter_s: float = FILTER_SECONDS,
     long_text: LongText = "cut",
+    access: ImageAccess | None = None,
 ) -> "Collection":
     """Open a collection that clipsieve made, or, for reading, one of clip-retrieval.
 
@@ -77,11 +79,12 @@ def open_collection(
     filter_s  seconds that a filter on metadata may take
     long_text  what is done with a text that is longer than the model reads: "cut" and told, see `notes`; "error"; or
               "average", which takes the mean of its parts' vectors
+    access    what images are read with
 
     ModelMismatch for an embedder of another model; CollectionMissing, CollectionDamaged for a folder that is no, or no
     whole, collection.
     """
-    opened = Opened.of(Path(folder), state, progress, filter_s)
+    opened = Opened.of(Path(folder), state, progress, filter_s, access)
     try:
         embedding = Embedding(Path(folder), opened.manifest, model, load, probe, cut, long_text)
         if embedder is not None:
@@ -497,6 +500,14 @@ class Collection:
         NotFound says what was looked for.
         """
         return self._opened.image_bytes(id, thumbnails=thumbnails)
+
+    def image_file(self, id: int) -> Path:
+        """The file that an item's image is. NotFound where it is a part of another one, gone, or no image."""
+        return self._opened.image_file(id)
+
+    def image_size(self, id: int) -> tuple[int, int]:
+        """Width and height of an item's image, upright, in pixels. NotFound where it is gone."""
+        return self._opened.image_size(id)
 
     def thumbnail(self, id: int) -> bytes:
         """A small encoded image of an item, where the collection keeps them; else its original."""

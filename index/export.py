@@ -25,7 +25,7 @@ from clipsieve.index.packs import write_datasets, write_tar, write_webdataset
 from clipsieve.index.records import Images, Record, Tally, safe_name, suffix_of
 from clipsieve.index.zips import write_folders, write_yolo
 from clipsieve.output_path import require_path
-from clipsieve.path_text import stored_path, to_text
+from clipsieve.path_text import to_text
 from clipsieve.types import Skipped
 
 As = Literal["copy", "link", "list", "webdataset", "datasets", "folders", "coco", "tar", "zip", "yolo", "yolo-images"]
@@ -102,7 +102,7 @@ def export(records: Iterable[Record], out: Path, kind: As, images: Images, *, no
     elif kind == "datasets":
         write_datasets(out, with_bytes(rows, images, tally), tally, note)
     elif kind == "link":
-        _link(out, rows, tally)
+        _link(out, rows, images, tally)
     else:
         _copy(out, rows, images, tally, by_label=kind == "folders")
     list_skipped(out, tally)
@@ -147,15 +147,12 @@ def _copy(out: Path, rows: Iterable[tuple[Record, Row]], images: Images, tally: 
         _place(out / name, record, tally, partial(_write, data), partial(_holds, data))
 
 
-def _link(out: Path, rows: Iterable[tuple[Record, Row]], tally: Tally) -> None:
-    for record, row in rows:
-        target = Path(stored_path(str(row.get("image_path") or "")))
-        if not target.is_absolute() or not target.is_file():
-            if row.get("image_path"):
-                why = f"{row['image_path']} is not there; if it was moved, `clipsieve add` of where it is follows it."
-            else:
-                why = "it is no file of its own; export it as copy."
-            tally.skip(record, f"It cannot be linked to: {why}")
+def _link(out: Path, rows: Iterable[tuple[Record, Row]], images: Images, tally: Tally) -> None:
+    for record, _ in rows:
+        try:
+            target = images.image_file(record.id)
+        except NotFound as error:
+            tally.skip(record, f"It cannot be linked to: {error}")
             continue
         _place(
             out / safe_name(record.key, KEEPS_BYTES),

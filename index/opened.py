@@ -18,6 +18,7 @@ from clipsieve.index import bare, costs, region_rows, screen
 from clipsieve.index.calibrate import SAMPLE, Background
 from clipsieve.index.duplicates import Groups
 from clipsieve.index.gather import GatheredScan, PassCounts
+from clipsieve.index.image_places import ImageAccess
 from clipsieve.index.metadata import FILTER_SECONDS, SqliteMetadata
 from clipsieve.index.originals import Originals
 from clipsieve.index.regions import CollectionRegions
@@ -45,13 +46,20 @@ class Opened:
     """
 
     def __init__(
-        self, folder: Path, manifest: Manifest, removed: Int64, metadata: SqliteMetadata, signature: Signature
+        self,
+        folder: Path,
+        manifest: Manifest,
+        removed: Int64,
+        metadata: SqliteMetadata,
+        signature: Signature,
+        access: ImageAccess,
     ) -> None:
         self.folder = folder
         self.manifest = manifest
         self.removed = removed
         self.metadata = metadata
-        self.originals = Originals(folder, manifest, metadata)
+        self.originals = Originals(folder, manifest, metadata, access)
+        self._access = access
         self.passes = {modality: PassCounts() for modality in ROLES}
         self.row_memory = 0
         self._signature = signature
@@ -68,12 +76,13 @@ class Opened:
         state: str | os.PathLike[str] | None = None,
         progress: Callable[[int, int], None] | None = None,
         filter_s: float = FILTER_SECONDS,
+        access: ImageAccess | None = None,
     ) -> "Opened":
         """The folder's last commit; arguments as `open_collection` has them."""
         while True:
             signature = signature_of(folder)  # before reading: what is committed meanwhile shows as stale
             try:
-                return cls._at(folder, signature, state, progress, filter_s)
+                return cls._at(folder, signature, state, progress, filter_s, access or ImageAccess())
             except (CollectionChanged, CollectionDamaged):
                 if signature_of(folder) == signature:
                     raise  # else files went because of a commit made meanwhile
@@ -86,12 +95,13 @@ class Opened:
         state: str | os.PathLike[str] | None,
         progress: Callable[[int, int], None] | None,
         filter_s: float,
+        access: ImageAccess,
     ) -> "Opened":
         manifest = _manifest_of(folder)
         require_whole(folder, manifest)
         metadata = SqliteMetadata(folder, manifest, state=state, progress=progress, filter_s=filter_s)
         try:
-            opened = cls(folder, manifest, shards.read_removed(folder, manifest), metadata, signature)
+            opened = cls(folder, manifest, shards.read_removed(folder, manifest), metadata, signature, access)
             for modality in opened.modalities:  # so that what is damaged is said now
                 if modality == "image" or "image" not in opened.modalities:
                     opened.rows(modality)
@@ -127,7 +137,7 @@ class Opened:
                 manifest = _manifest_of(self.folder)
                 require_whole(self.folder, manifest)
                 removed = shards.read_removed(self.folder, manifest)
-                new = Opened(self.folder, manifest, removed, self.metadata.at(manifest), signature)
+                new = Opened(self.folder, manifest, removed, self.metadata.at(manifest), signature, self._access)
             except (CollectionChanged, CollectionDamaged):
                 if signature_of(self.folder) == signature:
                     raise
@@ -229,6 +239,16 @@ class Opened:
         """The encoded image of an item; its thumbnail, if allowed, where that is gone. NotFound for a removed item."""
         self.require([id])
         return self.originals.read(id, thumbnails=thumbnails)
+
+    def image_file(self, id: int) -> Path:
+        """The file that an item's image is. NotFound for a removed item, and where there is none."""
+        self.require([id])
+        return self.originals.file(id)
+
+    def image_size(self, id: int) -> tuple[int, int]:
+        """Width and height of an item's image. NotFound for a removed item, and where it is gone."""
+        self.require([id])
+        return self.originals.size(id)
 
     def id_of(self, image: int | str) -> int:
         """The item that an image example means: an id as it is, a content hash by the item that has it."""

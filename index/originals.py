@@ -1,28 +1,40 @@
 """The encoded files that items were made from, found again: image files, members of tars, rows of Parquet tables.
 
 A key says where an image came from: a path relative to its input, `name.tar/member`, or `table.parquet#row`. Where that
-input lies is in the manifest's `source`. Files have their absolute path in the metadata as well. What has moved or
-changed is not guessed at: a thumbnail stands in where the collection has them, else the error says what was looked for.
+input lies is in the manifest's `source`. Files have their absolute path in the metadata as well. `image_places` says
+which of them may be opened, and whatever is read there must be an image. What has moved or changed is not guessed at: a
+thumbnail stands in where the collection has them, else the error says what was looked for.
 """
 
-import posixpath
 import re
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsieve import shards
-from clipsieve.errors import InputError, NotFound
-from clipsieve.manifest import Manifest, Shard
-from clipsieve.path_text import canonical, stored_path, to_path, to_text
+from clipsieve.errors import InputError, NotFound, Overloaded, TooLarge, quoted
+from clipsieve.image_files import header_size, require_image
+from clipsieve.index.image_places import (
+    ImageAccess,
+    Places,
+    base_of,
+    is_address,
+    is_file,
+    is_own,
+    open_place,
+    options_of,
+    read_place,
+    sources_of,
+)
+from clipsieve.manifest import Manifest, Shard, Source
+from clipsieve.path_text import canonical, to_text
 from clipsieve.protocols import MetadataStore
 from clipsieve.tar_samples import Sample, Samples, Suffixes
 from clipsieve.types import content_hash
@@ -30,8 +42,6 @@ from clipsieve.whole import reading
 
 _IN_TAR = re.compile(r"(.+?\.(?:tar|tgz|tar\.gz|tar\.bz2|tar\.xz|tar\.zst))/(.+)", re.IGNORECASE | re.DOTALL)
 _IN_TABLE = re.compile(r"(.+)#(\d+)", re.DOTALL)
-_OPTIONS = re.compile(r" (wds_image_key|wds_caption_key|image_column|caption_column)=(\S+)")
-_MORE = re.compile(r" and \d+ more \([0-9a-f]+\)$")
 _IMAGE_NAMES = ("image", "img", "jpg", "png", "webp", "bytes")
 _TARS_REMEMBERED = 16
 _FOOTERS_REMEMBERED = 64
@@ -43,8 +53,10 @@ Members = Mapping[str, tuple[int, int]]
 class Originals:
     """Reads images of one collection back. Safe to use from several threads at once."""
 
-    def __init__(self, folder: Path, manifest: Manifest, metadata: MetadataStore) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, metadata: MetadataStore, access: ImageAccess) -> None:
         self._folder = folder
+        self._memory = access.memory
+        self._places = Places(folder, access.folders)
         self._manifest = manifest
         self._metadata = metadata
         self._tars: dict[str, Members] = {}
@@ -56,23 +68,57 @@ class Originals:
 
         thumbnails  whether its thumbnail will do where the original is gone or has changed
 
-        NotFound says what was looked for, and where.
+        NotFound says what was looked for, and where. Overloaded where there is no memory to see that it is an image.
         """
         row = self._metadata.get([id])[0]
         shard = self._shard(id)
         tried: list[str] = []
         for data in self._candidates(shard, row, tried):
             known = row.get("content_hash")
-            if not known or content_hash(data) == known:
+            if known and content_hash(data) != known:
+                tried.append("it has changed since it was embedded")
+            elif self._is_image(data, tried, known=bool(known)):
                 return data
-            tried.append("it has changed since it was embedded")
         thumbnail = self.thumbnail(id) if thumbnails else None
         if thumbnail:
             return thumbnail
-        raise NotFound(
-            f"The image of item {id} ({row['key']}) cannot be read: {'; '.join(dict.fromkeys(tried))}. Restore it, or, "
-            f"if it was moved, say where it is: clipsieve add {self._folder} FOLDER"
+        what = (
+            f"The image of item {id} ({quoted(str(row['key']), '')}) cannot be read: {'; '.join(dict.fromkeys(tried))}"
         )
+        if not is_own(self._sources(shard), row):
+            raise NotFound(f"{what}.")
+        raise NotFound(f"{what}. Restore it, or, if it was moved, say where it is: clipsieve add {self._folder} FOLDER")
+
+    def file(self, id: int) -> Path:
+        """The file that the item's image is, on its own. NotFound where there is none, or it is no image."""
+        row = self._metadata.get([id])[0]
+        path = row.get("image_path")
+        if not path:
+            raise NotFound("it is no file of its own; export it as copy.")
+        place = self._places.path(self._sources(self._shard(id)), row, str(path))
+        if is_address(place):
+            raise NotFound(f"{quoted(place)} is an address; export it as copy.")
+        tried: list[str] = []
+        data = read_place(place)
+        if not self._is_image(data, tried, known=content_hash(data) == row.get("content_hash")):
+            raise NotFound(f"{place}: {tried[0]}.")
+        return Path(place)
+
+    def size(self, id: int) -> tuple[int, int]:
+        """Width and height of the image, upright, in pixels. NotFound as `read`; InputError for what is damaged."""
+        return header_size(self.read(id, thumbnails=False), self._memory)
+
+    def _is_image(self, data: bytes, tried: list[str], *, known: bool) -> bool:
+        """Whether bytes are an image.
+
+        known  they are what was embedded, by the metadata's hash, and so were decoded then: the header will do
+        """
+        try:
+            require_image(data, self._memory, whole=not known)
+        except (InputError, TooLarge) as error:
+            tried.append(f"what lies there is not given out as an image: {error}")
+            return False
+        return True
 
     def thumbnail(self, id: int) -> bytes | None:
         """The small image that the collection keeps of the item; None if it keeps none."""
@@ -95,6 +141,9 @@ class Originals:
                 self._footers[str(table)] = found
         return found
 
+    def _sources(self, shard: Shard) -> list[Source]:
+        return sources_of(self._manifest, shard)
+
     def _shard(self, id: int) -> Shard:
         for shard in self._manifest.shards:
             if shard.rows and shard.first_id <= id <= shard.last_id:
@@ -103,52 +152,55 @@ class Originals:
 
     def _candidates(self, shard: Shard, row: Mapping[str, Any], tried: list[str]) -> Iterator[bytes]:
         url = row.get("url")
-        here = () if url and url == row["key"] else self._ways(shard, str(row["key"]), row.get("image_path"))
-        for what, place, read in here:
-            if place is None:
-                tried.append(f"there is no {what}")
-                continue
+        for find, read in () if url and url == row["key"] else self._ways(shard, row):
+            place = None
             try:
-                yield read(place)
+                place = find()
+                data = read(place)
+            except (MemoryError, Overloaded):
+                raise
+            except NotFound as error:
+                tried.append(str(error))
             except Exception as error:  # each file system behind fsspec raises its own, and so does a damaged tar
-                tried.append(f"{place} cannot be read ({error})")
+                tried.append(f"{place or row['key']} cannot be read ({error})")
+            else:
+                yield data
         if url:
             tried.append(f"it was fetched from {url}, and is not a second time (export a list to have it fetched)")
         elif not tried:
             tried.append("its metadata names no file")
 
-    def _ways(
-        self, shard: Shard, key: str, path: str | None
-    ) -> Iterator[tuple[str, str | None, Callable[[str], bytes]]]:
-        """What to look for, where that is (None if nowhere), and how to read it."""
+    def _ways(self, shard: Shard, row: Mapping[str, Any]) -> Iterator[tuple[Callable[[], str], Callable[[str], bytes]]]:
+        """How to find what may hold the image, and how to read it there."""
+        sources, key, path = self._sources(shard), str(row["key"]), row.get("image_path")
+        named = partial(self._places.named, sources, row)
         if path:
-            # clip-retrieval writes paths as they were given to it, relative ones too.
-            yield path, next((p for p in (path, str(self._folder / path)) if _exists(p)), None), _read
+            yield partial(self._places.path, sources, row, str(path)), read_place
         in_tar, in_table = _IN_TAR.fullmatch(key), _IN_TABLE.fullmatch(key)
         if in_tar:
-            yield in_tar[1], _find(shard, in_tar[1]), partial(self._member, shard, in_tar[2])
+            yield partial(named, in_tar[1]), partial(self._member, shard, in_tar[2])
         if in_table:
-            yield in_table[1], _find(shard, in_table[1]), partial(self._table_row, shard, int(in_table[2]))
+            yield partial(named, in_table[1]), partial(self._table_row, shard, int(in_table[2]))
         if not (path or in_tar or in_table):
-            yield key, _find(shard, key), _read
-            if shard.source is not None and shard.source.input.startswith("parquet:"):
-                yield from self._keyed(shard, key)  # its table has keys of its own, which say nothing of the place
+            yield partial(named, key), read_place
+            for source in sources if is_own(sources, row) else ():
+                if source.input.startswith("parquet:"):  # its table has keys of its own, which say nothing of the place
+                    yield from self._keyed(shard, base_of(source), key)
 
-    def _keyed(self, shard: Shard, key: str) -> Iterator[tuple[str, str | None, Callable[[str], bytes]]]:
-        base = _base(shard)
+    def _keyed(self, shard: Shard, base: str, key: str) -> Iterator[tuple[Callable[[], str], Callable[[str], bytes]]]:
         tables = sorted(Path(base).glob("*")) if Path(base).is_dir() else [Path(base)]
-        for table in tables:
-            if table.is_file() and table.suffix.lower() in (".parquet", ".pq"):
-                with pq.ParquetFile(table) as file:
+        for table in map(str, tables):
+            if table.lower().endswith((".parquet", ".pq")) and is_file(table):
+                with open_place(table) as opened, pq.ParquetFile(opened) as file:
                     keys = file.read(columns=["key"])["key"].to_pylist() if "key" in file.schema_arrow.names else []
                 if key in keys:
-                    yield str(table), str(table), partial(self._table_row, shard, keys.index(key))
+                    yield partial(str, table), partial(self._table_row, shard, keys.index(key))
 
     def _member(self, shard: Shard, stem: str, tar: str) -> bytes:
         with self._lock:
             members = self._tars.get(tar)
         if members is None:
-            options = _options(shard)
+            options = options_of(self._sources(shard))
             members = _list_tar(tar, options.get("wds_image_key"), options.get("wds_caption_key"))
             with self._lock:
                 while len(self._tars) >= _TARS_REMEMBERED:
@@ -158,7 +210,7 @@ class Originals:
         if stem not in members:
             raise NotFound(f"it has no member {stem}")
         start, size = members[stem]
-        with _open(tar) as file:
+        with open_place(tar) as file:
             if tar.lower().endswith(".tar"):
                 file.seek(start)
                 return file.read(size)
@@ -168,63 +220,10 @@ class Originals:
                 return b"" if content is None else content.read()
 
     def _table_row(self, shard: Shard, row: int, table: str) -> bytes:
-        data = _cell(table, row, _options(shard).get("image_column"))
+        data = _cell(table, row, options_of(self._sources(shard)).get("image_column"))
         if not data:
             raise NotFound(f"its row {row} holds no image")
         return data
-
-
-def _find(shard: Shard, relative: str) -> str | None:
-    """Where a file of this relative name lies, given the input that the shard was made from; None if nowhere.
-
-    Names are relative to the folder given, or to the deepest folder that all files given share, above each.
-    """
-    if shard.source is None:
-        return None
-    base = _base(shard)
-    levels = 2 if "://" in base else 64  # asking a network for every folder above would take long
-    while base and levels:
-        if not re.search(r"[{*?\[]", base):  # of a pattern, only the folders before it
-            place = posixpath.join(base, relative)
-            if _exists(place):
-                return place
-            levels -= 1
-        parent = posixpath.dirname(base.rstrip("/"))
-        if parent == base:
-            return None
-        base = parent
-    return None
-
-
-def _base(shard: Shard) -> str:
-    """The input that the shard was made from, without its kind and options: a path, an address or a pattern."""
-    return "" if shard.source is None else _MORE.sub("", _OPTIONS.sub("", shard.source.input.partition(":")[2]))
-
-
-def _options(shard: Shard) -> dict[str, str]:
-    return {} if shard.source is None else dict(_OPTIONS.findall(shard.source.input))
-
-
-def _open(place: str) -> BinaryIO:
-    if "://" not in place:
-        return Path(stored_path(place)).open("rb")
-    file: BinaryIO = fsspec.open(to_path(place), "rb").open()
-    return file
-
-
-def _exists(place: str) -> bool:
-    if "://" not in place:
-        try:
-            return Path(stored_path(place)).is_file()
-        except (OSError, ValueError):  # too long for a name, or with a zero byte
-            return False
-    fs, path = fsspec.core.url_to_fs(to_path(place))
-    return bool(fs.isfile(path))
-
-
-def _read(place: str) -> bytes:
-    with _open(place) as file:
-        return file.read()
 
 
 def _list_tar(place: str, image_key: str | None, caption_key: str | None) -> Members:
@@ -243,7 +242,7 @@ def _list_tar(place: str, image_key: str | None, caption_key: str | None) -> Mem
             if image is not None:
                 members.setdefault(to_text(sample.name), sample.members[image])
 
-    with _open(place) as file, tarfile.open(fileobj=file, mode="r:*") as tar:
+    with open_place(place) as file, tarfile.open(fileobj=file, mode="r:*") as tar:
         for member in tar:
             if member.isfile():
                 take(samples.turn(member.name))
@@ -257,7 +256,7 @@ def _cell(table: str | Path, row: int, column: str | None, footer: pq.FileMetaDa
 
     footer  the file's, where it was read before
     """
-    with _open(str(table)) as opened, pq.ParquetFile(opened, metadata=footer) as file:
+    with open_place(str(table)) as opened, pq.ParquetFile(opened, metadata=footer) as file:
         column = column or _image_column(file.schema_arrow)
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows

@@ -42,6 +42,9 @@ class Images(Protocol):
     def image_bytes(self, id: int, *, thumbnails: bool = True) -> bytes:
         """The encoded original of an item; NotFound if it is gone."""
 
+    def image_file(self, id: int) -> Path:
+        """The file that an item's image is; NotFound where it is none of its own, or gone."""
+
 
 def hit_records(hits: Iterable[Hit]) -> Iterator[Record]:
     """Hits as records of score, margin (None where infinite), positive and negative."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipsieve.errors import InputError
+from clipsieve.image_memory import ImageMemory
 from clipsieve.inference.batches import embed_items
 from clipsieve.inference.decode import MAX_PIXELS, decoder
 from clipsieve.inference.embedder import StagedEmbedder
@@ -71,6 +72,7 @@ def add_to_collection(
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[int, int | None, int], None] | None = None,
     load_finder: Callable[[Detection, StagedEmbedder], Finder] | None = None,
+    image_memory: ImageMemory | None = None,
 ) -> Added:
     """Embed what `source` holds and the collection does not; a changed image takes the place of the one before.
 
@@ -124,6 +126,7 @@ def add_to_collection(
                 max_pixels,
                 finder,
                 shard_size,
+                image_memory,
             )
             commit_batches(batches, pending, shard_size, commit_seconds, news.take)
             news.count.reasons, news.count.not_read = commonest(pending.reasons), dict(pending.kinds)

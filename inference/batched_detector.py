@@ -14,7 +14,7 @@ import numpy as np
 from clipsieve.inference.batch_request import BatchOptions
 from clipsieve.inference.batch_statistics import BatchStatistics
 from clipsieve.inference.checkpoint import Tensors
-from clipsieve.inference.decode import decode, prepare_each
+from clipsieve.inference.decode import prepare_each
 from clipsieve.inference.detector import CHUNK, StagedDetector
 from clipsieve.inference.row_queue import RowQueue
 from clipsieve.ordered import processors
@@ -85,7 +85,7 @@ class BatchedDetector:
         self._decoders.shutdown()
 
     def _prepare(self, data: bytes) -> Tensors:
-        return self._detector.preprocess_image(decode(data))
+        return self._detector.preprocess(data)
 
     def _run(self, batch: Sequence[Tensors]) -> Float32:
         """n preprocessed images -> float32 (n, width): how many regions, then the regions one after the other."""

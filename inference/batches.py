@@ -1,6 +1,5 @@
 """Items of a source to batches with their vectors: decoded ahead in threads, embedded in the model's lanes."""
 
-import contextlib
 import io
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +11,10 @@ from PIL import Image
 
 from clipsieve.blas import one_thread_each
 from clipsieve.errors import InputError
+from clipsieve.image_files import open_raster
+from clipsieve.image_memory import ImageMemory
 from clipsieve.inference.checkpoint import Tensors
-from clipsieve.inference.decode import decode, decoder
+from clipsieve.inference.decode import decoder
 from clipsieve.inference.embedder import StagedEmbedder
 from clipsieve.inference.finding import BATCH, Finder, Looked
 from clipsieve.inference.pending import Embedded, Row
@@ -37,19 +38,22 @@ def embed_items(
     max_pixels: int,
     finder: Finder | None = None,
     most: int | None = None,
+    image_memory: ImageMemory | None = None,
 ) -> Generator[Embedded, None, None]:
     """The items in batches, in order: decoded ahead in threads, embedded in the embedder's lanes.
 
     batch_size  images in a batch at most
     most        inputs in a batch at most, skipped ones included; twice as many as images by default
+    image_memory  from which decoding reserves; by default one of its own
     """
+    memory = image_memory or ImageMemory()
     texts = embedder if text and isinstance(embedder, TextEmbedder) else None
     if finder is not None:
         batch_size = min(batch_size, BATCH)
     most = 2 * batch_size if most is None else min(most, 2 * batch_size)
 
     def prepare(item: ImageItem | Skipped) -> Prepared | Skipped:
-        return item if isinstance(item, Skipped) else _prepare(item, embedder, thumbs, max_pixels, finder)
+        return item if isinstance(item, Skipped) else _prepare(item, embedder, thumbs, max_pixels, finder, memory)
 
     def embed(inputs: list[Prepared | Skipped]) -> Embedded:
         return _embed_batch(inputs, embedder, texts, finder)
@@ -85,25 +89,45 @@ class Prepared:
     looked: Looked | None = None
 
 
-def _prepare(
-    item: ImageItem, embedder: StagedEmbedder, thumbs: bool, max_pixels: int, finder: Finder | None
-) -> Prepared | Skipped:
+def _look(finder: Finder, image: Image.Image, data: bytes) -> Looked | None:
+    """None counts as unseen: the image's own vector is there all the same."""
     try:
-        image = decode(item.data, max_pixels=max_pixels)
-        tensors = embedder.preprocess_image(image)
+        return finder.look(image, data)
+    except MemoryError:
+        raise
+    except Exception:
+        return None
+
+
+def _prepare(
+    item: ImageItem,
+    embedder: StagedEmbedder,
+    thumbs: bool,
+    max_pixels: int,
+    finder: Finder | None,
+    memory: ImageMemory,
+) -> Prepared | Skipped:
+    looked = thumb = None
+    try:
+        with open_raster(item.data, memory, max_pixels=max_pixels, factor=None) as raster:
+            image = raster.for_model()
+            tensors = embedder.preprocess_image(image)
+            if finder is not None:
+                looked = _look(finder, image, item.data)
+            if thumbs:
+                thumb = _thumb(image)
+            width, height = raster.size
     except InputError as error:
         return Skipped(item.key, str(error), content_hash(item.data), decoder(max_pixels))
+    except MemoryError:  # of the machine, which is no matter of this image: the run ends, and can be gone on with
+        raise
     except Exception as error:  # one odd image must not end a run over millions
         what = str(error).strip() or type(error).__name__
         reason = f"The image cannot be brought into the model's shape ({what}); leave it out."
         return Skipped(item.key, reason, content_hash(item.data), decoder(max_pixels))
-    looked = None
-    if finder is not None:
-        with contextlib.suppress(Exception):  # it counts as unseen: its own vector is there all the same
-            looked = finder.look(image, item.data)
-    columns: dict[str, Any] = {"width": image.width, "height": image.height, "size": len(item.data)}
+    columns: dict[str, Any] = {"width": width, "height": height, "size": len(item.data)}
     columns["content_hash"] = content_hash(item.data)
-    row = Row(item.key, item.caption, {**columns, **item.meta}, _thumb(image) if thumbs else None)
+    row = Row(item.key, item.caption, {**columns, **item.meta}, thumb)
     return Prepared(row, tensors, looked)
 
 

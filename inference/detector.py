@@ -10,9 +10,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from clipsieve.errors import InputError, ModelUnavailable
+from clipsieve.image_memory import ImageMemory
 from clipsieve.inference.best_regions import best_regions, overlaps
 from clipsieve.inference.checkpoint import Batch, Tensors, fetching, hash_weights
-from clipsieve.inference.decode import decode, prepare_each
+from clipsieve.inference.decode import decode_for_model, prepare_each
 from clipsieve.inference.lanes import Lanes, find_devices, find_dtype
 from clipsieve.inference.models import parse_detector
 from clipsieve.inference.owl import NOWHERE, Owl, load_owl
@@ -56,6 +57,9 @@ class StagedDetector(Detector, Protocol):
     def lanes(self) -> int:
         """How many batches it works on at once: `detect_tensors` from more threads than this waits."""
 
+    def preprocess(self, data: bytes) -> Tensors:
+        """An encoded file -> what the model takes. InputError says why it cannot be decoded. For any thread."""
+
     def preprocess_image(self, image: Image.Image) -> Tensors:
         """An image from `decode` -> what the model takes. For any thread."""
 
@@ -64,11 +68,16 @@ class StagedDetector(Detector, Protocol):
 
 
 def open_detector(
-    name: str, *, device: str = "auto", precision: str = "auto", regions: int | None = None
+    name: str,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    regions: int | None = None,
+    image_memory: ImageMemory | None = None,
 ) -> "OwlDetector":
     """The OWL-ViT or OWLv2 of that name (see `models.parse_detector`), ready.
 
-    device, precision  as for `embedder.load_embedder`
+    device, precision, image_memory  as for `embedder.load_embedder`
     regions            of an image at most, up to MOST_REGIONS; by default DEFAULT_REGIONS, or fewer where the model's
                        vectors are so long that they would take more than MOST_BYTES
 
@@ -83,7 +92,7 @@ def open_detector(
     with fetching(name, "give a folder with local-dir:PATH, or use the small detector that comes along, `mini`"):
         flash = dtype is not None and devices[0].type == "cuda"
         owl = load_owl(parsed.where, flash=flash, whole_words=parsed.name == "mini")
-    detector = OwlDetector(parsed.name, owl, Lanes(owl.module, devices, dtype), regions)
+    detector = OwlDetector(parsed.name, owl, Lanes(owl.module, devices, dtype), regions, image_memory)
     check_texts(parsed.name, detector.embed_texts)
     return detector
 
@@ -96,8 +105,11 @@ def region_bytes(dim: int) -> int:
 class OwlDetector:
     """A StagedDetector on torch, one copy of the model per device; made by `open_detector`. Safe in many threads."""
 
-    def __init__(self, name: str, owl: Owl, lanes: Lanes, regions: int | None = None) -> None:
+    def __init__(
+        self, name: str, owl: Owl, lanes: Lanes, regions: int | None = None, image_memory: ImageMemory | None = None
+    ) -> None:
         self._owl = owl
+        self._image_memory = image_memory or ImageMemory()
         self._lanes = lanes
         self._tokenizing = threading.Lock()  # fast tokenizers refuse a second caller: "Already borrowed"
         self.model = ModelId(name, hash_weights(owl.module), owl.preprocessing)
@@ -105,13 +117,17 @@ class OwlDetector:
         self.dim = owl.dim
         self.regions = regions or min(DEFAULT_REGIONS, MOST_BYTES // region_bytes(owl.dim))
 
+    def preprocess(self, data: bytes) -> Tensors:
+        """See StagedDetector."""
+        return decode_for_model(data, self._image_memory, self.preprocess_image)
+
     def preprocess_image(self, image: Image.Image) -> Tensors:
         """See StagedDetector."""
         return self._owl.prepare(image)
 
     def detect(self, images: Sequence[bytes]) -> Regions:
         """See protocols.Detector."""
-        tensors = prepare_each(images, lambda data: self.preprocess_image(decode(data)), "searched for regions")
+        tensors = prepare_each(images, self.preprocess, "searched for regions")
         chunks = [self._detect(tensors[i : i + CHUNK], i) for i in range(0, len(tensors), CHUNK)]
         return self._joined([regions for chunk in chunks for regions in chunk])
 
@@ -149,9 +165,7 @@ class OwlDetector:
         """See protocols.Detector."""
         if box is not None and not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
             raise InputError(f"The box is {box}; it must be x0, y0, x1, y1 in 0..1 of the image, x0 < x1 and y0 < y1.")
-        boxes, vectors, objectness, *_ = (
-            v[0] for v in self._candidates([self.preprocess_image(decode(image))], self._owl.patches)
-        )
+        boxes, vectors, objectness, *_ = (v[0] for v in self._candidates([self.preprocess(image)], self._owl.patches))
         there = objectness > NOWHERE
         if box is not None:
             overlap = overlaps(np.array([box], np.float32), boxes)[0]

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from clipsieve.errors import InputError, ModelUnavailable, quoted
+from clipsieve.image_memory import ImageMemory
 from clipsieve.inference.checkpoint import Batch, Checkpoint, Tensors, TextCheckpoint, fetching, hash_weights
-from clipsieve.inference.decode import MAX_PIXELS, decode, prepare_each
+from clipsieve.inference.decode import MAX_PIXELS, decode_for_model, prepare_each
 from clipsieve.inference.lanes import Lanes, find_devices, find_dtype
 from clipsieve.inference.models import ModelName, parse_name
 from clipsieve.inference.self_check import check_texts, pictures_to_tell_apart, require_apart
@@ -76,11 +77,14 @@ class StagedTextEmbedder(TextEmbedder, Protocol):
         """n tokenized texts -> float32 (n, d), C-contiguous, unit rows. InputError if a row is not finite."""
 
 
-def load_embedder(name: str, *, device: str = "auto", precision: str = "auto") -> "TorchImageEmbedder":
+def load_embedder(
+    name: str, *, device: str = "auto", precision: str = "auto", image_memory: ImageMemory | None = None
+) -> "TorchImageEmbedder":
     """The model of that name (see `models.parse_name`), ready: a TorchEmbedder, or without text a TorchImageEmbedder.
 
     device     "auto": every visible CUDA device, else Apple's, else the CPU; or "cpu", "cuda" (all), "cuda:1", "mps"
     precision  "auto": float16 on CUDA, float32 elsewhere; or "fp32", "fp16", "bf16". Weights stay float32
+    image_memory  from which decoding reserves; by default the model has one of its own
 
     ModelUnavailable: the weights cannot be fetched or opened. InputError: no such model, device or precision.
     """
@@ -92,7 +96,7 @@ def load_embedder(name: str, *, device: str = "auto", precision: str = "auto") -
     ):
         checkpoint = _load(parsed)
     kind = TorchImageEmbedder if checkpoint.tokenize is None else TorchEmbedder
-    return kind(parsed.name, checkpoint, devices, dtype)
+    return kind(parsed.name, checkpoint, devices, dtype, image_memory)
 
 
 def load_text_embedder(name: str, *, device: str = "auto", precision: str = "auto") -> "TorchTextEmbedder":
@@ -203,10 +207,16 @@ class TorchImageEmbedder(TorchModel):
     """A StagedEmbedder; made by `load_embedder`."""
 
     def __init__(
-        self, name: str, checkpoint: Checkpoint, devices: Sequence["torch.device"], dtype: "torch.dtype | None"
+        self,
+        name: str,
+        checkpoint: Checkpoint,
+        devices: Sequence["torch.device"],
+        dtype: "torch.dtype | None",
+        image_memory: ImageMemory | None = None,
     ) -> None:
         super().__init__(name, checkpoint, devices, dtype)
         self._checkpoint = checkpoint
+        self._image_memory = image_memory or ImageMemory()
         pictures = [self.preprocess_image(picture) for picture in pictures_to_tell_apart(checkpoint.side)]
         self._image_name = min(pictures[0])
         rows = self.embed_tensors(pictures)
@@ -215,7 +225,7 @@ class TorchImageEmbedder(TorchModel):
 
     def preprocess(self, data: bytes) -> Tensors:
         """See StagedEmbedder."""
-        return self.preprocess_image(decode(data))
+        return decode_for_model(data, self._image_memory, self.preprocess_image)
 
     def preprocess_image(self, image: Image.Image) -> Tensors:
         """See StagedEmbedder."""

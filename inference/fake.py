@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 
 from clipsieve.errors import InputError
+from clipsieve.image_memory import ImageMemory
 from clipsieve.inference.checkpoint import Tensors
-from clipsieve.inference.decode import decode, prepare_each
+from clipsieve.inference.decode import decode, decode_for_model, prepare_each
 from clipsieve.inference.token_ids import TokenIds
 from clipsieve.reading import Reading
 from clipsieve.types import Box, Float32, Int64, ModelId, Regions
@@ -26,14 +27,15 @@ class FakeEmbedder:
     The same picture or text always gets the same vector, on every machine; different ones are about orthogonal.
     """
 
-    def __init__(self, dim: int = 32, name: str = "fake") -> None:
+    def __init__(self, dim: int = 32, name: str = "fake", image_memory: ImageMemory | None = None) -> None:
         self.model = ModelId(name, hashlib.sha256(f"{name} {dim}".encode()).hexdigest(), "none")
+        self._image_memory = image_memory or ImageMemory()
         self.dim = dim
         self.lanes = 1
 
     def preprocess(self, data: bytes) -> Tensors:
         """See embedder.StagedEmbedder."""
-        return self.preprocess_image(decode(data))
+        return decode_for_model(data, self._image_memory, self.preprocess_image)
 
     def preprocess_image(self, image: Image.Image) -> Tensors:
         """See embedder.StagedEmbedder."""
@@ -106,6 +108,10 @@ class FakeDetector:
         self.regions = regions
         self.lanes = 1
 
+    def preprocess(self, data: bytes) -> Tensors:
+        """See detector.StagedDetector."""
+        return self.preprocess_image(decode(data))
+
     def preprocess_image(self, image: Image.Image) -> Tensors:
         """See detector.StagedDetector."""
         quarters = (image.crop(_pixels(image, box)) for box in QUARTERS)
@@ -113,7 +119,7 @@ class FakeDetector:
 
     def detect(self, images: Sequence[bytes]) -> Regions:
         """See protocols.Detector."""
-        looked = prepare_each(images, lambda data: self.preprocess_image(decode(data)), "searched for regions")
+        looked = prepare_each(images, self.preprocess, "searched for regions")
         return self.detect_tensors(looked)
 
     def detect_tensors(self, batch: Sequence[Tensors]) -> Regions:
@@ -141,7 +147,7 @@ class FakeDetector:
         if box is not None and not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
             raise InputError(f"The box is {box}; it must be x0, y0, x1, y1 in 0..1 of the image.")
         quarter = 0 if box is None else int(box[0] + box[2] >= 1) + 2 * int(box[1] + box[3] >= 1)
-        return _direction(self.preprocess_image(decode(image))["hash"][quarter], self.dim)
+        return _direction(self.preprocess(image)["hash"][quarter], self.dim)
 
 
 def _read(text: str) -> str:

@@ -10,8 +10,10 @@ import numpy as np
 from PIL import Image
 
 from clipsieve.errors import InputError
+from clipsieve.image_files import open_raster
+from clipsieve.image_memory import ImageMemory
 from clipsieve.inference.checkpoint import Tensors
-from clipsieve.inference.decode import MAX_PIXELS, decode
+from clipsieve.inference.decode import MAX_PIXELS
 from clipsieve.inference.detector import StagedDetector
 from clipsieve.inference.embedder import CHUNK, StagedEmbedder
 from clipsieve.manifest import Detection
@@ -33,20 +35,32 @@ Looked = tuple[bytes, Tensors]
 class Finder:
     """Finds regions in batches of images; in the lanes of the detector, and for any thread.
 
-    crops  the collection's own embedder, where each box is embedded by it, too
+    crops         the collection's own embedder, where each box is embedded by it, too
+    image_memory  from which decoding images for crops reserves; by default one of its own
     """
 
     def __init__(
-        self, detector: StagedDetector, crops: StagedEmbedder | None = None, *, max_pixels: int = MAX_PIXELS
+        self,
+        detector: StagedDetector,
+        crops: StagedEmbedder | None = None,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        image_memory: ImageMemory | None = None,
     ) -> None:
         self._detector = detector
         self._crops = crops
         self._max_pixels = max_pixels
+        self._image_memory = image_memory or ImageMemory()
         self.detection = Detection(detector.model, detector.dim, detector.regions, crops is not None)
 
     def look(self, image: Image.Image, data: bytes) -> Looked:
         """What `find` takes of an image from `decode`, and of its file, which is decoded again for crops."""
         return (data if self._crops is not None else b""), self._detector.preprocess_image(image)
+
+    def look_at(self, data: bytes, max_pixels: int) -> Looked:
+        """The same of an encoded image. InputError if it cannot be decoded."""
+        with open_raster(data, self._image_memory, max_pixels=max_pixels, factor=None) as raster:
+            return self.look(raster.for_model(), data)
 
     def find(self, images: Sequence[Looked | None]) -> StoredRegions:
         """The regions of n images. Those that are None, or of which nothing finite comes, count as unseen."""
@@ -80,8 +94,8 @@ class Finder:
         assert self._crops is not None
         if not len(boxes):
             return []
-        image = decode(data, max_pixels=self._max_pixels)
-        return [self._crops.preprocess_image(image.crop(pixels)) for pixels in _pixels(image.size, boxes)]
+        with open_raster(data, self._image_memory, max_pixels=self._max_pixels, crops=True) as raster:
+            return [self._crops.preprocess_image(raster.crop(pixels)) for pixels in _pixels(raster.size, boxes)]
 
 
 def settle(writer: Writer, finder: Finder) -> None:
@@ -99,12 +113,12 @@ def settle(writer: Writer, finder: Finder) -> None:
         )
 
 
-def cut(data: bytes, box: Box) -> bytes:
+def cut(data: bytes, box: Box, memory: ImageMemory | None = None) -> bytes:
     """What is in a box of an encoded image, as a crop is cut, as PNG. InputError if it cannot be decoded."""
-    image = decode(data)
-    (pixels,) = _pixels(image.size, np.array([box], np.float32))
     file = io.BytesIO()
-    image.crop(pixels).save(file, "PNG")
+    with open_raster(data, memory or ImageMemory(), crops=True) as raster:
+        (pixels,) = _pixels(raster.size, np.array([box], np.float32))
+        raster.crop(pixels).save(file, "PNG")
     return file.getvalue()
 
 

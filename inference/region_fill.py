@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from clipsieve.errors import ClipsieveError
-from clipsieve.inference.decode import MAX_PIXELS, decode
+from clipsieve.inference.decode import MAX_PIXELS
 from clipsieve.inference.finding import BATCH, Finder, Looked, settle
 from clipsieve.manifest import Manifest, Shard
 from clipsieve.ordered import ordered_map, processors
@@ -97,9 +97,11 @@ def _batches(
             return None
         try:
             data = read(int(ids[at]))
-            return finder.look(decode(data, max_pixels=max_pixels), data)
+            return finder.look_at(data, max_pixels)
         except ClipsieveError as error:
             return str(error)
+        except MemoryError:
+            raise
         except Exception as error:  # one odd image must not end a run over millions
             return f"It cannot be looked at ({str(error).strip() or type(error).__name__})."
 

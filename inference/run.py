@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from clipsieve.errors import ClipsieveError, CollectionError, InputError
+from clipsieve.image_memory import ImageMemory
 from clipsieve.inference.batches import embed_items
 from clipsieve.inference.decode import MAX_PIXELS, decoder
 from clipsieve.inference.embedder import StagedEmbedder
@@ -68,6 +69,7 @@ def embed_collection(
     progress: Callable[[int, int | None, int], None] | None = None,
     waiting: Callable[[str], object] | None = None,
     finder: Finder | None = None,
+    image_memory: ImageMemory | None = None,
 ) -> RunSummary:
     """Embed what `source` yields into the folder `out`, or go on where a run that was stopped had got to.
 
@@ -82,6 +84,7 @@ def embed_collection(
     waiting         share the folder with others who embed other parts: its lock is held for each commit only. Called
                     with a sentence when that takes longer than a moment to get
     finder          store the regions of each image, too: the collection's are found by it from then on
+    image_memory    from which decoding reserves; by default one of its own
 
     Every input ends as a row or in skipped/ with a sentence on why, and so does a second item of one key. What earlier
     runs skipped is tried again where that may end otherwise now: see `Skipped.limits`. ModelMismatch if `out` was made
@@ -116,7 +119,8 @@ def embed_collection(
         fresh = _once(items, keys.taken)
 
         def embedded(items: Iterable[ImageItem | Skipped]) -> Generator[Embedded, None, None]:
-            return embed_items(items, embedder, text, batch_size, workers, thumbs, max_pixels, finder, shard_size)
+            how = (text, batch_size, workers, thumbs, max_pixels, finder, shard_size, image_memory)
+            return embed_items(items, embedder, *how)
 
         def told(batch: Embedded) -> None:
             nonlocal read, skipped, captions_cut

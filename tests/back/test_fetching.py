@@ -12,6 +12,7 @@ from clipsieve.back.classifier import Classifier
 from clipsieve.back.pictures import small_jpeg
 from clipsieve.commands_back import make_fetch
 from clipsieve.errors import InputError
+from clipsieve.image_memory import ImageMemory
 from clipsieve.inference import fetch
 from clipsieve.inference.addresses import is_public
 from tests.back.made import FAKE, add_items, serve
@@ -187,7 +188,7 @@ def test_nor_for_directais_clients_nor_to_be_shown(monkeypatch, data):
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(InputError, match=r"far too many|EPS are not read"):
         Classifier(lambda: FAKE).embed_image(data)
-    assert small_jpeg(data) is None
+    assert small_jpeg(data, ImageMemory()) is None
 
 
 @pytest.mark.parametrize("data", [b"no image", b"", jpeg(0)[:200], encoded(Image.new("RGB", (9, 9)), "EPS")])

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from clipsieve.errors import InputError, ModelMismatch
+from clipsieve.image_files import open_raster
 from clipsieve.inference import batches, pending
 from clipsieve.inference.add import add_to_collection
 from clipsieve.inference.decode import decode
@@ -159,11 +160,11 @@ def test_a_collection_may_get_a_detector_later(photos, tmp_path):
 def test_the_detector_sees_what_was_decoded_once(photos, tmp_path, monkeypatch):
     opened = []
 
-    def counted(data, **how):
+    def counted(data, memory, **how):
         opened.append(data)
-        return decode(data, **how)
+        return open_raster(data, memory, **how)
 
-    monkeypatch.setattr(batches, "decode", counted)
+    monkeypatch.setattr(batches, "open_raster", counted)
     embed(photos, tmp_path / "out", FakeDetector())
     assert len(opened) == 10
 
