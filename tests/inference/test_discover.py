@@ -202,6 +202,12 @@ def test_where_all_is_skipped_the_error_has_the_commonest_reason(tmp_path):
             embed(tmp_path / "in", tmp_path / "out")
 
 
+def test_the_error_names_the_input_and_not_how_it_is_read(tmp_path):
+    write_tree(tmp_path / "in", {"t.tar": b"no tar"})
+    with pytest.raises(CollectionError, match=rf"'{tmp_path / 'in'}'"):
+        embed(tmp_path / "in", tmp_path / "out")
+
+
 def test_a_collection_is_no_input_and_none_of_it_is_read_below_one(tmp_path):
     write_tree(tmp_path / "in", {"a.jpg": JPEG})
     embed(tmp_path / "in", tmp_path / "in" / "c.clip", thumbs=True)
