@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from clipsieve.back.shelf import Served, Shelf
     from clipsieve.index.collection import Collection
     from clipsieve.protocols import TextEmbedder
+    from clipsieve.reading import LongText
 
 FILTER_SECONDS = 10.0
 """That a filter of a request may take."""
@@ -26,8 +27,14 @@ def open_entries(
     columns: str | None,
     ratings: Path | None,
     flags: "Mapping[str, Flag]",
+    long_text: "LongText" = "cut",
 ) -> "list[Served]":
-    """The collections opened. `load` makes the embedder of a name, once; `texts` is the multilingual one."""
+    """The collections opened.
+
+    load       makes the embedder of a name, once
+    texts      the multilingual one
+    long_text  what is done with texts of questions that are longer than a model reads
+    """
     from clipsieve.back.shelf import COLUMNS, Options, Served
     from clipsieve.types import MetaClass
 
@@ -35,7 +42,7 @@ def open_entries(
     served = []
     for entry in entries:
         own_state = state / entry.name if state is not None and len(entries) > 1 else state
-        collection = _open(entry, load, own_state)
+        collection = _open(entry, load, own_state, long_text)
         if texts is not None and texts.dim != collection.dim:
             raise InputError(
                 f"The model {texts.model.name!r} embeds texts in {texts.dim} dimensions and the collection "
@@ -47,7 +54,7 @@ def open_entries(
                     f"What flags {flag} takes vectors of {head.dim} dimensions and the collection {entry.name!r} has "
                     f"{collection.dim}; give the one of the collection's model."
                 )
-        options = Options(entry.columns or own, texts, read_ratings(ratings, collection.dim), flags)
+        options = Options(entry.columns or own, texts, read_ratings(ratings, collection.dim), flags, long_text)
         served.append(Served(entry.name, collection, options, own_state))
     return served
 
@@ -114,7 +121,7 @@ def read_flags(
     return flags
 
 
-def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None) -> "Collection":
+def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None, long_text: "LongText") -> "Collection":
     from clipsieve.opening import open_collection
 
     def load_model(name: str, device: str = "auto") -> Any:
@@ -123,5 +130,11 @@ def _open(entry: "Entry", load: Callable[[str], Any], state: Path | None) -> "Co
     # A filter that counts boxes may cost a pass over all regions: not for a request. One that takes long goes on where
     # its client has left.
     return open_collection(
-        entry.folder, model=entry.model, state=state, load=load_model, load_detector=None, filter_s=FILTER_SECONDS
+        entry.folder,
+        model=entry.model,
+        state=state,
+        load=load_model,
+        load_detector=None,
+        filter_s=FILTER_SECONDS,
+        long_text=long_text,
     )
