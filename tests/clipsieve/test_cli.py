@@ -395,6 +395,7 @@ def test_every_command_has_help_with_an_example_and_json():
         assert "--json" in command.grammar().options, name
 
 
+@pytest.mark.slow
 def test_help_is_there_at_once_and_imports_nothing_heavy():
     code = (
         "import sys\nfrom clipsieve.cli import app\n"
@@ -444,6 +445,7 @@ def like(run, colour, folder):
     return set(keys(run("search", folder, colour, "-k", "11", "--json")))
 
 
+@pytest.mark.slow
 def test_add_and_remove_show_at_once_and_after_indexing(run, growing):
     photos, folder = growing
     assert "Nothing to add: 31 of 31 images are known" in run("add", folder, photos).stdout
