@@ -124,6 +124,13 @@ def _tar(path: Path, *names: str) -> None:
             (path.parent / name).unlink()
 
 
+def _link_in_tar(path: Path) -> None:
+    with tarfile.open(path, "w") as made:
+        link = tarfile.TarInfo("linked.jpg")
+        link.type, link.linkname = tarfile.LNKTYPE, "a.jpg"
+        made.addfile(link)
+
+
 def _table(path: Path, **columns: Any) -> None:
     import pyarrow as pa
 
@@ -146,6 +153,9 @@ TOLD: dict[str, tuple[Make, str]] = {
     "SVG": (lambda f: (f / "b.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>"), "svg"),
     "RAW": (lambda f: (f / "b.CR2").write_bytes(b"II*\0" + os.urandom(200)), "cr2"),
     "an image under a text's suffix": (lambda f: (f / "b.txt").write_bytes(jpeg("blue")), "txt"),
+    "a pipe called a tar": (lambda f: os.mkfifo(f / "t.tar"), "pipe"),
+    "a pipe called a table": (lambda f: os.mkfifo(f / "t.parquet"), "table"),
+    "a link in a tar": (lambda f: _link_in_tar(f / "t.tar"), "link"),
     "a table of URLs beside": (lambda f: _table(f / "t.parquet", url=["http://127.0.0.1/x.jpg"]), "table"),
     "img2dataset's table": (
         lambda f: _table(f / "00000.parquet", key=["a"], url=["http://x/y"], status=["success"]),
