@@ -25,6 +25,7 @@ from clipsieve.back.guard import reads
 from clipsieve.back.image_text import holds_base64, read_image_text
 from clipsieve.back.knn import to_json_value
 from clipsieve.back.limits import MOST_EXAMPLES, MOST_LETTERS
+from clipsieve.back.notes import note_header
 from clipsieve.back.offers import embedded, notes_on, offers, one_class, rank
 from clipsieve.back.pictures import encoded, refuse_bombs, shrink, small_webp
 from clipsieve.back.shelf import Fetch, Served, Shelf
@@ -115,7 +116,7 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored], bo
         served = shelf[body.collection]
         classes, name = schema.read_question(body, stored(served))
         found = _distribution(served, body, classes, name)
-        return schema.distribution_to_json(found)
+        return schema.distribution_to_json(found), note_header(notes_on(served, one_class(classes, name), body))
 
     @routes.post("/explain", summary="Why an item stands where it does", responses=shapes.EXPLAINED)
     @reads
@@ -124,7 +125,7 @@ def blueprint(shelf: Shelf, fetch: Fetch, stored: Callable[[Served], Stored], bo
         classes, name = schema.read_question(body, stored(served))
         at = served.collection.fixed(embedded(served, one_class(classes, name), body))
         explained = at.explain(classes, int(body.id), name=name, modality=body.modality)
-        return schema.explained_to_json(*explained)
+        return schema.explained_to_json(*explained), note_header(notes_on(served, one_class(classes, name), body))
 
     @routes.get("/items/<id>", summary="What is known of an item", responses=shapes.ITEM)
     def item(path: schema.ItemPath, query: schema.ItemQuery) -> Any:

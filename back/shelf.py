@@ -14,7 +14,7 @@ from clipsieve.image_memory import ImageMemory
 from clipsieve.index.collection import Collection
 from clipsieve.marks import Marks
 from clipsieve.protocols import TextEmbedder
-from clipsieve.reading import read_with
+from clipsieve.reading import LongText, read_with
 from clipsieve.types import ClassSet, Example, Float32, MetaClass
 from clipsieve.whole import changed
 
@@ -30,12 +30,14 @@ class Options:
     multilingual  embeds texts of many languages into the images' space, for `use_mclip` and `multilingual`
     ratings       aesthetic rating 0..9 -> float32 (d,), added to a question by `aesthetic_score` and `rating`
     flags         "safety" and "violence" -> the class whose items are left out by that name, or what flags them
+    long_text     what is done with a text that is longer than `multilingual` reads; the collection knows its own
     """
 
     columns: Sequence[str] = COLUMNS
     multilingual: TextEmbedder | None = None
     ratings: Mapping[int, Float32] = field(default_factory=dict)
     flags: Mapping[str, Flag] = field(default_factory=dict)
+    long_text: LongText = "cut"
 
 
 class Served:
@@ -101,7 +103,7 @@ class Served:
                 f"The collection {quoted(self.name)} is served without a multilingual model; leave use_mclip out."
             )
         check_said("The text", text)
-        vector: Float32 = read_with(self.options.multilingual)([text])[0]
+        vector: Float32 = read_with(self.options.multilingual, self.options.long_text)([text])[0]
         return vector
 
     def notes(self, text: str, multilingual: bool = False) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 import clipsieve
-from clipsieve.command import Command
+from clipsieve.command import Command, Group
 from clipsieve.commands_ask import filter_, search
 from clipsieve.commands_back import back
 from clipsieve.commands_batch import end2end, inference_worker
@@ -41,6 +41,7 @@ from clipsieve.path_text import spell_out
 
 app = typer.Typer(
     name="clipsieve",
+    cls=Group,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -9,7 +9,7 @@ import os
 from typing import Any, NoReturn
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from clipsieve.errors import ClipsieveError, CollectionChanged, InputError, lacks_memory, quoted, without_middle
 from clipsieve.peer_flags import Grammar, rewrite
@@ -49,6 +49,15 @@ NO_MEMORY = (
     "There is not enough memory; give this process more, or less to do at once: a smaller --batch_size or -k, fewer "
     "--num_prepro_workers, smaller images."
 )
+
+
+class Group(TyperGroup):
+    """The commands by name."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is asked for, of which an error repeats the beginning where it is long."""
+        name, *rest = args
+        return super().resolve_command(ctx, [quoted(name, ""), *rest])
 
 
 class Command(TyperCommand):

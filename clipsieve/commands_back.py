@@ -13,6 +13,7 @@ import typer
 from clipsieve import options
 from clipsieve.access import PROXIES, is_loopback, make_policy, read_token
 from clipsieve.command import say
+from clipsieve.commands_ask import long_text_of
 from clipsieve.commands_build import parse_size, size_of_memory
 from clipsieve.errors import InputError
 from clipsieve.image_memory import IMAGE_WAIT_S
@@ -52,6 +53,7 @@ def back(
     columns: Annotated[
         str | None, typer.Option("--columns", metavar="NAMES", help="Metadata to answer with: url,caption,...")
     ] = None,
+    long_text: options.LongTextName = "cut",
     ratings: Annotated[
         Path | None,
         typer.Option("--ratings", metavar="DIR", help="rating0.npy to rating9.npy, for aesthetic_score."),
@@ -146,8 +148,8 @@ def back(
         entries = entries_of(folders, model)
     elif indices_paths is not None or (model is None and detector is None) or INDICES_PATHS.exists():
         entries, notes = read_indices_paths(indices_paths or INDICES_PATHS, model)
-    limits = Limits(max_results)
     ctx.obj.image_memory.set(size_of_memory(image_memory), min(IMAGE_WAIT_S, timeout))
+    limits, long = Limits(max_results), long_text_of(long_text)
     row_memory = 0 if memory == "0" else parse_size(memory)
     tokens = read_token("READ", read_token_file), read_token("WRITE", write_token_file)
     policy = make_policy(host, allowed_hosts, cors_origins, tokens, parse_size(max_request_bytes), trusted_proxies)
@@ -192,7 +194,7 @@ def back(
     def open_all() -> None:
         texts = None if multilingual is None else models.texts(multilingual)
         flagged = read_flags(flags, safety_head, safety_threshold, violence_prompts)
-        how = (texts, columns, ratings, flagged, ctx.obj.image_memory, images or ())
+        how = (texts, columns, ratings, flagged, ctx.obj.image_memory, images or (), long)
         opened = open_entries(models.get, entries, state, *how)
         for one in opened:
             one.collection.keep_rows(row_memory)

@@ -97,10 +97,9 @@ def add(
             f"clipsieve restore {folder} --last, or --ids)"
         )
     if not added.embedded and not added.skipped:
-        typer.echo(f"Nothing to add: {same}.")
+        typer.echo(f"{same}." if added.moved else f"Nothing to add: {same}.")
         for line in tell_reasons(done):
             typer.echo(line)
-        typer.echo(f"{same}." if added.moved else f"Nothing to add: {same}.")
         return
     changed = f", of which {added.changed:,} take the place of older ones" if added.changed else ""
     told = f"{added.embedded:,} images embedded in {duration(added.seconds)}{changed}{tell_skipped(done)}"

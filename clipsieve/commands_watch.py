@@ -265,6 +265,8 @@ def _tell(folder: Path, json: bool, added: "Added", gone: int) -> None:
     typer.echo(f"{now:%Y-%m-%d %H:%M:%S}  {'; '.join(part for part in parts if part)}.")
     for reason, count in added.reasons:
         typer.echo(f"  {count:,} skipped: {reason}")
+    if added.captions_cut:
+        say(f"Note: {added.captions_cut:,} captions are longer than the model reads; their ends are left out.")
 
 
 @contextlib.contextmanager

@@ -52,11 +52,16 @@ def without_middle(text: str, most: int = MOST_SENTENCE) -> str:
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether an error says that there is no memory, or no thread, to be had: each library says it in its own way."""
+    """Whether an error says that there is no memory, or no thread, to be had: each library says it in its own way.
+
+    So does an error that another one caused, which libraries put into words of their own.
+    """
+    if isinstance(error, ClipsieveError):
+        return False
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
-    said = str(error).lower() if isinstance(error, RuntimeError | ImportError) else ""
-    return any(words in said for words in _NO_MEMORY)
+    said = str(error).lower()
+    return any(words in said for words in _NO_MEMORY) or (error.__cause__ is not None and lacks_memory(error.__cause__))
 
 
 _NO_MEMORY = ("cuda out of memory", "allocate memory", "bad_alloc", "start new thread", "failed to map segment")

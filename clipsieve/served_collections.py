@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from clipsieve.back.shelf import Served, Shelf
     from clipsieve.index.collection import Collection
     from clipsieve.protocols import TextEmbedder
+    from clipsieve.reading import LongText
 
 FILTER_SECONDS = 10.0
 """That a filter of a request may take."""
@@ -29,8 +30,14 @@ def open_entries(
     flags: "Mapping[str, Flag]",
     image_memory: ImageMemory | None = None,
     images: Sequence[Path] = (),
+    long_text: "LongText" = "cut",
 ) -> "list[Served]":
-    """The collections opened. `load` makes the embedder of a name, once; `texts` is the multilingual one."""
+    """The collections opened.
+
+    load       makes the embedder of a name, once
+    texts      the multilingual one
+    long_text  what is done with texts of questions that are longer than a model reads
+    """
     from clipsieve.back.shelf import COLUMNS, Options, Served
     from clipsieve.types import MetaClass
 
@@ -38,7 +45,7 @@ def open_entries(
     served = []
     for entry in entries:
         own_state = state / entry.name if state is not None and len(entries) > 1 else state
-        collection = _open(entry, load, own_state, image_memory, images)
+        collection = _open(entry, load, own_state, image_memory, images, long_text)
         if texts is not None and texts.dim != collection.dim:
             raise InputError(
                 f"The model {texts.model.name!r} embeds texts in {texts.dim} dimensions and the collection "
@@ -50,7 +57,7 @@ def open_entries(
                     f"What flags {flag} takes vectors of {head.dim} dimensions and the collection {entry.name!r} has "
                     f"{collection.dim}; give the one of the collection's model."
                 )
-        options = Options(entry.columns or own, texts, read_ratings(ratings, collection.dim), flags)
+        options = Options(entry.columns or own, texts, read_ratings(ratings, collection.dim), flags, long_text)
         served.append(Served(entry.name, collection, options, own_state, image_memory))
     return served
 
@@ -123,6 +130,7 @@ def _open(
     state: Path | None,
     image_memory: ImageMemory | None,
     images: Sequence[Path],
+    long_text: "LongText",
 ) -> "Collection":
     from clipsieve.opening import open_collection
 
@@ -140,4 +148,5 @@ def _open(
         filter_s=FILTER_SECONDS,
         image_memory=image_memory,
         images=images,
+        long_text=long_text,
     )

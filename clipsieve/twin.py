@@ -13,13 +13,15 @@ from pathlib import Path
 from clipsieve.durable import TEMPORARY
 from clipsieve.errors import CollectionReadOnly, InputError
 from clipsieve.manifest import Manifest, Shard
-from clipsieve.shards import open_manifest, read_removed
+from clipsieve.shards import open_manifest, read_removals, read_removed
 from clipsieve.stored_regions import ROLES as REGIONS
 from clipsieve.writer import open_writer
 
 
 def make_twin(folder: Path, into: Path) -> None:
-    """Give `into` the shards of the collection `folder`, and what was removed from it; indices of `into` stay.
+    """Give `into` the shards of the collection `folder`; indices of `into` stay.
+
+    What was removed from `folder`, or restored, since the last time is removed or restored in `into`.
 
     InputError if `into` is `folder` itself; ModelMismatch or InputError if it holds another collection's vectors.
     """
@@ -43,11 +45,21 @@ def make_twin(folder: Path, into: Path) -> None:
                 _link(folder / file.path, into / file.path)
         mine = writer.manifest
         writer.commit(
-            dataclasses.replace(manifest, indices=mine.indices, background=mine.background, removed=mine.removed)
+            dataclasses.replace(
+                manifest,
+                indices=mine.indices,
+                background=mine.background,
+                removed=mine.removed,
+                format_version=max(manifest.format_version, mine.format_version),
+            )
         )
-        writer.remove(
-            sorted(set(read_removed(folder, manifest).tolist()) - set(read_removed(into, writer.manifest).tolist()))
+        gone, gone_there = (
+            set(read_removed(at, of).tolist()) for at, of in ((folder, manifest), (into, writer.manifest))
         )
+        lines = read_removals(folder, manifest)
+        back = {id for line in lines if "restored" in line for id in line["ids"]} - gone
+        writer.restore(sorted(back & gone_there))  # what was removed in the twin alone stays removed there
+        writer.remove(sorted(gone - gone_there))
 
 
 def _images(shard: Shard) -> Shard:

@@ -69,6 +69,7 @@ def compact(
             done += sum(s.rows for s in group)
             if progress is not None:
                 progress("compacting", done, total)
+        kept += _still_skipped(draft, kept, skips)
         sources = [s.source for g in changed for s in g if s.source is not None and s not in kept]
         whole = dataclasses.replace(
             draft.manifest,
@@ -169,6 +170,18 @@ def _rewrite(
             )
         )
     return made
+
+
+def _still_skipped(draft: Draft, kept: Sequence[Shard], before: Mapping[int, Sequence[Skipped]]) -> list[Shard]:
+    """A shard that lists what counts as skipped before and would not any more, in `kept`; [] without any.
+
+    An image that came in and could not be read once it changed is such a one: the row, in a new shard, would seem to
+    come after the skip in an old one.
+    """
+    after = current_skips(draft.folder, dataclasses.replace(draft.manifest, shards=tuple(kept)))
+    there = {(skip.key, skip.reason) for some in after.values() for skip in some}
+    lost = [skip for some in before.values() for skip in some if (skip.key, skip.reason) not in there]
+    return [draft.rewrite({}, pa.table({"id": pa.array([], pa.int64())}), None, lost)] if lost else []
 
 
 def _dismissed(table: pa.Table, dismissed: set[int]) -> list[Skipped]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 from PIL import Image
 
-from clipsieve.errors import ClipsieveError, InputError, ModelUnavailable
+from clipsieve.errors import ClipsieveError, InputError, ModelUnavailable, lacks_memory
 from clipsieve.inference.text_reader import Count, Unknown
 
 if TYPE_CHECKING:
@@ -134,6 +134,11 @@ def fetching(name: str, advice: str) -> Iterator[None]:
     except Exception as error:  # each library and hub client has its own ways to say that a file is not there
         if isinstance(error, AttributeError | NameError) and _is_ours(error):
             raise
+        if lacks_memory(error):
+            raise ModelUnavailable(
+                f"There is not enough memory to load the model {name!r}; give this process more, or take a "
+                "smaller model."
+            ) from error
         # torch lists the weights that are missing on lines of their own.
         what = " ".join(str(error).split())[:MOST_SAID].rstrip(".") or type(error).__name__
         raise ModelUnavailable(

@@ -3,6 +3,7 @@
 import os
 import posixpath
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +33,11 @@ class Place:
     url: str
 
     def open(self) -> BinaryIO:
-        """The file, open for reading bytes, seekable."""
+        """The file, open for reading bytes, seekable. OSError for a pipe or device, which may never give any."""
         if self.fs is None:
+            mode = os.stat(self.path).st_mode  # noqa: PTH116
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a folder says itself what is wrong
+                raise OSError("it is not a regular file but a pipe or device; leave it out")
             return Path(self.path).open("rb")
         file: BinaryIO = self.fs.open(self.path, "rb")
         return file

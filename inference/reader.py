@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, Self, get_args
@@ -24,6 +25,10 @@ from clipsieve.path_text import to_text
 from clipsieve.types import FileState, ImageItem, Skipped
 
 Format = Literal["auto", "files", "webdataset", "parquet", "urls"]
+
+_OPTIONS = re.compile(r" (?:wds_(?:image|caption)_key|(?:image|caption|url)_column)=")
+"""Where the options begin in the name of a source."""
+
 Input = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 PassOver = Callable[[str, str, int, float], bool]
@@ -272,3 +277,8 @@ def _name(given: Input, kind: str, options: Mapping[str, str | None]) -> str:
         text += f" and {len(patterns) - 1} more ({digest})"
     chosen = "".join(f" {name}={value}" for name, value in options.items() if value is not None)
     return f"{kind}:{text}{chosen}"
+
+
+def input_of(name: str) -> str:
+    """The input in the name of a source: its paths, without its kind and the options that it is read with."""
+    return _OPTIONS.split(name.partition(":")[2])[0]

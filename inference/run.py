@@ -17,7 +17,7 @@ from clipsieve.inference.embedder import StagedEmbedder
 from clipsieve.inference.finding import Finder, settle
 from clipsieve.inference.pending import TWICE, Embedded, Pending, read_of
 from clipsieve.inference.probe import probe
-from clipsieve.inference.reader import Source
+from clipsieve.inference.reader import Source, input_of
 from clipsieve.inference.turns import Keys, turns
 from clipsieve.manifest import Manifest, read_manifest
 from clipsieve.output_path import require_collection_path
@@ -154,9 +154,9 @@ def embed_collection(
     )
 
 
-def require_images(folder: Path, input: str) -> None:
-    """CollectionError, with the commonest reason, if nothing of an input could be embedded into `folder`."""
-    manifest, input = read_manifest(folder), input.partition(":")[2]  # without its kind
+def require_images(folder: Path, source: str) -> None:
+    """CollectionError, with the commonest reason, if nothing of the source of this name was embedded into `folder`."""
+    manifest, input = read_manifest(folder), input_of(source)
     if manifest.rows:
         return
     reasons = Counter(skip.reason for some in current_skips(folder, manifest).values() for skip in some)

@@ -101,7 +101,7 @@ class TableSource:
         image = self._image_column or next(iter(named or candidates), None)
         if image is None:
             raise InputError(f"no column of {', '.join(schema.names)} holds bytes; name one with image_column")
-        texts = [n for n in CAPTION_NAMES if n in schema.names and _is_text(schema.field(n).type)]
+        texts = [n for n in CAPTION_NAMES if n in schema.names and n != image and _is_text(schema.field(n).type)]
         return image, self._caption_column or next(iter(texts), None)
 
 
@@ -135,4 +135,9 @@ def is_binary(kind: pa.DataType) -> bool:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    """True for a column of texts, however they are stored; other programs write bytes for texts, too."""
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or is_binary(kind)
+    )

@@ -74,10 +74,10 @@ class TarSource:
 
     def _read(self, name: str, place: Place, start: int) -> Items:
         with place.open() as file, tarfile.open(fileobj=file, mode="r:*") as tar:
-            samples = Samples[bytes](self._suffixes)
+            samples, links = Samples[bytes](self._suffixes), list[tarfile.TarInfo]()
             number = 0
             try:
-                for sample in self._samples(tar, samples, start):
+                for sample in self._samples(tar, samples, links, start):
                     if number >= start:
                         yield self._item(name, sample)
                     number += 1
@@ -88,6 +88,14 @@ class TarSource:
                     if number >= start:
                         yield self._item(name, sample)
                     number += 1
+        for link in links:
+            if number >= start:
+                yield Skipped(
+                    f"{name}/{to_text(link.name)}",
+                    "It is a link in the tar, and links are not followed; make the tar with --hard-dereference and "
+                    "--dereference.",
+                )
+            number += 1
         if problem:
             if number >= start:
                 yield Skipped(
@@ -96,9 +104,14 @@ class TarSource:
             number += 1
         return number
 
-    def _samples(self, tar: tarfile.TarFile, samples: Samples[bytes], start: int) -> Iterator[Sample[bytes]]:
+    def _samples(
+        self, tar: tarfile.TarFile, samples: Samples[bytes], links: list[tarfile.TarInfo], start: int
+    ) -> Iterator[Sample[bytes]]:
+        """The samples in order; images that are links to other members or files go to `links`."""
         for member in tar:
             if not member.isfile():
+                if (member.islnk() or member.issym()) and self._suffixes.is_image(split(member.name)[1].lower()):
+                    links.append(member)
                 continue
             yield from samples.turn(member.name)
             data = b""

@@ -108,6 +108,7 @@ def test_making_a_collection_and_adding_to_it(disk, images, tmp_path):
     assert check(out).problems == ()
 
 
+@pytest.mark.slow
 def test_indexing_removing_compacting_and_asking(disk, images):
     out = disk.folder / "c"
     call("inference", images, out, *NEW)
@@ -123,6 +124,7 @@ def test_indexing_removing_compacting_and_asking(disk, images):
     assert call("search", out, "red").exit_code == 0
 
 
+@pytest.mark.slow
 def test_lists_on_disk_which_faiss_maps(disk, monkeypatch):
     out, rng = disk.folder / "c", np.random.default_rng(0)
     vectors = rng.standard_normal((2000, 16), np.float32)

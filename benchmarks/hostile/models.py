@@ -31,10 +31,9 @@ CUT = ("cut", "longer", "too long", "left out", "context", "truncat")
 def a_text_that_is_cut_is_noted(lab: Lab, folder: Path, words: list[str]) -> str:
     done = _asked(lab, folder, words)
     require("Traceback" not in done.err, done.err)
-    require(
-        any(word in done.err.lower() for word in CUT), f"exit code {done.code}, nothing of it in: {done.err[-200:]}"
-    )
-    return done.err
+    said = done.said.lower().replace(LONG, "")  # the question itself names none of the words
+    require(any(word in said for word in CUT), f"exit code {done.code}, nothing of it in: {done.said[-200:]}")
+    return done.said
 
 
 @ATTACKS.add(

@@ -292,5 +292,9 @@ def test_what_the_model_leaves_out_of_texts_is_noted(client):
     for side in ("positive", "negative"):
         (note,) = post(client, "/search", **{"class": {**BUS, side: ["word " * 40 + "rest"]}})["notes"]
         assert "'rest' is left out" in note
+        asked = {"collection": "photos", "class": {**BUS, side: ["word " * 40 + "rest"]}}
+        for path, more in (("distribution", {}), ("explain", {"id": "1"})):
+            answer = client.post(f"/api/v1/{path}", json={**asked, **more})
+            assert (answer.status_code, "'rest' is left out" in answer.headers["X-Clipsieve-Note"]) == (200, True)
     answer = post(client, "/search", 400, **{"class": {"positive": [" "]}})
     assert "an empty text" in answer["error"]["message"]

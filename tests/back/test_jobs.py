@@ -223,6 +223,7 @@ def boxes_by_hand(folder, threshold, names=("bus",)):
     return found
 
 
+@pytest.mark.slow
 def test_detected_boxes_of_an_export(looked_through, tmp_path):
     wanted = boxes_by_hand(looked_through, 0.3)
     assert 0 < sum(map(len, wanted.values())) < 24

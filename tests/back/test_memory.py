@@ -36,6 +36,7 @@ def test_a_request_for_which_there_is_no_memory_may_come_again(tmp_path, error):
         (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
         (RuntimeError("can't start new thread"), True),
         (ImportError("libtorch_cpu.so: failed to map segment from shared object"), True),
+        (OSError("Error while deserializing header: Cannot allocate memory (os error 12)"), True),
         (ImportError("No module named 'torch'"), False),
         (RuntimeError("The shapes do not fit."), False),
         (OSError(errno.ENOENT, "No such file"), False),

@@ -26,6 +26,7 @@ sets = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(sets)
 def test_json_gives_the_set_back(made):
     assert loads(dumps(made)) == made

@@ -311,8 +311,9 @@ def test_label_takes_directais_call_on_a_folder_of_images(run, images, deploy_bo
     assert len(rows) == 31
     listed = tmp_path / "list.txt"
     listed.write_text("red/1\nblue/2\n")
-    run("label", *words, "--output_file", tmp_path / "p.csv", "--images_to_classify_fp", listed)
-    assert len(lines(tmp_path / "p.csv")) == 3
+    said = run("label", *words, "--output_file", tmp_path / "p.csv", "--images_to_classify_fp", listed)
+    assert "could not be read" not in said.stderr  # the others are not looked at
+    assert {row[0] for row in lines(tmp_path / "p.csv")[1:]} == {"red/1", "blue/2"}
     assert "accuracy 1.0000" in run("label", *words, "--eval_only", "True").stdout
     assert sorted(p.name for p in tmp_path.iterdir()) == ["classifier.json", "list.txt", "o.csv", "p.csv"]
 
@@ -353,6 +354,13 @@ def test_an_unknown_option_is_misuse_with_a_hint(run, photos):
     assert "did you mean --threshold?" in run("search", photos, "red", "--treshold", "1", code=2).stderr
 
 
+@pytest.mark.parametrize(
+    "argv", [["Q" * 100_000], ["search", "--" + "Q" * 100_000], ["search", "c", "a", "-k", "Q" * 9000]]
+)
+def test_an_error_repeats_little_of_what_was_given(run, argv):
+    assert run(*argv, code=2).stderr.count("Q") <= 200
+
+
 def test_a_model_that_cannot_be_had_is_not_replaced(run, images, tmp_path):
     def load(name, **_):
         raise ModelUnavailable(f"The weights of {name!r} could not be fetched; use `--model mini`.")
@@ -387,6 +395,7 @@ def test_every_command_has_help_with_an_example_and_json():
         assert "--json" in command.grammar().options, name
 
 
+@pytest.mark.slow
 def test_help_is_there_at_once_and_imports_nothing_heavy():
     code = (
         "import sys\nfrom clipsieve.cli import app\n"
@@ -436,6 +445,7 @@ def like(run, colour, folder):
     return set(keys(run("search", folder, colour, "-k", "11", "--json")))
 
 
+@pytest.mark.slow
 def test_add_and_remove_show_at_once_and_after_indexing(run, growing):
     photos, folder = growing
     assert "Nothing to add: 31 of 31 images are known" in run("add", folder, photos).stdout

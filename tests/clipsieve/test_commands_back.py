@@ -131,3 +131,19 @@ def test_flags_that_cannot_be_meant(own, tmp_path):
     flags = read_flags(None, None, 0.5, tmp_path / "prompts.npy")
     with pytest.raises(InputError, match="violence takes vectors of 8 dimensions and the collection 'own' has 16"):
         open_entries(lambda name: FAKE, [Entry("own", own.collection.folder)], None, None, None, None, flags)
+
+
+def test_texts_that_are_longer_than_the_model_reads_are_treated_as_the_service_is_told(own):
+    asked = [f"{'word ' * 40}{end}" for end in ("red", "blue")]
+    entry = Entry("own", own.collection.folder)
+    for how in ("cut", "average"):
+        (served,) = open_entries(lambda name: FAKE, [entry], None, FAKE, None, None, {}, how)
+        for multilingual in (False, True):
+            one, other = (served.embed_text(text, multilingual) for text in asked)
+            assert np.array_equal(one, other) == (how == "cut")
+        served.collection.close()
+    (served,) = open_entries(lambda name: FAKE, [entry], None, FAKE, None, None, {}, "error")
+    for multilingual in (False, True):
+        with pytest.raises(InputError, match="is longer than"):
+            served.embed_text(asked[0], multilingual)
+    served.collection.close()

@@ -66,6 +66,12 @@ def test_it_keeps_in_step(run, root, out):
     assert "Nothing to do" in run("watch", out, root, "--once", load=no_model).stdout
 
 
+def test_a_caption_that_is_cut_is_told(run, root, out):
+    write(root, {"5.jpg": jpeg(5), "5.txt": b"word " * 90})
+    said = run("watch", out, root, "--once")
+    assert "1 captions are longer than the model reads" in said.stderr
+
+
 def test_what_is_gone_may_stay(run, root, out):
     (root / "3.jpg").unlink()
     assert once(run, out, root, "--keep-missing") == []

@@ -6,6 +6,7 @@ import pytest
 
 from clipsieve.errors import CollectionReadOnly, InputError
 from clipsieve.manifest import Manifest
+from clipsieve.restoring import restore
 from clipsieve.shards import open_array, open_manifest, read_removed
 from clipsieve.twin import make_twin
 from clipsieve.types import Embeddings, ModelId
@@ -35,6 +36,20 @@ def test_a_twin_holds_the_same_and_gets_what_is_added(tmp_path):
     make_twin(one, two)
     assert open_manifest(two).rows == 6
     assert read_removed(two, open_manifest(two)).tolist() == [1]
+
+
+def test_what_is_restored_comes_back_in_the_twin_and_what_it_removed_itself_does_not(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    add(one, 0, n=4)
+    with open_writer(one) as writer:
+        writer.remove([1, 2])
+    make_twin(one, two)
+    with open_writer(two) as writer:
+        writer.remove([3])
+    restore(one, [2])
+    make_twin(one, two)
+    assert read_removed(two, open_manifest(two)).tolist() == [1, 3]
+    assert verify(two, open_manifest(two)) == {}
 
 
 def test_a_twin_is_copied_where_it_cannot_be_linked(tmp_path, monkeypatch):

@@ -93,6 +93,7 @@ def test_arrow(tmp_path):
         open_collection(tmp_path)
 
 
+@pytest.mark.slow
 def test_hdf5(tmp_path):
     write_index(tmp_path / "image.index", "HNSW16")
     write_hdf5(tmp_path / "metadata.hdf5", NAMES)

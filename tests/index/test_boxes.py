@@ -91,6 +91,7 @@ def test_the_best_boxes_are_those_of_the_rule(folder, monkeypatch, every_box, ap
         assert {hit.id for hit in within.hits} == {4, 7}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["IVF64,Flat", "IVF64,SQ8"])
 def test_an_index_that_misses_some(tmp_path, kind):
     """Inverted lists of which few are read: what is found is the rule's, in the order of the detector's logits."""

@@ -75,6 +75,7 @@ def test_a_small_collection_is_its_own_index(tmp_path: Path) -> None:
     assert build_indices(tmp_path)[0].action == "kept"
 
 
+@pytest.mark.slow
 def test_an_approximate_index_is_tuned_measured_extended_and_rebuilt(tmp_path: Path) -> None:
     add(tmp_path, clustered(2500))
     add(tmp_path, clustered(1500, seed=1))

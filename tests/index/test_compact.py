@@ -15,6 +15,7 @@ from clipsieve.inference.reader import open_source
 from clipsieve.inference.run import embed_collection
 from clipsieve.manifest import File, Shard
 from clipsieve.opening import open_collection
+from clipsieve.skips import current_skips
 from clipsieve.stored_regions import read_regions, read_table
 from clipsieve.types import MetaClass
 from clipsieve.whole import verify
@@ -221,3 +222,16 @@ def test_shards_are_not_joined_beyond_what_their_regions_take():
     parts = [shard(i, size * 2**20) for i, size in enumerate([200, 200, 200, 600, 1])]
     groups = group_shards(parts, {s.number: 10 for s in parts}, 1000)
     assert [[s.number for s in group] for group in groups] == [[0, 1], [2], [3], [4]]
+
+
+def test_an_image_that_changed_and_cannot_be_read_stays_listed(root, out):
+    (root / "05.jpg").write_bytes(b"no image any more")
+    add(root, out)
+    with open_collection(out) as photos:
+        photos.remove([4])  # so that the shard with its row, and not that with its skip, is written anew
+    listed = {skip.key for some in current_skips(out, shards.open_manifest(out)).values() for skip in some}
+    assert listed == {"bad.jpg", "05.jpg"}
+    compact(out, shard_size=3)
+    (*skips,) = [s for some in current_skips(out, shards.open_manifest(out)).values() for s in some]
+    assert sorted(skip.key for skip in skips if skip.reason != shards.DISMISSED) == ["05.jpg", "bad.jpg"]
+    assert verify(out, shards.open_manifest(out)) == {}

@@ -49,6 +49,7 @@ class Watched:
         raise NotImplementedError
 
 
+@pytest.mark.slow
 @given(questions())
 @settings(max_examples=80, deadline=None)
 def test_an_exhaustive_index_answers_as_the_loop(asked: tuple[Question, Rows]) -> None:
@@ -63,6 +64,7 @@ def test_an_exhaustive_index_answers_as_the_loop(asked: tuple[Question, Rows]) -
     assert as_items(answer.ranked) == best_of(question, rows)
 
 
+@pytest.mark.slow
 @given(questions())
 @settings(max_examples=25, deadline=None)
 def test_without_an_index_too(asked: tuple[Question, Rows]) -> None:
@@ -72,6 +74,7 @@ def test_without_an_index_too(asked: tuple[Question, Rows]) -> None:
     assert as_items(answer.ranked) == best_of(question, rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", ["Flat", "IVF8,Flat", pytest.param("OPQ8,SQ8", marks=pytest.mark.slow), "HNSW16"])
 def test_real_indices(factory: str) -> None:
     rows = make_rows(make_vectors(4000, 16), removed=0.05)
@@ -169,6 +172,7 @@ def test_claims(exhaustive: bool, error: float, claim: str) -> None:
             search(question, rows, index)
 
 
+@pytest.mark.slow
 def test_few_probes_and_product_codes_never_claim_exact() -> None:
     rows = make_rows(make_vectors(4000), removed=0)
     wrong = 0

@@ -67,6 +67,7 @@ def literal(
     )
 
 
+@pytest.mark.slow
 @given(questions())
 @settings(max_examples=100, deadline=None)
 def test_it_is_the_literal_reading(asked: tuple[Question, Rows]) -> None:

@@ -30,6 +30,7 @@ def by_hand(c: ClassVectors, item: Float32) -> tuple[float, float]:
     return max(dot[0]), max(dot[1], default=-math.inf)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6), st.booleans())
 def test_the_rule_is_the_loop_in_words(seed: int, ties: bool) -> None:
     rng = np.random.default_rng(seed)

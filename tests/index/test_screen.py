@@ -15,6 +15,7 @@ from clipsieve.index.screen import Screen
 from tests.index.made import MODEL, as_items, best_of, make_class, make_rows, make_vectors, questions, unit
 
 
+@pytest.mark.slow
 @given(questions())
 @settings(max_examples=60, deadline=None)
 def test_topk_is_the_loop(asked: tuple[Question, Rows]) -> None:

@@ -132,6 +132,7 @@ def test_detection_is_the_rule_in_words(
     assert [one[2] for one in kept] == pytest.approx([one[2] for one in expected], rel=1e-12)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6), st.sampled_from(MODES))
 def test_images_asked_together_answer_as_they_do_alone(seed: int, mode: Mode) -> None:
     rng = np.random.default_rng(seed)

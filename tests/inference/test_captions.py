@@ -69,3 +69,12 @@ def test_members_with_dots_keep_captions_and_metadata(tmp_path, names, expected)
             tar.addfile(info, io.BytesIO(data))
     items = list(open_source(tmp_path / "x.tar").items())
     assert [(item.key.removeprefix("x.tar/"), item.caption, item.meta.get("x")) for item in items] == expected
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.dictionary(pa.int32(), pa.string())]
+)
+def test_a_column_of_captions_is_found_however_its_texts_are_stored(tmp_path, kind):
+    captions = pa.array(["a bus", "größer"]).cast(kind)
+    pq.write_table(pa.table({"caption": captions, "image": [jpeg(1), jpeg(2)]}), tmp_path / "t.parquet")
+    assert [item.caption for item in open_source(tmp_path / "t.parquet").items()] == ["a bus", "größer"]

@@ -202,6 +202,12 @@ def test_where_all_is_skipped_the_error_has_the_commonest_reason(tmp_path):
             embed(tmp_path / "in", tmp_path / "out")
 
 
+def test_the_error_names_the_input_and_not_how_it_is_read(tmp_path):
+    write_tree(tmp_path / "in", {"t.tar": b"no tar"})
+    with pytest.raises(CollectionError, match=rf"'{tmp_path / 'in'}'"):
+        embed(tmp_path / "in", tmp_path / "out")
+
+
 def test_a_collection_is_no_input_and_none_of_it_is_read_below_one(tmp_path):
     write_tree(tmp_path / "in", {"a.jpg": JPEG})
     embed(tmp_path / "in", tmp_path / "in" / "c.clip", thumbs=True)
@@ -271,3 +277,30 @@ def test_a_file_of_no_known_suffix_that_may_not_be_read_is_listed(tmp_path, monk
     write_tree(tmp_path, {"a.jpg": JPEG, "secret": JPEG})
     monkeypatch.setattr(builtins, "open", refused)
     assert "secret" in read(open_source(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["b.jpg", "t.tar", "t.parquet", "noext", "l.csv", "a.txt", "a.json"])
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path, name):
+    write_tree(tmp_path / "in", {"a.jpg": JPEG})
+    os.mkfifo(tmp_path / "in" / name)
+    source = open_source(tmp_path / "in")
+    found = list(source.items())
+    told = [one for one in found if isinstance(one, Skipped)]
+    assert told or source.ignored
+    assert len(found) - len(told) == (0 if name in ("a.txt", "a.json") else 1)
+
+
+def test_images_that_are_links_in_a_tar_are_listed(tmp_path):
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        kinds = {"a.jpg": tarfile.REGTYPE, "b.jpg": tarfile.LNKTYPE, "c.jpg": tarfile.SYMTYPE, "d.txt": tarfile.LNKTYPE}
+        for name, kind in kinds.items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "" if kind == tarfile.REGTYPE else "a.jpg"
+            member.size = len(JPEG) if kind == tarfile.REGTYPE else 0
+            tar.addfile(member, io.BytesIO(JPEG))
+    source = open_source(tmp_path / "t.tar")
+    image, *links = list(source.items())
+    assert image.key == "t.tar/a"
+    assert [link.key for link in links] == ["t.tar/b.jpg", "t.tar/c.jpg"]
+    assert all("--hard-dereference" in link.reason for link in links)
+    assert [one.key for one in source.items(2)] == ["t.tar/c.jpg"]

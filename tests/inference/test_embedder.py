@@ -188,6 +188,7 @@ def test_mini_is_the_folder_that_comes_along(open_clip_folder, monkeypatch):
     assert load_embedder("mini", device="cpu").model.name == "mini"
 
 
+@pytest.mark.slow
 def test_the_weights_hash_follows_the_weights_alone(open_clip_folder, tmp_path):
     folder = shutil.copytree(open_clip_folder, tmp_path / "model")
     original = load_embedder(f"local-dir:{open_clip_folder}", device="cpu").model

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from clipsieve.errors import ClipsieveError, ModelUnavailable
+from clipsieve.inference.checkpoint import fetching
 from clipsieve.inference.detector import open_detector
 from clipsieve.inference.embedder import load_embedder, load_text_embedder
 from clipsieve.inference.self_check import check_texts, require_apart
@@ -212,3 +213,17 @@ def test_an_onnx_folder_without_a_tower(tmp_path):
     (tmp_path / MADE).write_text("{}")
     with pytest.raises(ModelUnavailable, match="is not whole; export the model again"):
         load_onnx(tmp_path)
+
+
+def test_without_memory_no_connection_is_blamed():
+    for error in (
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        OSError("allocate memory"),
+    ):
+        with (
+            pytest.raises(ModelUnavailable, match="not enough memory to load the model 'a'") as caught,
+            fetching("a", "or give a folder"),
+        ):
+            raise error
+        assert "connection" not in str(caught.value)

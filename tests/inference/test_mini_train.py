@@ -21,6 +21,7 @@ from clipsieve.inference.mini.captions import CLASSES
 from clipsieve.inference.mini.scenes import COLOURS, SHAPES, Ask, Part, sample_scene
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32))
 def test_many_scenes_are_graded_as_one_is(seed: int) -> None:

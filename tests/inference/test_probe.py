@@ -21,6 +21,7 @@ def test_the_images_never_change():
     assert digest.hexdigest() == "7a6b9fe91c42734c90bd8e0bb84ae94c71eaac0215914799df2ce50484f26b3a"
 
 
+@pytest.mark.slow
 def test_an_embedder_agrees_with_itself(open_clip_folder, dino_folder):
     for folder in (open_clip_folder, dino_folder):
         embedder = load_embedder(f"local-dir:{folder}", device="cpu")
@@ -29,6 +30,7 @@ def test_an_embedder_agrees_with_itself(open_clip_folder, dino_folder):
     assert probe(FakeEmbedder()) == probe(FakeEmbedder())
 
 
+@pytest.mark.slow
 def test_another_model_does_not(open_clip_folder):
     embedder = load_embedder(f"local-dir:{open_clip_folder}", device="cpu")
     seen = probe(embedder)

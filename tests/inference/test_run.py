@@ -115,6 +115,7 @@ def test_a_folder_of_odd_files_ends_with_exact_counts_and_reasons(tmp_path):
     assert verify(tmp_path / "out", open_manifest(tmp_path / "out")) == {}
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 30), st.integers(1, 5))
 def test_batches_shards_and_threads_change_nothing(tmp_path_factory, batch, shard, workers):

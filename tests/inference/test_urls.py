@@ -293,6 +293,7 @@ def test_only_what_may_go_better_is_asked_for_again(tmp_path):
         assert embed(max_bytes=10**6) == (1, 0, {"/gone"}, 0)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_and_asks_for_nothing_twice(site, tmp_path):
     path = table_of(site, tmp_path / "l.parquet")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
