@@ -216,10 +216,15 @@ def _times(column: pa.ChunkedArray) -> Cells:
     texts = [_shortened(text) + ending if is_valid else None for text, is_valid in zip(written, valid, strict=True)]
     if not zoned or type_.tz in ("UTC", "Etc/UTC", "Z", "+00:00"):
         return Cells("time", texts, texts)
-    try:  # of nanoseconds, years beyond 9999 and unknown time zones Python knows nothing
-        shown = [value if value is None else value.isoformat() for value in column.to_pylist()]
+    whole = pa.array(filled.astype(np.int64) // _UNITS[type_.unit], pa.timestamp("s", type_.tz))
+    try:  # Python knows nothing of years beyond 9999 and of some time zones
+        local = [at.isoformat() for at in whole.to_pylist()]
     except (ValueError, OverflowError, LookupError, pa.ArrowException):
-        shown = texts
+        return Cells("time", texts, texts)
+    shown = [
+        text if text is None else there[:19] + text[19 : -len(ending)] + there[19:]
+        for text, there in zip(texts, local, strict=True)
+    ]
     return Cells("time", shown, texts)
 
 
@@ -260,8 +265,10 @@ def _is_odd(text: str | None) -> bool:
 
 
 def _same(shown: Any, compared: Any) -> bool:
-    """Whether SQLite gives `shown` back where it was given `compared`; it makes integers of whole floats."""
-    return type(shown) is type(compared) and shown == compared and not (type(shown) is float and shown.is_integer())
+    """Whether SQLite gives `shown` back for `compared`; it makes integers of booleans and of whole floats."""
+    if type(shown) is not type(compared) or shown != compared:
+        return False
+    return not (type(shown) is bool or (type(shown) is float and shown.is_integer()))
 
 
 def _plain(value: Any) -> Any:

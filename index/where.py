@@ -12,8 +12,10 @@ import string
 import threading
 import time
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from clipsieve.errors import InputError, quoted
@@ -197,6 +199,13 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def written(columns: Sequence[str]) -> list[str]:
+    """The names as a filter has them: in double quotes unless they are plain words, and no other one's in capitals."""
+    plain, names = re.compile(r"[A-Za-z_][A-Za-z0-9_]*"), Counter(map(folded, columns))
+    alone = [plain.fullmatch(name) and (names[folded(name)] == 1 or name in ("id", "key")) for name in columns]
+    return [name if is_alone else quote(name) for name, is_alone in zip(columns, alone, strict=True)]
+
+
 def folded(name: str) -> str:
     """The name as SQLite compares names: it ignores the case of ASCII letters alone."""
     return name.translate(_LOWER)
@@ -230,6 +239,8 @@ class _Filter:
         self.most = self.connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
         self.connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN_BYTES)
         self.connection.set_authorizer(self._allowed)
+        # EXPLAIN names the filter's own values, and x'80' is no text.
+        self.connection.text_factory = partial(str, encoding="utf-8", errors="replace")
 
     def run(self, made: int, columns: Sequence[str]) -> list[tuple[int]]:
         """The ids. `made` are the bytes of the longest value that it may make."""
@@ -296,7 +307,5 @@ def _longest_made(where: str) -> int:
 
 
 def _error(where: str, reason: str, columns: Iterable[str]) -> InputError:
-    plain = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-    names = [name if plain.fullmatch(name) else quote(name) for name in columns]
-    listed = quoted(", ".join(names), "", 1_000)
+    listed = quoted(", ".join(written(list(columns))), "", 1_000)
     return InputError(f"The filter {quoted(where)} cannot be used: {reason}. The columns are {listed}.")
