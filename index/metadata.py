@@ -140,8 +140,10 @@ class SqliteMetadata:
         if len(wanted) >= BULK:
             keys = self.table(wanted, ["key"])["key"].to_pylist()
             return keys
-        found = {i: row["key"] for chunk in _chunks(wanted) for i, row in self._read(chunk, ["key"]).items()}
-        return [str(self._known(found, i)) for i in wanted]
+        found: dict[int, Any] = {
+            i: row["key"] for chunk in _chunks(wanted) for i, row in self._read(chunk, ["key"]).items()
+        }
+        return [self._known(found, i) for i in wanted]
 
     def ids_of_keys(self, keys: Sequence[str]) -> Int64:
         """The ids of these keys, int64 (n,), in their order; the greatest where a key was given twice (added anew).
