@@ -4,16 +4,19 @@ items     id, key, and what a filter compares of every other column that a shard
 more      values by id that cannot be read back from what is compared, as JSON: see `cells.dump_kept`
 shards    which files the rows came from, so that what is stale or missing is found
 columns   position, name as in Parquet, name in SQL ("" beyond COLUMNS), kinds of its values: see `cells.Column`
-stamp     the file's time of last change; with another one, somebody else has written to it
+stamp     the file's time of last change; with another one, somebody else has written to it. A number that is another
+          one whenever columns changed
 """
 
 import contextlib
 import os
 import re
+import secrets
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +75,14 @@ _ELSEWHERE = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, 
 """What is the fault of the disk, or of another process at work, and not of the file."""
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The columns of a cache, `id` and `key` first, and the number that the file has as long as they are so."""
+
+    number: int
+    columns: tuple[Column, ...]
+
+
 class _Differs(Exception):
     """A shard brings kinds of values that some columns were not made for."""
 
@@ -81,7 +92,7 @@ class _Differs(Exception):
 
 def fill(
     path: Path, folder: Path, manifest: Manifest, progress: Callable[[int, int], None] | None = None
-) -> tuple[list[Column], bool]:
+) -> tuple[Layout, bool]:
     """Bring the cache at `path` to the manifest of `folder`.
 
     Its columns, and whether it was made anew because it was none of ours. NotOurs if it has to be deleted first,
@@ -101,7 +112,7 @@ def fill(
         while True:
             try:
                 anew |= _bring(connection, path, folder, manifest, columns, progress)
-                return read_columns(connection), anew
+                return read_layout(connection), anew
             except _Differs as differs:  # each time with more kinds, of which there are few
                 columns = differs.columns
 
@@ -141,10 +152,12 @@ def _bring(
     return not ours
 
 
-def read_columns(connection: sqlite3.Connection) -> list[Column]:
-    """The cache's columns, `id` and `key` first."""
-    found = connection.execute("SELECT name, sql, kinds FROM columns ORDER BY position").fetchall()
-    return [Column(name, sql, frozenset(filter(None, kinds.split(",")))) for name, sql, kinds in found]
+def read_layout(connection: sqlite3.Connection) -> Layout:
+    """The cache's columns, of one state of the file."""
+    sql = "SELECT name, sql, kinds, (SELECT layout FROM stamp) FROM columns ORDER BY position"
+    found = connection.execute(sql).fetchall()
+    columns = [Column(name, sql, frozenset(filter(None, kinds.split(",")))) for name, sql, kinds, _ in found]
+    return Layout(found[0][-1] if found else 0, tuple(columns))
 
 
 def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
@@ -163,8 +176,8 @@ def _make_tables(connection: sqlite3.Connection, columns: Sequence[Column]) -> N
     connection.execute("CREATE TABLE shards (number INTEGER PRIMARY KEY, made_from TEXT, first_id INT, last_id INT)")
     connection.execute("CREATE TABLE more (id INTEGER PRIMARY KEY, kept TEXT)")
     connection.execute("CREATE TABLE columns (position INTEGER PRIMARY KEY, name TEXT, sql TEXT, kinds TEXT)")
-    connection.execute("CREATE TABLE stamp (mtime_ns INT)")
-    connection.execute("INSERT INTO stamp VALUES (0)")
+    connection.execute("CREATE TABLE stamp (mtime_ns INT, layout INT)")
+    connection.execute("INSERT INTO stamp VALUES (0, 0)")
     _make_items(connection, [Column("id", "id", frozenset({"int"})), Column("key", "key", frozenset({"text"}))])
     _add_columns(connection, columns)
     connection.execute(f"PRAGMA user_version = {SCHEMA}")
@@ -179,11 +192,17 @@ def _make_items(connection: sqlite3.Connection, columns: Sequence[Column]) -> No
     connection.execute("DELETE FROM columns")
     rows = [(column.name, column.sql, ",".join(sorted(column.kinds))) for column in columns]
     connection.executemany("INSERT INTO columns (name, sql, kinds) VALUES (?, ?, ?)", rows)
+    _renumber(connection)
+
+
+def _renumber(connection: sqlite3.Connection) -> None:
+    """Have those notice who knew the columns as they were."""
+    connection.execute("UPDATE stamp SET layout = ?", [secrets.randbits(62)])
 
 
 def _add_columns(connection: sqlite3.Connection, wanted: Sequence[Column]) -> None:
     """Have a column for each that is wanted. _Differs if there is one that is not made for such values."""
-    known = read_columns(connection)
+    known = read_layout(connection).columns
     there = {column.name: column for column in known}
     merged = dict(there)
     for column in wanted:
@@ -206,6 +225,7 @@ def _add_columns(connection: sqlite3.Connection, wanted: Sequence[Column]) -> No
             connection.execute(f"ALTER TABLE items ADD COLUMN {quote(column.sql)} {column.affinity}")
         values = [column.name, column.sql, ",".join(sorted(column.kinds))]
         connection.execute("INSERT INTO columns (name, sql, kinds) VALUES (?, ?, ?)", values)
+    _renumber(connection)
 
 
 def _with_sql_names(columns: Sequence[Column]) -> list[Column]:
@@ -273,9 +293,9 @@ def made_from(folder: Path, shard: Shard) -> str:
 def _read_in(folder: Path, connection: sqlite3.Connection, shard: Shard) -> None:
     table = read_table(folder, shard, None)
     cells = {name: read_column(folder, shard, table, name) for name in named(table)}
-    known = {column.name: column.kinds for column in read_columns(connection)}
+    known = {column.name: column.kinds for column in read_layout(connection).columns}
     _add_columns(connection, [Column(name, "", its.kinds(known.get(name, ()))) for name, its in cells.items()])
-    columns = [column for column in read_columns(connection) if column.name in cells]
+    columns = [column for column in read_layout(connection).columns if column.name in cells]
     inside = [column for column in columns if column.sql]
     listed = ", ".join(quote(column.sql) for column in inside)
     marks = ", ".join("?" * len(inside))

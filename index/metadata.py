@@ -6,7 +6,6 @@ shards again is lost. One that is damaged, or that anybody else has written to, 
 before each question, so that this holds while it is served too.
 """
 
-import contextlib
 import copy
 import itertools
 import logging
@@ -100,7 +99,7 @@ class SqliteMetadata:
         self._seen: cache.Signature = None  # of the file, when it was last found to be ours
         self._manifest = manifest
         self._shards: frozenset[tuple[int, str]] = frozenset()  # number, and what the cache's rows of it are made from
-        self._columns: list[Column] = []
+        self._layout = cache.Layout(0, ())
         try:
             self.update(manifest, progress)
         except BaseException:
@@ -110,12 +109,12 @@ class SqliteMetadata:
     @property
     def columns(self) -> tuple[str, ...]:
         """The names that a filter may use, `id` and `key` first; in quotes where two differ only in case."""
-        return tuple(column.name for column in self._columns)
+        return tuple(column.name for column in self._layout.columns)
 
     @property
     def types(self) -> dict[str, str]:
         """What each column's values are, in plain words: number, text, boolean, time, seconds, json, bytes."""
-        return {column.name: column.words for column in self._columns}
+        return {column.name: column.words for column in self._layout.columns}
 
     def get(self, ids: Sequence[int] | Int64, columns: Sequence[str] | None = None) -> list[Mapping[str, object]]:
         """The rows of these ids, in their order: column name -> value, None where the item has none.
@@ -272,17 +271,18 @@ class SqliteMetadata:
     def _read(self, ids: list[int], columns: Sequence[str] | None) -> dict[int, Mapping[str, object]]:
         """At most some hundred rows by id, without those that there are not."""
         try:
-            read, text = self._run(lambda connection: _rows(connection, ids, columns))
+            layout, read, text = self._run(lambda connection: _rows(connection, self._layout, ids, columns))
         except sqlite3.DataError:  # longer than the connection lets a text be
             if len(ids) == 1:
                 return {ids[0]: self._bulk(ids, columns)[0]}
             return self._read(ids[::2], columns) | self._read(ids[1::2], columns)
+        self._layout = layout
         names = [column.name for column in read]
         restored = [i for i, column in enumerate(read) if not column.kinds <= {"int", "text", "time", "blob"}]
         found: dict[int, Mapping[str, object]] = {}
-        for parts in orjson.loads(text or "[]"):
-            *parts, kept = parts
-            row = parts[0] if len(parts) == 1 else list(itertools.chain.from_iterable(parts))
+        for parts in orjson.loads(text):
+            *lists, kept = parts
+            row = lists[0] if len(lists) == 1 else list(itertools.chain.from_iterable(lists))
             row = [_uncell(value) if type(value) is list else value for value in row]
             for i in restored:
                 row[i] = read[i].restore(row[i])
@@ -295,7 +295,7 @@ class SqliteMetadata:
     def _bulk(self, ids: list[int], columns: Sequence[str] | None = None) -> list[Mapping[str, object]]:
         """The rows of these ids from the shards' files."""
         empty: dict[str, object] = {
-            column.name: None for column in self._columns if columns is None or column.name in {"id", *columns}
+            column.name: None for column in self._layout.columns if columns is None or column.name in {"id", *columns}
         }
         found: list[Mapping[str, object]] = [empty] * len(ids)
         for at, shard, table in self._parts(np.asarray(ids, dtype=np.int64), list(empty)):
@@ -396,7 +396,7 @@ class SqliteMetadata:
     def _fill(self, manifest: Manifest, progress: Callable[[int, int], None] | None) -> bool:
         """Bring the cache to the manifest; whether it had to be made from nothing."""
         with explained(self.path):
-            self._columns, anew = cache.fill(self.path, self._folder, manifest, progress)
+            self._layout, anew = cache.fill(self.path, self._folder, manifest, progress)
         self._seen = cache.signature(self.path)
         return anew
 
@@ -414,42 +414,38 @@ def _uncell(value: list[Any]) -> float | bytes:
 
 
 def _filter(connection: sqlite3.Connection, where: str, limit_s: float, counting: Counting) -> list[tuple[int]]:
-    columns = {column.name: column.sql for column in cache.read_columns(connection)}
+    columns = {column.name: column.sql for column in cache.read_layout(connection).columns}
     return filters.run(connection, where, columns, limit_s, counting)
 
 
 def _rows(
-    connection: sqlite3.Connection, ids: Sequence[int], columns: Sequence[str] | None
-) -> tuple[list[Column], str | None]:
-    """The columns that were read, and JSON of the rows, each as lists of CELLS values and what `cells` keeps of it.
+    connection: sqlite3.Connection, layout: cache.Layout, ids: Sequence[int], columns: Sequence[str] | None
+) -> tuple[cache.Layout, list[Column], str]:
+    """The file's layout, the columns that were read, and JSON of the rows: lists of CELLS values, and what is kept.
+
+    layout  what the file is expected to have; another process may have given it other columns
 
     One text for all: sqlite3 lets go of the interpreter at each row that it steps to, and under load waits for it as
     often.
     """
-    with _one_state(connection):
-        known = cache.read_columns(connection)
-        read = [column for column in known if columns is None or column.name in {"id", *columns}]
+    while True:
+        read = [column for column in layout.columns if columns is None or column.name in {"id", *columns}]
         values = [_cell(filters.quote(column.sql)) if column.sql else "NULL" for column in read]
         lists = [f"json_array({', '.join(values[at : at + CELLS])})" for at in range(0, len(values), CELLS)]
         kept = "(SELECT kept FROM more WHERE more.id = items.id)" if any(c.keeps for c in read) else "NULL"
         row = f"json_array({', '.join([*lists, kept])})"
-        sql = f"SELECT json_group_array({row}) FROM items WHERE id IN ({', '.join('?' * len(ids))})"
-        ((text,),) = connection.execute(sql, ids).fetchall()
-    return read, text
-
-
-@contextlib.contextmanager
-def _one_state(connection: sqlite3.Connection) -> Iterator[None]:
-    """Several statements that see one state of the file."""
-    if connection.in_transaction:
-        yield
-        return
-    connection.execute("BEGIN")
-    try:
-        yield
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        found = f"SELECT json_group_array({row}), (SELECT layout FROM stamp) FROM items"
+        try:
+            sql = f"{found} WHERE id IN ({', '.join('?' * len(ids))})"
+            ((text, number),) = connection.execute(sql, ids).fetchall()
+            if number == layout.number:
+                return layout, read, text
+            layout = cache.read_layout(connection)
+        except sqlite3.OperationalError:  # a column has another name now, or the file is damaged
+            now = cache.read_layout(connection)
+            if now.number == layout.number:
+                raise
+            layout = now
 
 
 def _code(error: sqlite3.DatabaseError) -> int:

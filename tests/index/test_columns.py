@@ -188,6 +188,17 @@ def test_a_later_shard_brings_the_same_name_in_another_case(tmp_path):
             store.select("year = 1")
 
 
+def test_who_has_a_cache_open_notices_that_another_made_it_again(tmp_path):
+    tables = Tables(tmp_path).add([("ok", pa.array([True]))])
+    with tables.open() as store:
+        assert store.get([0])[0]["ok"] is True
+        tables.add([("ok", pa.array(["no"]))])
+        with tables.open() as later:
+            assert [row["ok"] for row in later.get([0, 1])] == [True, "no"]
+            assert store.get([0])[0]["ok"] is True
+            assert store.types["ok"] == "boolean or text"
+
+
 def test_one_name_is_one_column_whatever_its_types(tmp_path):
     years = [pa.array([1999, 2001]), pa.array(["2002", "unknown"]), pa.array([2000.0, 2003.5])]
     with opened(tmp_path, *({"year": values} for values in years)) as store:
