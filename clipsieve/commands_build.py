@@ -255,6 +255,8 @@ def _list_skipped(folder: Path, json: bool) -> None:
 
 def describe(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What `Collection.info` says when timed, in words: pairs of a name and a line."""
+    from clipsieve.index.where import written
+
     yield "folder", str(info["folder"]) + (", opened for reading only" if info["read_only"] else "")
     removed = f"{info['removed']:,} removed since" + (
         f" ({info['restorable']:,} can be restored until compact)" if info["restorable"] else ""
@@ -268,7 +270,9 @@ def describe(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"{index['name']} index", _index_line(index)
     if info["regions"] is not None:
         yield "regions", _regions_line(info["regions"])
-    yield "columns", ", ".join(info["columns"])
+    types = info["types"]
+    names = zip(info["columns"], written(info["columns"]), strict=True)
+    yield "columns", ", ".join(f"{name} ({types[column]})" for column, name in names)
     for source in info["inputs"]:
         yield "input", source
     for sentence in info["advice"]:

@@ -98,7 +98,12 @@ def read_metadata(folder: str | os.PathLike[str], shard: Shard, columns: Sequenc
     table = _read_table(folder, shard, "metadata", columns) if "metadata" in shard.files else pa.table({})
     if "metadata" not in shard.files or not shard.files["metadata"].sha256:
         table = foreign.complete(table, shard)
-    return table if columns is None else table.select([c for c in columns if c in table.column_names])
+    if columns is None:
+        return table
+    places: dict[str, list[int]] = {}  # tables of others may have a name twice
+    for place, name in enumerate(table.column_names):
+        places.setdefault(name, []).append(place)
+    return table.select([place for name in columns for place in places.get(name, ())])
 
 
 def read_ids(folder: str | os.PathLike[str], shard: Shard) -> Int64:

@@ -6,8 +6,8 @@ shards again is lost. One that is damaged, or that anybody else has written to, 
 before each question, so that this holds while it is served too.
 """
 
-import contextlib
 import copy
+import itertools
 import logging
 import os
 import sqlite3
@@ -26,16 +26,20 @@ import pyarrow as pa
 
 from clipsieve import shards
 from clipsieve.errors import CollectionError, InputError, NotFound, Overloaded, quoted
-from clipsieve.index import cache
+from clipsieve.index import cache, cells
 from clipsieve.index import where as filters
+from clipsieve.index.cells import Column
 from clipsieve.index.connections import Connections, Stale, explained
 from clipsieve.index.counting import Count, Counting
-from clipsieve.manifest import Manifest
+from clipsieve.manifest import Manifest, Shard
 from clipsieve.output_path import require_path
 from clipsieve.types import Int64
 from clipsieve.whole import changed
 
 NAME = "cache.sqlite"
+CELLS = 100
+"""Values of one JSON list: SQLite gives a function at most 127 arguments."""
+
 BULK = 20_000
 """From this many ids on, rows are read from the Parquet files in order: SQLite takes 7 us a row, they take 1."""
 
@@ -95,7 +99,7 @@ class SqliteMetadata:
         self._seen: cache.Signature = None  # of the file, when it was last found to be ours
         self._manifest = manifest
         self._shards: frozenset[tuple[int, str]] = frozenset()  # number, and what the cache's rows of it are made from
-        self._columns: list[tuple[str, str, str]] = []  # name, name in SQL, kind
+        self._layout = cache.Layout(0, ())
         try:
             self.update(manifest, progress)
         except BaseException:
@@ -104,38 +108,40 @@ class SqliteMetadata:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names that a filter may use, `id` and `key` first."""
-        return tuple(sql for _, sql, _ in self._columns)
+        """The names that a filter may use, `id` and `key` first; in quotes where two differ only in case."""
+        return tuple(column.name for column in self._layout.columns)
+
+    @property
+    def types(self) -> dict[str, str]:
+        """What each column's values are, in plain words: number, text, boolean, time, seconds, json, bytes."""
+        return {column.name: column.words for column in self._layout.columns}
 
     def get(self, ids: Sequence[int] | Int64, columns: Sequence[str] | None = None) -> list[Mapping[str, object]]:
         """The rows of these ids, in their order: column name -> value, None where the item has none.
 
         columns  those to read beside `id`, of which ones that there are not are left out; all by default
 
-        Times are ISO 8601 texts; lists and structs are Python's. NotFound names an unknown id.
+        Times are ISO 8601 texts, decimals texts and durations seconds; lists and structs are Python's; NaN is None.
+        NotFound names an unknown id.
         """
         wanted = _int_list(ids)
         if len(wanted) >= BULK:
-            with contextlib.suppress(pa.ArrowInvalid, pa.ArrowTypeError):  # a column whose type differs by shard
-                return self._bulk(wanted, columns)
-        read = [c for c in self._columns if columns is None or c[0] in {"id", *columns}]
-        names, kinds = [name for name, _, _ in read], [kind for _, _, kind in read]
-        special = [i for i, kind in enumerate(kinds) if kind != "plain"]
-        twice = len(set(names)) < len(names)
+            return self._bulk(wanted, columns)
         found: dict[int, Mapping[str, object]] = {}
-        for row in self._rows(wanted, [sql for _, sql, _ in read]):
-            for i in special:
-                row[i] = cache.restore(kinds[i], row[i])
-            found[row[0]] = _merged(names, row) if twice else dict(zip(names, row, strict=True))
+        for chunk in _chunks(list(dict.fromkeys(wanted))):
+            found.update(self._read(chunk, columns))
         return [self._known(found, i) for i in wanted]
 
     def keys(self, ids: Sequence[int] | Int64) -> list[str]:
         """The keys of these ids, in their order. NotFound names an unknown id."""
         wanted = _int_list(ids)
+        keys: list[str]
         if len(wanted) >= BULK:
-            keys: list[str] = self.table(wanted, ["key"])["key"].to_pylist()
+            keys = self.table(wanted, ["key"])["key"].to_pylist()
             return keys
-        found: dict[int, str] = dict(self._rows(wanted, ["id", "key"]))
+        found: dict[int, Any] = {
+            i: row["key"] for chunk in _chunks(wanted) for i, row in self._read(chunk, ["key"]).items()
+        }
         return [self._known(found, i) for i in wanted]
 
     def ids_of_keys(self, keys: Sequence[str]) -> Int64:
@@ -159,7 +165,8 @@ class SqliteMetadata:
     def select(self, where: str, *, limit_s: float | None = None, count: Count | None = None) -> Int64:
         """The ids of rows for which the SQL expression holds: int64 (r,), ascending.
 
-        A column whose name is no plain word stands in double quotes, a text in single ones: `"a.b" = 'x' and year > 9`.
+        A column whose name is no plain word, or differs from another one only in case, stands in double quotes, a text
+        in single ones: `"a.b" = 'x' and year > 9`.
         limit_s  seconds that it may take, what is counted not among them; by default the store's
         count    counts what `count('red circle')` asks for, see `counting`
 
@@ -179,9 +186,21 @@ class SqliteMetadata:
         columns  those wanted, of which shards without them yield nulls; all by default
         """
         wanted = np.asarray(ids, dtype=np.int64)
+        parts = [(at, table) for at, _, table in self._parts(wanted, columns)]
+        if not parts:
+            return pa.table({"id": pa.array([], pa.int64()), "key": pa.array([], pa.string())})
+        order = np.concatenate([at for at, _ in parts])
+        back = np.empty(len(order), dtype=np.int64)
+        back[order] = np.arange(len(order))
+        return pa.concat_tables([table for _, table in parts], promote_options="permissive").take(pa.array(back))
+
+    def _parts(
+        self, wanted: Int64, columns: Sequence[str] | None
+    ) -> Iterator[tuple[npt.NDArray[np.intp], Shard, pa.Table]]:
+        """The rows of these ids shard by shard: where in `wanted` they stand, the shard, and the rows."""
         order = np.argsort(wanted, kind="stable")
         ascending = wanted[order]
-        parts, found = [], 0
+        found = 0
         for shard in sorted((s for s in self._manifest.shards if s.rows), key=lambda s: s.first_id):
             low, high = np.searchsorted(ascending, [shard.first_id, shard.last_id + 1])
             if low == high:
@@ -191,18 +210,13 @@ class SqliteMetadata:
             missing = here[rows] != ascending[low:high]
             if missing.any():
                 raise self._unknown(int(ascending[low:high][missing][0]))
-            parts.append(cache.read_table(self._folder, shard, columns).take(pa.array(rows)))
+            yield order[low:high], shard, cache.read_table(self._folder, shard, columns).take(pa.array(rows))
             found += len(rows)
         if found < len(wanted):
             inside = np.zeros(len(ascending), dtype=bool)
             for shard in self._manifest.shards:
                 inside |= (ascending >= shard.first_id) & (ascending <= shard.last_id)
             raise self._unknown(int(ascending[~inside][0]))
-        if not parts:
-            return pa.table({"id": pa.array([], pa.int64()), "key": pa.array([], pa.string())})
-        back = np.empty(len(order), dtype=np.int64)
-        back[order] = np.arange(len(order))
-        return pa.concat_tables(parts, promote_options="permissive").take(pa.array(back))
 
     def update(self, manifest: Manifest, progress: Callable[[int, int], None] | None = None) -> None:
         """Follow the collection to another commit: read in new shards, forget those that are gone."""
@@ -250,36 +264,46 @@ class SqliteMetadata:
         if not self._filtering.acquire(timeout=WAIT_SECONDS):
             raise Overloaded(f"{FILTERS} filters are at work on {self._folder} already; ask again in a moment.")
         try:
-            return self._run(lambda c: filters.run(c, where, self.columns, limit_s, counting), whole=True, once=True)
+            return self._run(lambda c: _filter(c, where, limit_s, counting), whole=True, once=True)
         finally:
             self._filtering.release()
 
-    def _rows(self, ids: list[int], columns: Sequence[str]) -> Iterator[list[Any]]:
-        """Rows as one JSON text: sqlite3 lets go of the interpreter at each row that it steps to, and under load waits
-        for it as often."""
-        cells = ", ".join(_cell(filters.quote(column)) for column in columns)
-        for chunk in _chunks(ids):
-            sql = f"SELECT json_group_array(json_array({cells})) FROM items WHERE id IN ({', '.join('?' * len(chunk))})"
-            try:
-                ((text,),) = self._query(sql, chunk)
-            except sqlite3.DataError:  # longer than the connection lets a text be
-                if len(chunk) == 1:
-                    raise
-                for part in (chunk[::2], chunk[1::2]):
-                    yield from self._rows(part, columns)
-                continue
-            for row in orjson.loads(text):
-                yield [_uncell(value) if type(value) is list else value for value in row]
+    def _read(self, ids: list[int], columns: Sequence[str] | None) -> dict[int, Mapping[str, object]]:
+        """At most some hundred rows by id, without those that there are not."""
+        try:
+            layout, read, text = self._run(lambda connection: _rows(connection, self._layout, ids, columns))
+        except sqlite3.DataError:  # longer than the connection lets a text be
+            if len(ids) == 1:
+                return {ids[0]: self._bulk(ids, columns)[0]}
+            return self._read(ids[::2], columns) | self._read(ids[1::2], columns)
+        self._layout = layout
+        names = [column.name for column in read]
+        restored = [i for i, column in enumerate(read) if not column.kinds <= {"int", "text", "time", "blob"}]
+        found: dict[int, Mapping[str, object]] = {}
+        for parts in orjson.loads(text):
+            *lists, kept = parts
+            row = lists[0] if len(lists) == 1 else list(itertools.chain.from_iterable(lists))
+            row = [_uncell(value) if type(value) is list else value for value in row]
+            for i in restored:
+                row[i] = read[i].restore(row[i])
+            values = dict(zip(names, row, strict=True))
+            if kept:
+                values |= {name: value for name, value in cells.load_kept(kept).items() if name in values}
+            found[row[0]] = values
+        return found
 
     def _bulk(self, ids: list[int], columns: Sequence[str] | None = None) -> list[Mapping[str, object]]:
-        empty: dict[str, object] = {n: None for n, _, _ in self._columns if columns is None or n in {"id", *columns}}
-        table = self.table(ids, list(empty))
-        names, read = [], []
-        for name in cache.named(table):
-            kind, values = cache.plain(table[name])
-            names.append(name)
-            read.append(values if kind == "plain" else [cache.restore(kind, v) for v in values])
-        return [empty | dict(zip(names, row, strict=True)) for row in zip(*read, strict=True)]
+        """The rows of these ids from the shards' files."""
+        empty: dict[str, object] = {
+            column.name: None for column in self._layout.columns if columns is None or column.name in {"id", *columns}
+        }
+        found: list[Mapping[str, object]] = [empty] * len(ids)
+        for at, shard, table in self._parts(np.asarray(ids, dtype=np.int64), list(empty)):
+            names = cache.named(table)
+            shown = [cache.read_column(self._folder, shard, table, name).shown for name in names]
+            for position, row in zip(at.tolist(), zip(*shown, strict=True), strict=True):
+                found[position] = empty | dict(zip(names, row, strict=True))
+        return found
 
     def _known(self, found: Mapping[int, _T], wanted: int) -> _T:
         try:
@@ -382,7 +406,7 @@ class SqliteMetadata:
     def _fill(self, manifest: Manifest, progress: Callable[[int, int], None] | None) -> bool:
         """Bring the cache to the manifest; whether it had to be made from nothing."""
         with explained(self.path):
-            self._columns, anew = cache.fill(self.path, self._folder, manifest, progress)
+            self._layout, anew = cache.fill(self.path, self._folder, manifest, progress)
         self._seen = cache.signature(self.path)
         return anew
 
@@ -399,13 +423,39 @@ def _uncell(value: list[Any]) -> float | bytes:
     return float(value[0]) if len(value) == 1 else bytes.fromhex(value[0])
 
 
-def _merged(names: Sequence[str], row: Sequence[object]) -> dict[str, object]:
-    """A row where one name has columns of several kinds, of which an item fills one at most."""
-    merged: dict[str, object] = {}
-    for name, value in zip(names, row, strict=True):
-        if value is not None or name not in merged:
-            merged[name] = value
-    return merged
+def _filter(connection: sqlite3.Connection, where: str, limit_s: float, counting: Counting) -> list[tuple[int]]:
+    columns = {column.name: column.sql for column in cache.read_layout(connection).columns}
+    return filters.run(connection, where, columns, limit_s, counting)
+
+
+def _rows(
+    connection: sqlite3.Connection, layout: cache.Layout, ids: Sequence[int], columns: Sequence[str] | None
+) -> tuple[cache.Layout, list[Column], str]:
+    """The file's layout, the columns that were read, and JSON of the rows: lists of CELLS values, and what is kept.
+
+    layout  what the file is expected to have; another process may have given it other columns
+
+    One text for all: sqlite3 lets go of the interpreter at each row that it steps to, and under load waits for it as
+    often.
+    """
+    while True:
+        read = [column for column in layout.columns if columns is None or column.name in {"id", *columns}]
+        values = [_cell(filters.quote(column.sql)) if column.sql else "NULL" for column in read]
+        lists = [f"json_array({', '.join(values[at : at + CELLS])})" for at in range(0, len(values), CELLS)]
+        kept = "(SELECT kept FROM more WHERE more.id = items.id)" if any(c.keeps for c in read) else "NULL"
+        row = f"json_array({', '.join([*lists, kept])})"
+        found = f"SELECT json_group_array({row}), (SELECT layout FROM stamp) FROM items"
+        try:
+            sql = f"{found} WHERE id IN ({', '.join('?' * len(ids))})"
+            ((text, number),) = connection.execute(sql, ids).fetchall()
+            if number == layout.number:
+                return layout, read, text
+            layout = cache.read_layout(connection)
+        except sqlite3.OperationalError:  # a column has another name now, or the file is damaged
+            now = cache.read_layout(connection)
+            if now.number == layout.number:
+                raise
+            layout = now
 
 
 def _code(error: sqlite3.DatabaseError) -> int:

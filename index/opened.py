@@ -278,6 +278,7 @@ class Opened:
             "indices": [self._index_info(modality, timed) for modality in self.modalities],
             "regions": None if manifest.detection is None else self.regions.info(),
             "columns": list(self.metadata.columns),
+            "types": self.metadata.types,
             "inputs": sorted({source.input for source in sources}),
             "read_only": manifest.read_only,
         }

@@ -8,10 +8,14 @@ that only compute. It makes no value longer than `_longest_made` says, it calls 
 import contextlib
 import re
 import sqlite3
+import string
 import threading
 import time
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from clipsieve.errors import InputError, quoted
@@ -42,6 +46,8 @@ SHORT_BYTES, SHORT_WORK = 2**16, 2**21
 functions, which takes about a second for a row at worst. Beyond, we look at the clock before each call that costs much,
 which takes some microseconds."""
 
+_LOWER = {ord(letter): letter.lower() for letter in string.ascii_uppercase}
+
 _KEEPS = frozenset({"OpenEphemeral", "OpenAutoindex", "SorterOpen"})
 """SQLite's instructions for rows that are kept apart, on disk if they are many."""
 
@@ -49,18 +55,21 @@ _TOO_LONG = (TooLong, sqlite3.DataError)
 
 _TOKEN = re.compile(
     r"""(?P<text>'(?:[^']|'')*')
-      | "(?P<name>(?:[^"]|"")*)"
-      | `[^`]*` | \[[^\]]*\]
+      | "(?P<name>(?:[^"]|"")*)" | `(?P<ticked>(?:[^`]|``)*)` | \[(?P<bracketed>[^\]]*)\]
+      | (?P<word>[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)
       | (?P<comment>--|/\*)
       | (?P<other>.)""",
     re.VERBOSE | re.DOTALL,
 )
 
 
-def check_expression(where: str, columns: Sequence[str]) -> None:
-    """Raise InputError unless `where` can only be one expression: balanced, without `;`, comments or open quotes.
+def checked(where: str, columns: Mapping[str, str]) -> str:
+    """`where` with the names that it has in quotes as SQLite has them.
 
-    columns  the names it may put in double quotes. SQLite would take an unknown one for a string, in silence.
+    columns  the names that it may use -> those in SQLite, "" where a filter cannot use it
+
+    InputError unless it can only be one expression: balanced, without `;`, comments or open quotes, and each name in
+    quotes is a column's. SQLite would take an unknown one for a string, in silence.
     """
     if not where.strip():
         raise _error(where, "it is empty", columns)
@@ -70,13 +79,17 @@ def check_expression(where: str, columns: Sequence[str]) -> None:
         raise _error(where, "it holds half a character (a lone surrogate)", columns)
     if "\0" in where:
         raise _error(where, "it holds '\\x00', which has no place in an expression", columns)
-    known = {name.casefold() for name in columns}
     depth = 0
+    parts = []
     for token in _TOKEN.finditer(where):
-        name, other = token["name"], token["other"]
-        if name is not None and name.replace('""', '"').casefold() not in known:
-            said = f"there is no column {quoted(name, chr(34))}, and texts stand in single quotes"
-            raise _error(where, said, columns)
+        other = token["other"]
+        name = _name_in(token)
+        if name is not None:
+            parts.append(quote(_resolved(where, name, columns)))
+            continue
+        parts.append(token[0])
+        if token["word"]:
+            _check_word(where, token["word"], columns)
         if token["comment"]:
             raise _error(where, f"it holds the comment sign {token['comment']}", columns)
         if other is None:
@@ -90,26 +103,67 @@ def check_expression(where: str, columns: Sequence[str]) -> None:
             raise _error(where, "it closes a parenthesis that it did not open", columns)
     if depth:
         raise _error(where, "a parenthesis is never closed", columns)
+    return "".join(parts)
+
+
+def _name_in(token: re.Match[str]) -> str | None:
+    """The name that a token has in quotes of any kind."""
+    if token["name"] is not None:
+        return token["name"].replace('""', '"')
+    if token["ticked"] is not None:
+        return token["ticked"].replace("``", "`")
+    return token["bracketed"]
+
+
+def _resolved(where: str, name: str, columns: Mapping[str, str]) -> str:
+    """The name in SQLite of the column called so, or, where there is none, of the one that differs in case alone."""
+    found = [name] if name in columns else [known for known in columns if folded(known) == folded(name)]
+    found = found or [known for known in columns if _normal(known) == _normal(name)]
+    if not found and name.lower() in ("items", "main"):
+        return name
+    if not found:
+        raise _error(where, f"there is no column {quoted(name, chr(34))}, and texts stand in single quotes", columns)
+    if len(found) > 1:
+        raise _error(where, _ambiguous(name, found), columns)
+    if not columns[found[0]]:
+        said = f"{quoted(name, chr(34))} is none of the first {sum(map(bool, columns.values())):,} columns, which are"
+        raise _error(where, f"{said} all that filters compare", columns)
+    return columns[found[0]]
+
+
+def _check_word(where: str, word: str, columns: Mapping[str, str]) -> None:
+    """Refuse the name of SQLite's own for a row's id, or of `id` and `key`, where other columns are called so, too."""
+    if folded(word) not in ("id", "key", "rowid", "oid", "_rowid_") or word in ("id", "key"):
+        return
+    found = [known for known in columns if folded(known) == folded(word)]
+    if len(found) > 1:
+        raise _error(where, _ambiguous(word, found), columns)
+
+
+def _ambiguous(name: str, found: Sequence[str]) -> str:
+    listed = " or ".join(quote(known) for known in found)
+    return f"{quoted(name, '')} may be {quoted(listed, '', 300)}; put the one that you mean in double quotes"
 
 
 def run(
-    connection: sqlite3.Connection, where: str, columns: Sequence[str], limit_s: float, counting: Counting
+    connection: sqlite3.Connection, where: str, columns: Mapping[str, str], limit_s: float, counting: Counting
 ) -> list[tuple[int]]:
     """`SELECT id ... WHERE where`, ascending. InputError says what is wrong with `where`.
 
     connection  is good for nothing else afterwards: it has limits and functions of the filter's
+    columns     the names that it may use -> those in SQLite
     limit_s     seconds it may take
     counting    what `count` in it asks
     """
-    check_expression(where, columns)
+    expression = checked(where, columns)
     # A newline before the closing parenthesis costs nothing and keeps `where` on its own lines in SQLite's errors.
-    sql = f"SELECT id FROM items WHERE ({with_row(where)}\n) ORDER BY id"
+    sql = f"SELECT id FROM items WHERE ({with_row(expression)}\n) ORDER BY id"
     filter = _Filter(connection, sql, time.monotonic() + limit_s)
     for arguments in (2, 3):
         connection.create_function(NAME, arguments, counting)
     try:
         with _interrupting(connection, limit_s):
-            return filter.run(_longest_made(where), columns)
+            return filter.run(_longest_made(where), [sql for sql in columns.values() if sql])
     except (sqlite3.Error, sqlite3.Warning, OverflowError, MemoryError) as error:
         if counting.wrong is not None:
             raise counting.wrong from None
@@ -129,6 +183,12 @@ def run(
         said = str(cause)
         if "pattern too complex" in said:
             said = f"a pattern of LIKE or GLOB has more than {PATTERN_BYTES} bytes; instr finds longer texts"
+        missing = said.removeprefix("no such column: ")
+        found = [name for name in columns if folded(name) == folded(missing.rpartition(".")[2])]
+        if missing != said and found:
+            if len(found) > 1:
+                raise _error(where, _ambiguous(missing, found), columns) from error
+            _resolved(where, found[0], columns)  # says that filters cannot use it
         raise _error(where, quoted(said, ""), columns) from error
     finally:
         connection.set_authorizer(None)  # so that its transaction can be ended
@@ -137,6 +197,23 @@ def run(
 def quote(name: str) -> str:
     """The column's name as SQL writes it, always in double quotes."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def written(columns: Sequence[str]) -> list[str]:
+    """The names as a filter has them: in double quotes unless they are plain words, and no other one's in capitals."""
+    plain, names = re.compile(r"[A-Za-z_][A-Za-z0-9_]*"), Counter(map(folded, columns))
+    alone = [plain.fullmatch(name) and (names[folded(name)] == 1 or name in ("id", "key")) for name in columns]
+    return [name if is_alone else quote(name) for name, is_alone in zip(columns, alone, strict=True)]
+
+
+def folded(name: str) -> str:
+    """The name as SQLite compares names: it ignores the case of ASCII letters alone."""
+    return name.translate(_LOWER)
+
+
+def _normal(name: str) -> str:
+    """The name as a reader sees it: "é" may be one character or two."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 @dataclass
@@ -162,6 +239,8 @@ class _Filter:
         self.most = self.connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
         self.connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN_BYTES)
         self.connection.set_authorizer(self._allowed)
+        # EXPLAIN names the filter's own values, and x'80' is no text.
+        self.connection.text_factory = partial(str, encoding="utf-8", errors="replace")
 
     def run(self, made: int, columns: Sequence[str]) -> list[tuple[int]]:
         """The ids. `made` are the bytes of the longest value that it may make."""
@@ -227,8 +306,6 @@ def _longest_made(where: str) -> int:
     return min(VALUE_BYTES, WORK // len(where))
 
 
-def _error(where: str, reason: str, columns: Sequence[str]) -> InputError:
-    plain = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-    names = [name if plain.fullmatch(name) else quote(name) for name in columns]
-    listed = quoted(", ".join(names), "", 1_000)
+def _error(where: str, reason: str, columns: Iterable[str]) -> InputError:
+    listed = quoted(", ".join(written(list(columns))), "", 1_000)
     return InputError(f"The filter {quoted(where)} cannot be used: {reason}. The columns are {listed}.")

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from clipsieve.errors import CollectionError, CollectionLocked, InputError
+from clipsieve.index import cache
 from clipsieve.index.metadata import SqliteMetadata
 from tests.index.test_metadata import add
 
@@ -48,7 +49,7 @@ def overwrite_pages(path):
 
 def replace_by_another(path):
     path.unlink()
-    execute("CREATE TABLE items (id INTEGER PRIMARY KEY, key TEXT)", "PRAGMA user_version = 2")(path)
+    execute("CREATE TABLE items (id INTEGER PRIMARY KEY, key TEXT)", f"PRAGMA user_version = {cache.SCHEMA}")(path)
 
 
 DAMAGES = {
@@ -60,6 +61,7 @@ DAMAGES = {
     "items": drop("items"),
     "shards": drop("shards"),
     "columns": drop("columns"),
+    "more": drop("more"),
     "stamp": drop("stamp"),
     "rows": execute("DELETE FROM items"),
     "a view": execute("DROP TABLE items", "CREATE VIEW items AS SELECT 1 AS id, 'a' AS key"),

@@ -80,7 +80,8 @@ def test_columns_may_differ_between_shards(tmp_path: Path) -> None:
         first, second = store.get([0, 1])
         assert (first["URL"], first["url"], first["n"]) == ("u", None, 1)
         assert (second["URL"], second["url"], second["n"]) == (None, "v", [1, 2])
-        assert store.select("url_2 = 'v'").tolist() == [1]
+        assert store.select("\"url\" = 'v'").tolist() == [1]
+        assert store.select("\"URL\" = 'u'").tolist() == [0]
 
 
 def test_the_bulk_path_reads_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
