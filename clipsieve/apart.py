@@ -2,7 +2,7 @@
 
 HDF5, Lance, and CSV and JSON as pyarrow reads them, are parsed by a child process with limits of memory and of time,
 `python -m clipsieve.apart KIND PATH ROWS`. It writes what it reads as an Arrow stream to its standard output, and the
-parent validates each batch of that. What ends the child, by a signal too, is an InputError in the parent, which goes on.
+parent validates each batch of that. What ends the child, be it a signal, is an InputError in the parent, which goes on.
 """
 
 import contextlib
@@ -20,8 +20,11 @@ from clipsieve.errors import InputError, MissingExtra
 MEMORY = 16 << 30
 """Bytes of address space of the child, of which its libraries map 2 to 4 GiB before they read anything."""
 
-PATIENCE_S: Mapping[str, int] = {"hdf5": 10, "lance": 60, "csv": 300, "json": 300}
+PATIENCE_S: Mapping[str, int] = {"hdf5": 20, "lance": 60, "csv": 300, "json": 300}
 """Seconds that the child may take for one batch; for a text, which is read as a whole, before the first."""
+
+BUSY_S: Mapping[str, int] = {"hdf5": 5, "lance": 60, "csv": 300, "json": 300}
+"""Seconds of processor time of the same: a file that is read in circles is told sooner than one on a slow disk."""
 
 Kind = Literal["hdf5", "lance", "csv", "json"]
 
@@ -90,8 +93,8 @@ def _why(kind: str, path: Path, code: int, said: Any) -> InputError | MissingExt
     if code == _NO_LIBRARY:
         return MissingExtra(f"{path}: {lines[-1]}")
     reason = lines[-1][:500]
-    if code == -signal.SIGALRM:
-        reason = f"its reader was at one batch for {PATIENCE_S[kind]} s"
+    if -code in (signal.SIGALRM, signal.SIGPROF):
+        reason = f"its reader was at one batch for {(BUSY_S if -code == signal.SIGPROF else PATIENCE_S)[kind]} s"
     elif code < 0:
         reason = f"its reader died of {signal.Signals(-code).name}"
     return _unreadable(kind, path, reason)
@@ -182,7 +185,7 @@ def main(kind: str, path: str, size: int) -> int:
     read, lacking = _KINDS[kind]
     out = sys.stdout.buffer
     try:
-        signal.alarm(PATIENCE_S[kind])
+        _allow(PATIENCE_S[kind], BUSY_S[kind])
         total, found = read(path, size)
         writer = None
         for batch in found:
@@ -191,9 +194,9 @@ def main(kind: str, path: str, size: int) -> int:
                 writer = pa.ipc.new_stream(out, batch.schema.with_metadata(metadata))
             if not size:
                 break
-            signal.alarm(0)  # who reads may take his time
+            _allow(0, 0)  # without limits: who reads may take his time
             writer.write_batch(batch)
-            signal.alarm(PATIENCE_S[kind])
+            _allow(PATIENCE_S[kind], BUSY_S[kind])
         if writer is None:
             writer = pa.ipc.new_stream(out, pa.schema([], metadata={ROWS: b"0"}))
         writer.close()
@@ -205,6 +208,12 @@ def main(kind: str, path: str, size: int) -> int:
         print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
         return _REFUSED
     return 0
+
+
+def _allow(patience: int, busy: int) -> None:
+    """From now on, end this process after so many seconds, or so many of processor time; 0 for never."""
+    signal.setitimer(signal.ITIMER_REAL, patience)
+    signal.setitimer(signal.ITIMER_PROF, busy)
 
 
 if __name__ == "__main__":

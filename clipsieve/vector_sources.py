@@ -130,10 +130,8 @@ class TableSource:
         if self._dim is None:
             raise InputError(f"The first rows of {name} have no vectors in {column!r}; leave them out.")
         good = lengths == self._dim
-        if (len(good) - int(good.sum())) * self._dim > _MOST_EMPTY:
-            raise InputError(
-                f"Of {len(good):,} rows of {name}, {int(good.sum()):,} have {self._dim:,} numbers; check it."
-            )
+        if int((~good).sum()) * self._dim > _MOST_EMPTY:
+            raise InputError(f"Few rows of {name} have {self._dim:,} numbers in {column!r} as its first one; check it.")
         rows = np.full((batch.num_rows, self._dim), np.nan, np.float32)
         values = vectors.filter(pa.array(good)).flatten().to_numpy(zero_copy_only=False)
         rows[good] = values.astype(np.float32).reshape(-1, self._dim)
@@ -278,9 +276,7 @@ def _values(table: pa.Table, name: str) -> dict[str, list[Any]]:
             try:
                 found[column] = table[column].cast(pa.string()).to_pylist()
             except FAULTS as error:
-                raise InputError(
-                    f"{name} has values in {column!r} that cannot be read ({error}); mend them."
-                ) from error
+                raise InputError(f"{name} has unreadable values in {column!r} ({error}); mend them.") from error
     return found
 
 
