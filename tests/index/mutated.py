@@ -2,7 +2,7 @@
 FROM UNTIL FOLDER PROGRESS`.
 
 Reads mutations FROM to UNTIL of one kind of file. The number of the one at hand is in the file PROGRESS; what is found
-wrong is printed, a line each.
+wrong is printed, a line each that begins with WRONG: faiss prints lines as well.
 """
 
 import faulthandler
@@ -226,12 +226,12 @@ def main(kind: str, start: str, until: str, folder: str, progress: str) -> None:
         except ClipsieveError:
             pass
         except Exception as error:
-            print(f"{number}: {type(error).__name__}: {error}", flush=True)
+            print(f"WRONG {number}: {type(error).__name__}: {error}", flush=True)
         faulthandler.cancel_dump_traceback_later()
         if time.monotonic() - began > MOST_SECONDS:
-            print(f"{number}: took {time.monotonic() - began:.0f} s", flush=True)
+            print(f"WRONG {number}: took {time.monotonic() - began:.0f} s", flush=True)
         if (more := _memory("VmHWM") - before) > MOST_BYTES:
-            print(f"{number}: took {more >> 20} MB", flush=True)
+            print(f"WRONG {number}: took {more >> 20} MB", flush=True)
     noted.write_text("done")
 
 
