@@ -71,9 +71,7 @@ def test_hdf5_that_claims_more_rows_than_it_holds(tmp_path):
     with h5py.File(path, "w") as file:
         file.create_group("dataset").create_dataset("width", (2**40,), np.int64, chunks=(2**20,))
     assert peer_tables.count_rows(path) == 2**40  # which no vectors have, so that it is refused before it is read
-    found = apart.batches("hdf5", path, 10)
-    assert next(found).num_rows == 10
-    found.close()
+    assert next(apart.batches("hdf5", path, 10)).num_rows == 10
 
 
 @pytest.mark.slow
