@@ -24,7 +24,7 @@ from clipsieve.back.direct import DIRECT, Direct
 from clipsieve.back.express import EXPRESS, Express
 from clipsieve.back.figures import Figures, ModelFigures, no_models
 from clipsieve.back.finder import Finder
-from clipsieve.back.guard import NO_MEMORY, for_all, retry_headers, status_of
+from clipsieve.back.guard import NO_MEMORY, for_all, is_logged, retry_headers, status_of
 from clipsieve.back.jobs import Jobs
 from clipsieve.back.limits import Limits
 from clipsieve.back.meters import Meters
@@ -162,7 +162,7 @@ def assemble(
     @app.errorhandler(ClipsieveError)
     def expected(error: ClipsieveError) -> Response:
         status = status_of(error)
-        if status == 500:
+        if is_logged(error):
             log.error("%s %s: %s", request.method, request.path, error)
         answer = shape()(error, status)
         answer.headers.update(retry_headers(error))

@@ -16,7 +16,7 @@ from typing import Any
 
 from clipsieve.back.limits import check_classes
 from clipsieve.back.pydantic_v1 import Fault, invalid, read_body
-from clipsieve.errors import CollectionDamaged, InputError, quoted
+from clipsieve.errors import InputError, StoredDamaged, quoted
 from clipsieve.types import MetaClass, Mode, TemplateSet
 
 THRESHOLD, NMS = 0.1, 0.4
@@ -155,13 +155,13 @@ def from_stored(data: bytes, id: str) -> Deployed:
 
     A label that is there twice counts once: DirectAI kept the later definition of the two.
 
-    CollectionDamaged if it is none.
+    StoredDamaged if it is none.
     """
     try:
         return _read(json.loads(data, parse_constant=_no_number))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__} {error}"
-        raise CollectionDamaged(f"What is stored as {id} is no configuration ({what}); deploy it again.") from error
+        raise StoredDamaged(f"What is stored as {id} is no configuration ({what}); deploy it again.") from error
 
 
 def _read(value: Mapping[str, Any]) -> Deployed:

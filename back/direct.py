@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
-from clipsieve.back.guard import check_json, retry_headers, status_of
+from clipsieve.back.guard import check_json, is_logged, retry_headers, status_of
 from clipsieve.back.meters import Meters
 from clipsieve.back.notes import Reply
 from clipsieve.back.plain import JSON, MOST_BYTES, Desk, Visit, path_of, read_plain
@@ -95,6 +95,6 @@ class Direct:
 
     def _refuse(self, visit: Visit, error: ClipsieveError, keep: bool) -> bytes:
         status = HTTPStatus(status_of(error))
-        if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        if is_logged(error):
             log.error("POST %s: %s", visit.path, error, extra={"fields": {"request_id": visit.id}})
         return self._desk.answer(visit, status, self._write_error(error), keep, {**JSON, **retry_headers(error)})

@@ -18,7 +18,9 @@ from clipsieve.back.proxies import Network
 from clipsieve.errors import (
     ClipsieveError,
     Closed,
-    CollectionChanged,
+    CollectionDamaged,
+    CollectionError,
+    CollectionMissing,
     CollectionReadOnly,
     InputError,
     NotFound,
@@ -51,6 +53,8 @@ _ASKED_HEADERS = re.compile(r"[\w\-, ]*")
 _JSON_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _PORTS = {"http": 80, "https": 443}
+
+_TO_MEND = (CollectionDamaged, CollectionMissing)
 
 View = TypeVar("View", bound=Callable[..., object])
 
@@ -288,14 +292,19 @@ def status_of(error: ClipsieveError) -> int:
         return 400
     if isinstance(error, CollectionReadOnly):
         return 403
-    if isinstance(error, Overloaded | TimedOut | Closed | CollectionChanged):
+    if isinstance(error, Overloaded | TimedOut | Closed | CollectionError):
         return 503
     return 404 if isinstance(error, NotFound) else 500
 
 
+def is_logged(error: ClipsieveError) -> bool:
+    """Whether whoever runs the service has something to mend, so that its log says it."""
+    return status_of(error) == 500 or isinstance(error, _TO_MEND)
+
+
 def retry_headers(error: ClipsieveError) -> dict[str, str]:
-    """When to ask again, where that may help."""
-    if status_of(error) != 503:
+    """When to ask again, where that may help: damaged files have to be restored first."""
+    if status_of(error) != 503 or isinstance(error, _TO_MEND):
         return {}
     return {"Retry-After": str(math.ceil(getattr(error, "retry_after", 1.0)))}
 

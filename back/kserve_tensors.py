@@ -149,7 +149,7 @@ def _declared(one: Mapping[str, Any], known: Sequence[Tensor]) -> Tensor:
     tensor = next((tensor for tensor in known if tensor.name == name), None)
     if tensor is None:
         raise InputError(f"The input {quoted(name)} is not known; there is {' and '.join(t.name for t in known)}.")
-    if datatype not in DATATYPES:
+    if not isinstance(datatype, str) or datatype not in DATATYPES:
         raise InputError(
             f"The datatype {quoted(datatype)} of the input {quoted(name)} is none of {', '.join(DATATYPES)}."
         )

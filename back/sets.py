@@ -25,7 +25,7 @@ from clipsieve.back.limits import check_set
 from clipsieve.back.shelf import Served, Shelf
 from clipsieve.back.stores import SETS, is_id
 from clipsieve.durable import sync_folder, write_file
-from clipsieve.errors import CollectionDamaged, InputError, NotFound, quoted
+from clipsieve.errors import InputError, NotFound, StoredDamaged, quoted
 from clipsieve.lock import exclusively
 from clipsieve.types import ClassSet
 
@@ -118,7 +118,7 @@ class SetFiles:
         return None
 
     def value(self, name: str) -> tuple[dict[str, Any], bytes]:
-        """A set as it was stored, and its file. NotFound if there is none, CollectionDamaged if it is no JSON."""
+        """A set as it was stored, and its file. NotFound if there is none, StoredDamaged if it is no JSON."""
         data = self.read(name)
         if data is None:
             raise nothing(name)
@@ -157,8 +157,8 @@ class SetFiles:
     def _path(self, name: str) -> Path:
         return self._folder / SETS / f"{name}.json"
 
-    def _damaged(self, name: str, what: str) -> CollectionDamaged:
-        return CollectionDamaged(f"{self._path(name)} {what}; mend the file, or store the set anew.")
+    def _damaged(self, name: str, what: str) -> StoredDamaged:
+        return StoredDamaged(f"{self._path(name)} {what}; mend the file, or store the set anew.")
 
 
 def is_name(text: str) -> bool:

@@ -1,8 +1,8 @@
 """Files of kinds whose library a crafted file can crash or keep busy for ever: read by a process of their own.
 
-HDF5 and Lance are parsed by a child process with limits of memory and of time, `python -m clipsieve.apart KIND PATH
-ROWS`. It writes what it reads as an Arrow stream to its standard output, and the parent validates each batch of that.
-What ends the child, by a signal too, is an InputError in the parent, which goes on.
+HDF5, Lance, and CSV and JSON as pyarrow reads them, are parsed by a child process with limits of memory and of time,
+`python -m clipsieve.apart KIND PATH ROWS`. It writes what it reads as an Arrow stream to its standard output, and the
+parent validates each batch of that. What ends the child, be it a signal, is an InputError in the parent, which goes on.
 """
 
 import contextlib
@@ -11,38 +11,48 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from clipsieve.errors import InputError, MissingExtra
 
 MEMORY = 16 << 30
 """Bytes of address space of the child, of which its libraries map 2 to 4 GiB before they read anything."""
 
-PATIENCE_S = 120
-"""Seconds that the child may take for one batch."""
+PATIENCE_S: Mapping[str, int] = {"hdf5": 20, "lance": 60, "csv": 300, "json": 300}
+"""Seconds that the child may take for one batch; for a text, which is read as a whole, before the first."""
+
+BUSY_S: Mapping[str, int] = {"hdf5": 5, "lance": 60, "csv": 300, "json": 300}
+"""Seconds of processor time of the same: a file that is read in circles is told sooner than one on a slow disk."""
+
+Kind = Literal["hdf5", "lance", "csv", "json"]
 
 ROWS = b"rows"
 """Key in the stream's metadata: how many rows there are in all, in digits."""
 
-_NAMES = {"hdf5": "HDF5", "lance": "Lance"}
+_NAMES = {"hdf5": "HDF5", "lance": "Lance", "csv": "CSV", "json": "JSON lines"}
 _REFUSED, _NO_LIBRARY = 3, 4
 """Exit statuses of the child, which has said why."""
 
 
-def batches(kind: str, path: Path, size: int) -> Iterator[Any]:
-    """The rows of a "hdf5" or "lance" file as validated pyarrow.RecordBatch of at most `size` rows.
+def batches(kind: Kind, path: Path, size: int) -> Iterator[Any]:
+    """The rows of a file of one kind as validated pyarrow.RecordBatch of at most `size` rows.
 
     InputError if the file cannot be read, or its reader dies of it; MissingExtra without the library.
     """
+    from clipsieve.checked_tables import FAULTS, valid
+
     with _stream(kind, path, size) as reader:
         for batch in reader:
-            batch.validate(full=True)
+            try:
+                valid(batch)
+            except FAULTS as error:  # and not what becomes of the child, which is cut short now
+                raise _unreadable(kind, path, error) from error
             yield batch
 
 
-def count_rows(kind: str, path: Path) -> int:
+def count_rows(kind: Kind, path: Path) -> int:
     """How many rows `batches` gives in all. The errors are the same."""
     with _stream(kind, path, 0) as reader:
         reader.read_all()  # to the end, so that the child is not cut short
@@ -83,8 +93,8 @@ def _why(kind: str, path: Path, code: int, said: Any) -> InputError | MissingExt
     if code == _NO_LIBRARY:
         return MissingExtra(f"{path}: {lines[-1]}")
     reason = lines[-1][:500]
-    if code == -signal.SIGALRM:
-        reason = f"its reader was at one batch for {PATIENCE_S} s"
+    if -code in (signal.SIGALRM, signal.SIGPROF):
+        reason = f"its reader was at one batch for {(BUSY_S if -code == signal.SIGPROF else PATIENCE_S)[kind]} s"
     elif code < 0:
         reason = f"its reader died of {signal.Signals(-code).name}"
     return _unreadable(kind, path, reason)
@@ -134,9 +144,30 @@ def _lance(path: str, size: int) -> tuple[int, Iterator[Any]]:
     return opened.count_rows(), opened.to_batches(batch_size=size, scan_in_order=True)
 
 
+def _csv(path: str, size: int) -> tuple[int, Iterator[Any]]:
+    from pyarrow import csv
+
+    return _cut(csv.read_csv(path), size)
+
+
+def _json(path: str, size: int) -> tuple[int, Iterator[Any]]:
+    from pyarrow import json
+
+    return _cut(json.read_json(path), size)
+
+
+def _cut(table: Any, size: int) -> tuple[int, Iterator[Any]]:
+    import pyarrow as pa
+
+    none = pa.RecordBatch.from_pylist([], schema=table.schema)  # has the columns
+    return table.num_rows, iter(table.to_batches(size) or [none])
+
+
 _KINDS: dict[str, tuple[Callable[[str, int], tuple[int, Iterator[Any]]], str]] = {
     "hdf5": (_hdf5, "HDF5 needs h5py; install clipsieve[hdf5]."),
     "lance": (_lance, "a Lance table needs pylance; install clipsieve[lance]."),
+    "csv": (_csv, "CSV needs pyarrow; install clipsieve with its dependencies."),
+    "json": (_json, "JSON needs pyarrow; install clipsieve with its dependencies."),
 }
 
 
@@ -154,7 +185,7 @@ def main(kind: str, path: str, size: int) -> int:
     read, lacking = _KINDS[kind]
     out = sys.stdout.buffer
     try:
-        signal.alarm(PATIENCE_S)
+        _allow(PATIENCE_S[kind], BUSY_S[kind])
         total, found = read(path, size)
         writer = None
         for batch in found:
@@ -163,9 +194,9 @@ def main(kind: str, path: str, size: int) -> int:
                 writer = pa.ipc.new_stream(out, batch.schema.with_metadata(metadata))
             if not size:
                 break
-            signal.alarm(0)  # who reads may take his time
+            _allow(0, 0)  # without limits: who reads may take his time
             writer.write_batch(batch)
-            signal.alarm(PATIENCE_S)
+            _allow(PATIENCE_S[kind], BUSY_S[kind])
         if writer is None:
             writer = pa.ipc.new_stream(out, pa.schema([], metadata={ROWS: b"0"}))
         writer.close()
@@ -177,6 +208,12 @@ def main(kind: str, path: str, size: int) -> int:
         print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
         return _REFUSED
     return 0
+
+
+def _allow(patience: int, busy: int) -> None:
+    """From now on, end this process after so many seconds, or so many of processor time; 0 for never."""
+    signal.setitimer(signal.ITIMER_REAL, patience)
+    signal.setitimer(signal.ITIMER_PROF, busy)
 
 
 if __name__ == "__main__":

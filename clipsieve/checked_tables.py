@@ -26,8 +26,19 @@ _T = TypeVar("_T", pa.Table, pa.RecordBatch)
 
 
 def valid(table: _T) -> _T:
-    """The table or batch itself. ArrowInvalid unless offsets, indices and UTF-8 of all its columns are in order."""
+    """The table or batch itself. One of FAULTS unless offsets, indices and UTF-8 of its columns and names are right."""
+    for field in table.schema:
+        _read_names(field)
     table.validate(full=True)
+    return table
+
+
+def require_distinct(table: _T) -> _T:
+    """The table or batch itself. ArrowInvalid where two of its columns have one name, by which they are asked for."""
+    names = table.schema.names
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise pa.ArrowInvalid(f"it has two columns named {twice!r}")
     return table
 
 
@@ -79,6 +90,13 @@ def read_parquet(
         if not found:
             raise pa.ArrowInvalid(f"its footer counts {file.metadata.num_rows:,} rows, and it has none")
         return pa.Table.from_batches(found).unify_dictionaries()
+
+
+def _read_names(field: pa.Field) -> None:
+    """UnicodeDecodeError where a name, which pyarrow decodes only when it is asked for, is no UTF-8."""
+    _ = field.name
+    for inner in range(field.type.num_fields):
+        _read_names(field.type.field(inner))
 
 
 def count_parquet_rows(path: str | os.PathLike[str]) -> int:

@@ -11,6 +11,7 @@
     ├── TimedOut (TimeoutError)                       it was not done in the time that the caller gave
     ├── Closed (RuntimeError)                         what was asked has been closed
     ├── StoreUnavailable (ConnectionError)            where configurations are kept does not answer
+    ├── StoredDamaged (ValueError)                    a stored class set or configuration is none
     ├── ServiceUnavailable (ConnectionError)          a service that was to be asked cannot be reached
     └── CollectionError (OSError)                     something about the folder
         ├── CollectionMissing (FileNotFoundError)     there is no collection there
@@ -120,6 +121,10 @@ class Closed(ClipsieveError, RuntimeError):
 
 class StoreUnavailable(ClipsieveError, ConnectionError):
     """Where deployed configurations are kept cannot be reached, or cannot be written."""
+
+
+class StoredDamaged(ClipsieveError, ValueError):
+    """A class set or a configuration that a service keeps cannot be read; it can be stored again."""
 
 
 class ServiceUnavailable(ClipsieveError, ConnectionError):

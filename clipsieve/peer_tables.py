@@ -40,9 +40,9 @@ def read_table(path: Path) -> pa.Table:
     """
     try:
         if path.suffix == ".parquet":
-            return checked_tables.read_parquet(path)
+            return checked_tables.require_distinct(checked_tables.read_parquet(path))
         if path.suffix == ".arrow":
-            return checked_tables.read_ipc(path)
+            return checked_tables.require_distinct(checked_tables.read_ipc(path))
         return pa.Table.from_batches(apart.batches("hdf5", path, checked_tables.BATCH_ROWS))
     except FileNotFoundError:
         raise

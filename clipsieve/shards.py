@@ -49,6 +49,9 @@ ROLES = {
 
 REMOVED = "removed.jsonl"
 
+_ALWAYS = {"id": pa.int64(), "key": pa.string(), "has_caption": pa.bool_()}
+"""Columns that every row of our own metadata has a value of."""
+
 DISMISSED = "It was removed from the collection."
 """Why an item is skipped that somebody removed and `compact` dropped; it is not tried again."""
 
@@ -204,6 +207,12 @@ def _read_table(folder: str | os.PathLike[str], shard: Shard, role: str, columns
         raise _damaged(path, f"is not readable Parquet ({error})") from error
     if table.num_rows != shard.rows:
         raise _damaged(path, f"has {table.num_rows} rows where the manifest counts {shard.rows}")
+    if role == "metadata" and shard.files[role].sha256:
+        for name, kind in _ALWAYS.items():
+            if columns is None or name in columns:
+                found = [field.type for field in table.schema if field.name == name]
+                if found != [kind] or table[name].null_count:
+                    raise _damaged(path, f"has no column {name!r} of {kind} without gaps")
     return table
 
 

@@ -2,8 +2,10 @@
 
 import io
 import json
+import lzma
 import tarfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,13 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.json
 import pyarrow.parquet as pq
 
 from clipsieve import apart
 from clipsieve.arrays import UNREADABLE, load_array, map_array
-from clipsieve.checked_tables import FAULTS, ipc_batches, read_parquet, valid
+from clipsieve.checked_tables import BATCH_ROWS, FAULTS, ipc_batches, read_parquet, require_distinct, valid
 from clipsieve.errors import InputError
 from clipsieve.foreign import is_foreign
 from clipsieve.importing import Block
@@ -26,7 +26,22 @@ from clipsieve.tar_samples import Sample, Samples, Suffixes
 Kind = Literal["clip-retrieval", "npy", "datasets", "lance", "webdataset"]
 _VECTORS = ("vector", "embedding", "embeddings", "image_embedding", "img_emb", "emb")
 _TABLES = (".parquet", ".arrow")
+_TEXTS: Mapping[str, apart.Kind] = {".csv": "csv", ".jsonl": "json", ".json": "json"}
 _TARS = (".tar", ".tar.gz", ".tgz")
+_TAR_DAMAGE = (
+    tarfile.TarError,
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    ValueError,
+    ArithmeticError,
+    MemoryError,
+)
+_MOST_MEMBER = 1 << 28
+"""Bytes of a tar's member that are read: a larger one, or one that claims to be, is no vector."""
+_MOST_EMPTY = 1 << 28
+"""Numbers that stand for rows without a vector of the right length, in one block: a GiB of them."""
 
 
 def guess_kind(path: Path) -> Kind:
@@ -69,7 +84,7 @@ class NpySource:
                 vectors = array[first : first + size]
                 places = [f"{name}#{first + row}" for row in range(len(vectors))]
                 table = None if self._table is None else self._table.slice(passed + first, len(vectors))
-                yield Block(vectors, places, {} if table is None else table.to_pydict())
+                yield Block(vectors, places, {} if table is None else _values(table, "The table"))
             passed += len(array)
 
 
@@ -105,6 +120,9 @@ class TableSource:
         column = self._column or _vector_column(batch.schema, name)
         if column not in batch.schema.names:
             raise InputError(f"{name} has no column {column!r}; its columns are {', '.join(batch.schema.names)}.")
+        kind = batch.schema.field(column).type
+        if not _is_list(kind) or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
+            raise InputError(f"{name} has {kind} in {column!r}; vectors are lists of numbers.")
         vectors = pa.concat_arrays(batch.column(column).chunks)
         lengths = pc.fill_null(pc.list_value_length(vectors), 0).to_numpy(zero_copy_only=False)
         if self._dim is None and lengths.max(initial=0) > 0:
@@ -112,10 +130,12 @@ class TableSource:
         if self._dim is None:
             raise InputError(f"The first rows of {name} have no vectors in {column!r}; leave them out.")
         good = lengths == self._dim
+        if int((~good).sum()) * self._dim > _MOST_EMPTY:
+            raise InputError(f"Few rows of {name} have {self._dim:,} numbers in {column!r} as its first one; check it.")
         rows = np.full((batch.num_rows, self._dim), np.nan, np.float32)
         values = vectors.filter(pa.array(good)).flatten().to_numpy(zero_copy_only=False)
         rows[good] = values.astype(np.float32).reshape(-1, self._dim)
-        others = {c: batch.column(c).to_pylist() for c in batch.schema.names if c != column}
+        others = _values(batch.drop_columns([column]), name)
         return Block(rows, [f"{name}#{row + i}" for i in range(len(rows))], others)
 
 
@@ -168,8 +188,9 @@ class TarSource:
                     content = tar.extractfile(member)
                     if content is not None:
                         yield from named(samples.turn(member.name))
-                        yield from named(samples.add(member.name, member.size, content.read()))
-        except (tarfile.TarError, OSError, EOFError) as error:
+                        data = content.read() if member.size <= _MOST_MEMBER else b""
+                        yield from named(samples.add(member.name, member.size, data))
+        except _TAR_DAMAGE as error:
             raise InputError(f"{path} cannot be read to its end ({error}); restore it from a copy.") from error
         yield from named(samples.finish())
 
@@ -196,11 +217,9 @@ def read_table(path: Path) -> pa.Table:
     """A table by its suffix: .parquet, .csv, .jsonl (or .json), .arrow. InputError if it cannot be read."""
     try:
         if path.suffix == ".parquet":
-            return read_parquet(path)
-        if path.suffix == ".csv":
-            return pa.csv.read_csv(path)
-        if path.suffix in (".jsonl", ".json"):
-            return pa.json.read_json(path)
+            return require_distinct(read_parquet(path))
+        if path.suffix in _TEXTS:
+            return require_distinct(pa.Table.from_batches(apart.batches(_TEXTS[path.suffix], path, BATCH_ROWS)))
         if path.suffix == ".arrow":
             return pa.Table.from_batches(list(_batches(path, 1 << 30)))
     except FAULTS as error:
@@ -212,9 +231,9 @@ def _batches(path: Path, size: int) -> Iterator[pa.RecordBatch]:
     try:
         if path.suffix == ".parquet":
             with pq.ParquetFile(path) as file:
-                yield from map(valid, file.iter_batches(min(size, 65_536)))
+                yield from (require_distinct(valid(batch)) for batch in file.iter_batches(min(size, 65_536)))
             return
-        yield from ipc_batches(path)
+        yield from map(require_distinct, ipc_batches(path))
     except FAULTS as error:
         raise InputError(f"{path} cannot be read ({error}); check or restore it.") from error
 
@@ -235,16 +254,30 @@ def _gathered(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Table
 
 
 def _vector_column(schema: pa.Schema, name: str) -> str:
-    def floats(kind: pa.DataType) -> bool:
-        lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-        return bool(lists and pa.types.is_floating(kind.value_type))
-
-    found = [field.name for field in schema if floats(field.type)]
+    found = [f.name for f in schema if _is_list(f.type) and pa.types.is_floating(f.type.value_type)]
     usual = [n for n in _VECTORS if n in found]
     if not usual and len(found) != 1:
         what = f"several columns of floats ({', '.join(found)})" if found else "no column of lists of floats"
         raise InputError(f"{name} has {what}; name the one with --vector-column.")
     return str((usual or found)[0])
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _values(table: pa.Table, name: str) -> dict[str, list[Any]]:
+    """Column -> its values; as text where Python has no such value, which is so of times beyond the year 9999."""
+    found = {}
+    for column in table.column_names:
+        try:
+            found[column] = table[column].to_pylist()
+        except (OverflowError, ValueError):
+            try:
+                found[column] = table[column].cast(pa.string()).to_pylist()
+            except FAULTS as error:
+                raise InputError(f"{name} has unreadable values in {column!r} ({error}); mend them.") from error
+    return found
 
 
 def _map(path: Path) -> npt.NDArray[Any]:

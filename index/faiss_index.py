@@ -7,7 +7,9 @@ apart from it, by the shards that it covers. The package comes with one of three
 import contextlib
 import dataclasses
 import itertools
+import mmap
 import os
+import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +28,12 @@ MOST_EFFORT_HNSW = 8192
 
 _READING = threading.Lock()
 """Held while `open_file` has set how much faiss may allocate, which it does for the whole process."""
+
+_LISTS_HEAD = struct.Struct("<4sQQ")
+"""Where faiss's lists in memory begin: a name, how many lists there are, and the bytes of a row's code."""
+
+_SEARCHED, _MOST_CODE = 1 << 28, 1 << 20
+"""Bytes of an index in which its lists begin, and bytes of a row's code at most."""
 
 TIE = 1e-6
 """Rounding between two of faiss's own kernels: how far under a score others are looked for that may equal it."""
@@ -335,6 +343,7 @@ def open_file(path: str | os.PathLike[str], flags: int = 0) -> Any:
     CollectionDamaged if it cannot be read, claims more than its size can hold, or has settings that no search can use.
     """
     faiss = load_faiss()
+    _require_possible_lists(path)
     try:
         with _limited_to(Path(path).stat().st_size):
             index = faiss.read_index(os.fspath(path), flags)
@@ -372,6 +381,24 @@ def _limited_to(size: int) -> Iterator[None]:
             yield
         finally:
             faiss.set_deserialization_vector_byte_limit(before)
+
+
+def _require_possible_lists(path: str | os.PathLike[str]) -> None:
+    """CollectionDamaged where an IVF index claims more lists than its file has bytes: faiss makes them all at once."""
+    file = Path(path)
+    if not file.is_file() or file.stat().st_size < _LISTS_HEAD.size:
+        return  # faiss says it
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if data[:2] != b"Iw" and data[:4] != b"IxPT":
+            return
+        at = data.find(b"ilar", 0, _SEARCHED)
+        while 0 <= at <= len(data) - _LISTS_HEAD.size:
+            _, lists, code = _LISTS_HEAD.unpack_from(data, at)
+            if 0 < code <= _MOST_CODE:  # else it is some number that reads like this
+                if lists > len(data):
+                    raise CollectionDamaged(f"{path} claims {lists:,} lists, more than it has bytes; build it anew.")
+                return
+            at = data.find(b"ilar", at + 1, _SEARCHED)
 
 
 def _require_lists_in_file(path: str | os.PathLike[str], lists: Any) -> None:

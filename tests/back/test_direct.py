@@ -115,7 +115,7 @@ def test_a_token_for_reading_is_enough():
     [
         (NotFound("It is gone."), 404, None),
         (Overloaded("It is busy."), 503, "1"),
-        (CollectionDamaged("It is damaged."), 500, None),
+        (CollectionDamaged("It is damaged."), 503, None),
         (CollectionChanged("It changed."), None, None),
         (ZeroDivisionError("of the test"), None, None),
     ],

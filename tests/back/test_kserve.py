@@ -491,3 +491,11 @@ def test_an_empty_text_is_refused(client, parameters):
     answer = client.post(TEXT_INFER, json={"inputs": [one], "parameters": parameters})
     assert answer.status_code == 400
     assert "an empty text" in answer.json["error"]
+
+
+@pytest.mark.parametrize("datatype", [[], ["INT64"], {}, {"INT64": 1}, None, 64])
+def test_a_datatype_that_is_no_text_is_refused(client, datatype):
+    answer = client.post(IDS_INFER, json=ids(datatype=datatype))
+    assert answer.status_code == 400
+    assert list(answer.json) == ["error"]
+    assert "datatype" in answer.json["error"]

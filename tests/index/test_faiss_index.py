@@ -151,3 +151,15 @@ def test_without_faiss_the_error_names_the_extras(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(MissingExtra, match=r"cpu.*gpu.*gpu-cu13"):
         train_and_build("Flat", make_rows(make_vectors(5)))
+
+
+def test_more_lists_than_a_file_can_hold_are_refused_before_they_are_made(tmp_path):
+    faiss = faiss_index.load_faiss()
+    index = faiss.index_factory(4, "IVF2,Flat", faiss.METRIC_INNER_PRODUCT)
+    index.train(np.random.default_rng(0).normal(size=(80, 4)).astype(np.float32))
+    data = bytearray(faiss.serialize_index(index))
+    at = data.find(b"ilar") + 4
+    data[at : at + 8] = (2**31).to_bytes(8, "little")
+    (tmp_path / "image.index").write_bytes(data)
+    with pytest.raises(CollectionDamaged, match=r"claims 2,147,483,648 lists"):
+        read_index(tmp_path / "image.index")
