@@ -119,7 +119,7 @@ def test_a_damaged_line_is_named(client, folder):
         client.post("/api/v1/suggest", json={"class": BUS}),
     ]
     for answer in answers:
-        assert answer.status_code == 500
+        assert answer.status_code == 503
         assert "marks.jsonl line 1 is not as it was written" in answer.get_json()["error"]["message"]
 
 

@@ -137,12 +137,12 @@ def test_texts_that_are_longer_than_the_model_reads_are_treated_as_the_service_i
     asked = [f"{'word ' * 40}{end}" for end in ("red", "blue")]
     entry = Entry("own", own.collection.folder)
     for how in ("cut", "average"):
-        (served,) = open_entries(lambda name: FAKE, [entry], None, FAKE, None, None, {}, how)
+        (served,) = open_entries(lambda name: FAKE, [entry], None, FAKE, None, None, {}, long_text=how)
         for multilingual in (False, True):
             one, other = (served.embed_text(text, multilingual) for text in asked)
             assert np.array_equal(one, other) == (how == "cut")
         served.collection.close()
-    (served,) = open_entries(lambda name: FAKE, [entry], None, FAKE, None, None, {}, "error")
+    (served,) = open_entries(lambda name: FAKE, [entry], None, FAKE, None, None, {}, long_text="error")
     for multilingual in (False, True):
         with pytest.raises(InputError, match="is longer than"):
             served.embed_text(asked[0], multilingual)
