@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsieve import shards
-from clipsieve.errors import InputError, NotFound, Overloaded, TooLarge, quoted
+from clipsieve.checked_tables import FAULTS, valid
+from clipsieve.errors import CollectionDamaged, InputError, NotFound, Overloaded, TooLarge, quoted
 from clipsieve.image_files import header_size, require_image
 from clipsieve.index.image_places import (
     ImageAccess,
@@ -79,9 +80,13 @@ class Originals:
                 tried.append("it has changed since it was embedded")
             elif self._is_image(data, tried, known=bool(known)):
                 return data
-        thumbnail = self.thumbnail(id) if thumbnails else None
-        if thumbnail:
-            return thumbnail
+        try:
+            thumbnail = self.thumbnail(id) if thumbnails else None
+        except CollectionDamaged as error:
+            tried.append(str(error))
+        else:
+            if thumbnail:
+                return thumbnail
         what = (
             f"The image of item {id} ({quoted(str(row['key']), '')}) cannot be read: {'; '.join(dict.fromkeys(tried))}"
         )
@@ -121,14 +126,26 @@ class Originals:
         return True
 
     def thumbnail(self, id: int) -> bytes | None:
-        """The small image that the collection keeps of the item; None if it keeps none."""
+        """The small image that the collection keeps of the item; None if it keeps none.
+
+        CollectionDamaged where the file of thumbnails cannot be read, or holds something else.
+        """
         shard = self._shard(id)
         if "thumbs" not in shard.files:
             return None
         position = int(np.searchsorted(shards.read_ids(self._folder, shard), id))
         file = shard.files["thumbs"]
         with reading(self._folder, [file]):
-            return _cell(self._folder / file.path, position, None, self._footer(self._folder / file.path))
+            try:
+                data = _cell(self._folder / file.path, position, None, self._footer(self._folder / file.path))
+                if data:
+                    require_image(data, self._memory, whole=False)
+            except (*FAULTS, InputError, TooLarge) as error:
+                raise CollectionDamaged(
+                    f"The thumbnail of item {id} in {self._folder / file.path} cannot be read ({quoted(error, '')}); "
+                    f"run `clipsieve check {self._folder}`."
+                ) from error
+            return data
 
     def _footer(self, table: Path) -> pq.FileMetaData:
         with self._lock:
@@ -261,7 +278,7 @@ def _cell(table: str | Path, row: int, column: str | None, footer: pq.FileMetaDa
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if row < rows:
-                value = file.read_row_group(group, columns=[column])[column][row].as_py()
+                value = valid(file.read_row_group(group, columns=[column]))[column][row].as_py()
                 data = value.get("bytes") if isinstance(value, dict) else value
                 return data if isinstance(data, bytes) else None
             row -= rows

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -9,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from clipsieve.errors import InputError, NotFound
+from clipsieve.errors import CollectionDamaged, InputError, NotFound
 from clipsieve.index import zips
 from clipsieve.index.collection import Collection, open_collection
 from clipsieve.index.export import As, export
@@ -24,7 +26,9 @@ from clipsieve.index.zips import write_yolo
 from clipsieve.inference.fake import FakeEmbedder
 from clipsieve.inference.reader import open_source
 from clipsieve.inference.run import embed_collection
+from clipsieve.manifest import commit, read_manifest
 from clipsieve.types import ClassSet, Example, Hit, MetaClass
+from clipsieve.whole import describe_file
 
 FAKE = FakeEmbedder(8)
 
@@ -44,6 +48,17 @@ def source(tmp_path: Path) -> Path:
         path.write_bytes(picture(number, "JPEG" if name.endswith("jpg") else "PNG"))
     (folder / "a.txt").write_text("a caption")
     return folder
+
+
+def commit_as_it_is(folder: Path) -> None:
+    """Have the manifest say of the thumbnails what they are now."""
+    manifest = read_manifest(folder)
+    (shard,) = manifest.shards
+    file = describe_file(folder, folder / shard.files["thumbs"].path)
+    commit(
+        folder,
+        dataclasses.replace(manifest, shards=(dataclasses.replace(shard, files={**shard.files, "thumbs": file}),)),
+    )
 
 
 def collect(source: Path | str, out: Path, **options: object) -> Collection:
@@ -237,6 +252,24 @@ def test_thumbnails_stand_in_for_what_is_gone(source: Path, tmp_path: Path) -> N
         assert Image.open(io.BytesIO(photos.image_bytes(0))).format == "WEBP"
         with pytest.raises(NotFound, match=r"a\.png"):
             photos.image_bytes(0, thumbnails=False)
+
+
+@pytest.mark.parametrize("data", [b"PAR1 and nothing else", None])
+def test_a_damaged_file_of_thumbnails_is_said(data: bytes | None, source: Path, tmp_path: Path) -> None:
+    with collect(source, tmp_path / "t", thumbs=True):
+        thumbs = next((tmp_path / "t" / "thumbs").iterdir())
+        page = pa.table({"thumb": pa.array([b"<script>alert(1)</script>"] * 5, pa.binary())})
+        pq.write_table(page, tmp_path / "page.parquet")
+        other = (tmp_path / "page.parquet").read_bytes() if data is None else data
+        thumbs.write_bytes(other)
+        commit_as_it_is(tmp_path / "t")
+    with open_collection(tmp_path / "t", embedder=FAKE) as photos:
+        with pytest.raises(CollectionDamaged, match=r"thumbnail of item 0.*clipsieve check"):
+            photos.thumbnail(0)
+        assert photos.image_bytes(0) == (source / "a.png").read_bytes()
+        (source / "a.png").unlink()
+        with pytest.raises(NotFound, match="thumbnail"):
+            photos.image_bytes(0)
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
