@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from clipsieve import shards as stored
+from clipsieve.durable import append_line
 from clipsieve.errors import ClipsieveError
 from clipsieve.index.collection import Collection, open_collection
 from clipsieve.index.metadata import NAME as CACHE
@@ -146,7 +147,7 @@ _QUESTIONS: tuple[Callable[[Collection], object], ...] = (
 
 
 def make_collection(folder: Path) -> Path:
-    """Four items with captions, numbers and small images; one removed, one skipped."""
+    """Four items with captions, numbers and small images; one removed, one skipped. The same bytes each time."""
     sink = io.BytesIO()
     Image.new("RGB", (4, 4), "red").save(sink, "PNG")
     keys, captions = ("a.jpg", "b.jpg", "c.jpg", "d.jpg"), ["a bus", None, "a cat", "x"]
@@ -160,7 +161,9 @@ def make_collection(folder: Path) -> Path:
             thumbs=[sink.getvalue(), None, sink.getvalue(), sink.getvalue()],
             skipped=[Skipped("e.jpg", "It is empty.")],
         )
-        writer.remove([3])
+    path = folder / stored.REMOVED  # by hand, since `remove` writes down the time
+    append_line(path, {"ids": [3], "since": "2026-01-01T00:00:00+00:00", "gone": False}, 0)
+    commit(folder, dataclasses.replace(read_manifest(folder), removed=describe_file(folder, path)))
     return folder
 
 
