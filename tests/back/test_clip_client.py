@@ -5,7 +5,6 @@ import json
 import subprocess
 
 import pytest
-from sentence_transformers import SentenceTransformer
 
 import clipsieve
 from clipsieve import Client
@@ -81,6 +80,8 @@ print(json.dumps(client.query(text="dog")))
 
 @pytest.mark.slow
 def test_its_client_asks_in_other_languages(tmp_path, their_python):
+    from sentence_transformers import SentenceTransformer
+
     files = {f"{i}.jpg": jpeg(i) for i in range(12)}
     root, folder = write_tree(tmp_path / "in", files), tmp_path / "photos.clip"
     mini = load_embedder("mini")

@@ -436,6 +436,7 @@ def test_a_running_and_a_waiting_job_are_cancelled(folder, tmp_path):
 
 @pytest.mark.parametrize("kind", ["label", "export"])
 @pytest.mark.parametrize("compacted", [False, True])
+@pytest.mark.slow
 def test_what_a_collection_becomes_meanwhile(folder, tmp_path, kind, compacted):
     with open_collection(folder, embedder=FAKE) as photos:
         ids = {str(hit.id) for hit in photos.search(MetaClass("bus", ["bus"], ["truck"]), k=COUNT).hits}

@@ -100,6 +100,7 @@ def test_info_says_what_is_offered(client):
 
 @pytest.mark.parametrize("names", [["safety"], ["violence"], ["violence", "safety"]])
 @pytest.mark.parametrize("sort", ["score", "margin", "new"])
+@pytest.mark.slow
 def test_what_is_flagged_is_as_if_it_were_not_there(client, folder, names, sort):
     gone = flagged(folder, *names)
     counts = post(client, "/distribution", **{"class": BUS}, without=names)

@@ -301,6 +301,7 @@ def deploy_body(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_label_takes_directais_call_on_a_folder_of_images(run, images, deploy_body, tmp_path):
     words = ["--root", images, "--classifier_json_file", deploy_body]
     said = run("label", *words, "--output_file", tmp_path / "o.csv", "--concurrency", 2)

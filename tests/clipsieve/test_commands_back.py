@@ -83,6 +83,7 @@ def test_a_multilingual_model_embeds_texts_into_the_collections_space(own):
     served.collection.close()
 
 
+@pytest.mark.slow
 def test_models_of_texts_alone_are_batched_and_their_texts_kept(tmp_path):
     sentence_model = str(make_sentence_folder(tmp_path, 12))
     models = Models(Parts(load_model, load_texts=load_text_model), "cpu", lambda kind, ns: None)

@@ -62,6 +62,7 @@ def test_end2end_serves_nothing_where_nothing_came_of_it(run, tmp_path):
     assert "skipped" in said
 
 
+@pytest.mark.slow
 def test_workers_make_what_one_run_makes(run, images, tmp_path):
     run("inference", images, tmp_path / "whole", *MODEL)
     shared = ["inference.worker", images, tmp_path / "parts", *MODEL, "--partitions", 3]
@@ -81,6 +82,7 @@ def test_a_worker_takes_the_peers_call(run, images, tmp_path):
     assert len(stored(tmp_path / "c")) == 30
 
 
+@pytest.mark.slow
 def test_a_worker_waits_for_who_holds_the_collection(run, images, tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "MOMENT", 0.0)
     out = tmp_path / "c"
@@ -108,6 +110,7 @@ class Terminated(ColourEmbedder):
 
 # An interrupt may come between the opening of a file and the `with` that closes it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.slow
 def test_a_worker_that_is_told_to_end_commits_what_it_has(run, images, tmp_path):
     words = ["inference.worker", images, tmp_path / "c", *MODEL, "--partitions", 2, "--tasks", "0", "--batch-size", 2]
     said = run(*words, "--no-text", code=130, load=lambda name, **_: Terminated(name))

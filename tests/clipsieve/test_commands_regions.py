@@ -74,6 +74,7 @@ def test_images_are_embedded_with_their_regions(run, photos, tmp_path, command):
     assert (detection.model.name, detection.most, detection.crops) == ("seer", 3, True)
 
 
+@pytest.mark.slow
 def test_what_comes_later_is_looked_through_as_before(run, photos, tmp_path):
     out = tmp_path / "out"
     run("inference", photos, out, "--model", "fake", "--regions", "seer", "--region-count", 2, "--crops")
@@ -93,6 +94,7 @@ def test_going_on_needs_no_regions_option(run, photos, tmp_path):
     assert counts(out) == [(24, 0), (4, 0)]
 
 
+@pytest.mark.slow
 def test_an_old_collection_is_looked_through_later(run, photos, tmp_path):
     out = tmp_path / "out"
     run("inference", photos, out, "--model", "fake", "--shard-size", 2, "--batch-size", 2)
@@ -200,6 +202,7 @@ def test_boxes_are_found_and_shown(run, looked, tmp_path):
     assert pq.read_table(tmp_path / "t.parquet")["x0"].to_pylist() == [hit["x0"] for hit in once]
 
 
+@pytest.mark.slow
 def test_images_are_narrowed_to_those_that_show_enough(run, looked, tmp_path):
     folder, regions, detector = looked
     score = scores(regions, detector, "cat")

@@ -93,6 +93,7 @@ def test_scenes_are_the_same_each_time_and_have_captions(tmp_path):
     assert caption(scene(4)) == caption(scene(4))
 
 
+@pytest.mark.slow
 def test_every_scene_question_has_enough_right_answers_and_wrong_ones_close_by():
     scenes = [scene(i) for i in range(600)]
     for graded in SCENE_QUESTIONS:

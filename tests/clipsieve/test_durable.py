@@ -31,6 +31,7 @@ def test_every_torn_last_line_is_left_out_and_then_cut_off(tmp_path):
 
 
 @given(st.integers(0), st.integers(0, 7))
+@pytest.mark.slow
 def test_a_flipped_bit_is_found_wherever_it_is(at, bit):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "marks.jsonl"

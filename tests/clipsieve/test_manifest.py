@@ -151,6 +151,7 @@ def test_probe_tells_models_apart():
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
+@pytest.mark.slow
 def test_no_flipped_bit_and_no_lost_end_is_believed(tmp_path, data):
     commit(tmp_path, Manifest(MODEL, 8, next_id=17, background=(1, 5, 9), licence="mit"))
     whole = (tmp_path / NAME).read_bytes()

@@ -26,6 +26,7 @@ def embeddings(n, d=8, model=MODEL):
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=4))
 @settings(max_examples=15, deadline=None)
+@pytest.mark.slow
 def test_every_item_is_counted_once_over_several_runs(tmp_path_factory, runs):
     """Each run reopens the folder, goes on from the recorded cursor, and commits one shard."""
     folder = tmp_path_factory.mktemp("runs")

@@ -106,6 +106,7 @@ def test_hdf5(tmp_path):
         open_collection(tmp_path)
 
 
+@pytest.mark.slow
 def test_reordered(tmp_path):
     index = write_index(tmp_path / "image.index")
     lists = index.invlists

@@ -124,6 +124,7 @@ def test_an_effort_that_sufficed_is_kept_while_it_does() -> None:
     assert (tuned.recall or 0) > kept.recall
 
 
+@pytest.mark.slow
 def test_captions_get_an_index_of_those_that_are_there(tmp_path: Path) -> None:
     vectors = clustered(600)
     captions = [None if i % 3 == 0 else f"text {i}" for i in range(600)]
@@ -155,6 +156,7 @@ def test_lists_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(p.name for p in moved.glob(".image*")) == []
 
 
+@pytest.mark.slow
 def test_a_killed_build_leaves_the_collection_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add(tmp_path, clustered(900))
     build_indices(tmp_path, factory="IVF8,Flat")
@@ -181,6 +183,7 @@ def test_a_changed_index_file_is_not_answered_from(tmp_path: Path) -> None:
         open_index(tmp_path, read_manifest(tmp_path), "image")
 
 
+@pytest.mark.slow
 def test_names_of_index_files_do_not_come_again_at_once(tmp_path: Path) -> None:
     add(tmp_path, clustered(900))
     names = []

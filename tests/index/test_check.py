@@ -146,6 +146,7 @@ def every_file(out):
 
 
 @pytest.mark.parametrize("kind", ["flipped", "cut"])
+@pytest.mark.slow
 def test_whatever_is_damaged_is_found_at_opening_or_made_again(out, kind):
     expected = answers(out)
     assert answers(out) == expected  # with a cache that was there

@@ -37,6 +37,7 @@ def test_sizes_are_those_of_the_files(tmp_path: Path) -> None:
     assert found == {kind: there[kind] for kind in ("vectors", "metadata", "thumbs", "indices", "cache")}
 
 
+@pytest.mark.slow
 def test_what_is_not_covered_is_timed_and_no_question_reads_the_rest(tmp_path: Path) -> None:
     append(tmp_path, 3_000)
     with open_collection(tmp_path) as photos:

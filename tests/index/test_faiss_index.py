@@ -68,6 +68,7 @@ def test_what_is_exhaustive(factory: str, effort: int | None, exhaustive: bool) 
     assert build(factory, make_vectors(300), np.arange(300), effort).exhaustive is exhaustive
 
 
+@pytest.mark.slow
 def test_the_error_of_quantised_rows_is_measured() -> None:
     rows = make_rows(make_vectors(600))
     for factory, least, most in (("SQ8", 1e-4, 0.02), ("IVF1,PQ4x4", 0.05, 1.0)):

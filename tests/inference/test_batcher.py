@@ -252,6 +252,7 @@ def test_closing_ends_the_threads_and_refuses_what_comes():
     embedder.close()
 
 
+@pytest.mark.slow
 def test_a_real_model_gives_each_thread_its_own(open_clip_folder):
     from clipsieve.inference.embedder import TorchEmbedder, load_embedder
 

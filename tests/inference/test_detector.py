@@ -114,6 +114,7 @@ def test_images_are_turned_upright_first(owlv2_folder):
     same(detector.detect([turned]), detector.detect([encoded(image)]), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_likeliest_are_kept(owlv2_folder):
     every, few = (detector_of(owlv2_folder, n).detect([jpeg(0), jpeg(1)]) for n in (300, 5))
     for i in (0, 1):

@@ -22,6 +22,7 @@ def unit(rows):
 SIZES = [(64, 48), (33, 100), (32, 32), (7, 5), (301, 299)]
 
 
+@pytest.mark.slow
 def test_open_clip_gives_what_open_clip_itself_gives(open_clip_folder):
     import open_clip
 
@@ -56,6 +57,7 @@ def test_open_clip_preprocessing_is_the_same_float_for_float(open_clip_folder):
 
 
 @pytest.mark.parametrize("fixture", ["clip_folder", "siglip_folder", "siglip2_folder", "dino_folder"])
+@pytest.mark.slow
 def test_transformers_gives_what_its_own_processor_and_model_give(fixture, request):
     from transformers import AutoImageProcessor, AutoModel
 
@@ -72,6 +74,7 @@ def test_transformers_gives_what_its_own_processor_and_model_give(fixture, reque
 
 
 @pytest.mark.parametrize("fixture", ["clip_folder", "siglip_folder", "siglip2_folder"])
+@pytest.mark.slow
 def test_transformers_texts_are_padded_to_full_length(fixture, request):
     from transformers import AutoModel, AutoTokenizer
 
@@ -282,6 +285,7 @@ def test_cuda_agrees_with_the_cpu(open_clip_folder, siglip_folder, precision):
         assert cpu.model == gpu.model
 
 
+@pytest.mark.slow
 def test_tokens_are_counted_before_a_text_is_cut():
     mini = load_embedder("mini", device="cpu")
     assert isinstance(mini, TorchEmbedder)

@@ -62,6 +62,7 @@ class TestDino(StagedEmbedderContract):
         return image_model(str(dino_folder))
 
 
+@pytest.mark.slow
 class TestSentences(StagedTextEmbedderContract):
     @pytest.fixture
     def embedder(self, sentence_folder):
@@ -81,6 +82,7 @@ class TestBatchedFake(StagedEmbedderContract, TokenIdsContract):
             yield embedder
 
 
+@pytest.mark.slow
 class TestBatchedOpenClip(StagedEmbedderContract, TokenIdsContract):
     @pytest.fixture
     def embedder(self, open_clip_folder):
@@ -102,6 +104,7 @@ class TestCached(ImageEmbedderContract, TextEmbedderContract):
             yield CachedEmbedder(embedder)
 
 
+@pytest.mark.slow
 class TestBatchedTexts(StagedTextEmbedderContract):
     @pytest.fixture
     def embedder(self, sentence_folder):

@@ -124,6 +124,7 @@ def test_a_second_detector_is_refused(photos, tmp_path):
             embed_collection(open_source(photos), FakeEmbedder(), tmp_path / "out", finder=finder)
 
 
+@pytest.mark.slow
 def test_what_is_added_follows_the_collection(photos, tmp_path):
     out, asked = tmp_path / "out", []
 
@@ -169,6 +170,7 @@ def test_the_detector_sees_what_was_decoded_once(photos, tmp_path, monkeypatch):
     assert len(opened) == 10
 
 
+@pytest.mark.slow
 def test_what_is_stored_is_found_by_the_logits_of_a_real_detector(photos, tmp_path, owlv2_folder):
     detector = open_detector(f"local-dir:{owlv2_folder}", device="cpu", regions=8)
     embed(photos, tmp_path / "out", detector, batch_size=4)

@@ -47,6 +47,7 @@ def change_weights(path, change):
 
 @pytest.mark.parametrize("names", [TOKENIZER, TOKENIZER[:1]])
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_without_a_tokenizer(kind, names, copy):
     folder = copy(kind)
     take_away(folder, names)
@@ -142,7 +143,7 @@ def test_mini_without_its_tokenizer(tmp_path):
     refused(load_embedder, folder, "tokenizer")
 
 
-@pytest.mark.parametrize("fixture", ["sentence_folder", "mclip_folder"])
+@pytest.mark.parametrize("fixture", [pytest.param("sentence_folder", marks=pytest.mark.slow), "mclip_folder"])
 def test_a_text_tower_without_its_tokenizer(fixture, copy):
     folder = copy(fixture)
     take_away(folder, TOKENIZER)
@@ -186,6 +187,7 @@ def test_texts_that_change_in_a_batch_are_found():
         require_apart("mine", np.ones((2, 4), np.float32), "images")
 
 
+@pytest.mark.slow
 def test_a_text_tower_of_random_numbers(copy):
     folder = copy("sentence_folder")
     weights = torch.load(folder / "pytorch_model.bin")
@@ -194,6 +196,7 @@ def test_a_text_tower_of_random_numbers(copy):
     refused(load_text_embedder, folder, r"lacks 1 of its model's weights \(transformer.layer.0.ffn.lin1.bias\)")
 
 
+@pytest.mark.slow
 def test_a_text_tower_without_its_projection(copy):
     folder = copy("sentence_folder")
     torch.save({}, folder / "2_Dense" / "pytorch_model.bin")

@@ -183,6 +183,7 @@ def test_a_run_resumes_and_its_folder_is_transformers_own(tmp_path: Path) -> Non
         assert model(**inputs).logits.shape == (1, 36, 2)
 
 
+@pytest.mark.slow
 def test_the_shipped_detector_finds_a_red_circle_with_plain_transformers() -> None:
     model = OwlViTForObjectDetection.from_pretrained(MINI_DETECTOR, dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(MINI_DETECTOR)

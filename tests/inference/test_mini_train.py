@@ -39,6 +39,7 @@ def test_many_scenes_are_graded_as_one_is(seed: int) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32))
+@pytest.mark.slow
 def test_a_detailed_caption_implies_its_plain_one(seed: int) -> None:
     rng = np.random.default_rng(seed)
     codes = np.stack([train.encode(sample_scene(rng)) for _ in range(16)])

@@ -439,6 +439,7 @@ def test_figures_do_not_change_once_taken():
     max_batch=st.integers(1, 7),
     bad=st.sets(st.integers(0, 60), max_size=4),
 )
+@pytest.mark.slow
 def test_rows_are_never_mixed_up(bursts, max_batch, bad):
     errors = {number: InputError(str(number)) for number in bad}
     gates = {"image": Gate(0.0, errors), "text": Gate(1.0, errors)}

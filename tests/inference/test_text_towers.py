@@ -28,6 +28,7 @@ def prompted(sentence_folder, tmp_path):
 
 
 @pytest.mark.parametrize("fixture", ["sentence_folder", "prompted"])
+@pytest.mark.slow
 def test_vectors_are_those_of_sentence_transformers(fixture, request):
     from sentence_transformers import SentenceTransformer
 
@@ -59,6 +60,7 @@ def test_a_clip_will_do_and_keeps_its_images(clip_folder, dino_folder):
         load_text_embedder(str(dino_folder), device="cpu")
 
 
+@pytest.mark.slow
 def test_one_of_texts_alone_embeds_no_images(sentence_folder):
     with batched(load_text_embedder(str(sentence_folder), device="cpu")) as embedder:
         assert not isinstance(embedder, ImageEmbedder)
@@ -79,6 +81,7 @@ def test_weights_that_are_lacking_are_said(mclip_folder, tmp_path):
         load_text_embedder(str(folder), device="cpu")
 
 
+@pytest.mark.slow
 def test_the_extra_is_named_where_it_is_missing(sentence_folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(MissingExtra, match=r"clipsieve\[multilingual\]"):

@@ -37,6 +37,7 @@ def keys_and_skips(out):
     return [row["key"] for row in rows], skips
 
 
+@pytest.mark.slow
 def test_many_commits_of_workers_at_once_lose_and_double_nothing(tmp_path):
     root = write_tree(tmp_path / "in", {**{f"{i:02}.jpg": jpeg(i) for i in range(40)}, "bad.jpg": b"?"})
     out = tmp_path / "c"

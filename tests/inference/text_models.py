@@ -4,9 +4,6 @@ import json
 
 import torch
 from safetensors.torch import load_file
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Dense, Transformer
-from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import DistilBertConfig, DistilBertModel
 
 from tests.inference.conftest import WORDS, make_tokenizer
@@ -14,6 +11,11 @@ from tests.inference.conftest import WORDS, make_tokenizer
 
 def make_sentence_folder(folder, dim):
     """In the layout of clip-ViT-B-32-multilingual-v1: DistilBERT, the mean of its tokens, a projection."""
+    # imported here since it takes seconds, and most tests of this folder need none of it
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
     torch.manual_seed(5)
     config = {"dim": 16, "hidden_dim": 16, "n_layers": 1, "n_heads": 2}
     model = DistilBertModel(DistilBertConfig(vocab_size=len(WORDS), max_position_embeddings=16, **config))
