@@ -22,7 +22,7 @@ from clipsieve.index.label import PART_ROWS, Labelling
 from clipsieve.index.learn import Learned
 from clipsieve.index.marked import learn_class
 from clipsieve.index.metadata import FILTER_SECONDS
-from clipsieve.index.missing import missing_files
+from clipsieve.index.missing import Looked, missing_files
 from clipsieve.index.nearest import nearest
 from clipsieve.index.opened import Opened
 from clipsieve.index.regions import CollectionRegions
@@ -514,8 +514,8 @@ class Collection:
         self._opened.require([id])
         return self._opened.originals.thumbnail(id) or self.image_bytes(id)
 
-    def missing(self) -> Int64:
-        """The ids of items whose file is no longer there, int64 (r,); see `missing_files`."""
+    def missing(self) -> Looked:
+        """Which items' files are no longer there; see `missing_files`."""
         return missing_files(self.folder, self.manifest, self._opened.removed)
 
     def remove(self, ids: Sequence[int], *, gone: bool = False) -> None:

@@ -15,7 +15,7 @@ from clipsieve.inference.decode import MAX_PIXELS, decoder
 from clipsieve.inference.embedder import StagedEmbedder
 from clipsieve.inference.finding import Finder, settle
 from clipsieve.inference.known import Known
-from clipsieve.inference.moves import follow_moves
+from clipsieve.inference.moves import MemberMoves, follow_moves
 from clipsieve.inference.pending import TWICE, Embedded, Pending, read_of
 from clipsieve.inference.probe import probe
 from clipsieve.inference.reader import Source
@@ -130,6 +130,10 @@ def add_to_collection(
             )
             commit_batches(batches, pending, shard_size, commit_seconds, news.take)
             news.count.reasons, news.count.not_read = commonest(pending.reasons), dict(pending.kinds)
+        if news.members.places:
+            writer.move(news.members.places)
+        if news.elsewhere:
+            writer.note_input(source.name)
     news.count.ignored = source.ignored
     news.count.seconds = time.monotonic() - began
     return news.count
@@ -153,6 +157,8 @@ class _News:
     ) -> None:
         self.count = Added()
         self.replaces: dict[str, int] = {}
+        self.members = MemberMoves(known)
+        self.elsewhere = False  # whether tars or tables hold known images, perhaps of another input
         self._source = source
         self._known = known
         self._moved = moved
@@ -212,7 +218,17 @@ class _News:
                 return None
             elif standing in ("same", "in vain"):
                 seen.add(item.key)
+                self.elsewhere |= standing == "same" and not (item.meta.get("image_path") or item.meta.get("url"))
                 self._pass(item.key, unused=standing == "in vain")
+                return None
+            elif standing == "new" and (before := self.members.find(item)) is not None:
+                seen.add(item.key)
+                self.elsewhere = True
+                if before.live:
+                    self.count.moved += 1
+                else:
+                    self.count.removed += 1
+                self.tell()
                 return None
             elif standing == "changed":
                 self.replaces[item.key] = self._known.id_of(item.key)

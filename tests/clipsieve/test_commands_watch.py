@@ -148,7 +148,7 @@ def test_a_folder_that_may_not_be_looked_into_is_not_gone(root, out, monkeypatch
 
     (root / "1.jpg").unlink()
     monkeypatch.setattr(os, "lstat", lstat)
-    assert missing_files(out, open_manifest(out), []).tolist() == [live(out)["1.jpg"]]
+    assert missing_files(out, open_manifest(out), []).gone.tolist() == [live(out)["1.jpg"]]
 
 
 class Rounds:
