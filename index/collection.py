@@ -355,6 +355,7 @@ class Collection:
         reject: bool = False,
         progress: Callable[[int], object] | None = None,
         part_rows: int = PART_ROWS,
+        raw_csv: bool = False,
     ) -> dict[str | None, int]:
         """Give every item the class of the set that fits it best; how many each class got (None: no class).
 
@@ -363,11 +364,13 @@ class Collection:
         reject     give no label to items that no class accepts
         progress   called with the number of items after each part; what it raises ends the work as a kill would
         part_rows  items of a part
+        raw_csv    a CSV has texts as they are, also those that a spreadsheet would compute
         """
         vectors, opened = self.embed(classes), self._opened
         work = Labelling(vectors, classes.classes, scales_of(opened, classes, vectors, "image"), reject)
         rows = opened.rows("image")
-        return labels_out.label_to(rows, work, Path(out), opened.keys, part_rows=part_rows, progress=progress)
+        how: dict[str, Any] = {"part_rows": part_rows, "progress": progress, "raw_csv": raw_csv}
+        return labels_out.label_to(rows, work, Path(out), opened.keys, **how)
 
     def embed(
         self, classes: ClassSet, templates: Templates | Own = "own", tower: TextEmbedder | None = None
