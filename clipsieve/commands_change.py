@@ -7,7 +7,7 @@ import typer
 
 from clipsieve import options
 from clipsieve.command import say
-from clipsieve.commands_build import as_json, fetch_options, size_of_memory, tell_reasons, tell_skipped
+from clipsieve.commands_build import as_json, fetch_options, size_of_memory, tell_captions, tell_reasons, tell_skipped
 from clipsieve.commands_regions import finder_as_before
 from clipsieve.errors import CollectionError, InputError
 from clipsieve.named_items import named_ids
@@ -106,8 +106,8 @@ def add(
     typer.echo(f"{told}. {same}.")
     for line in tell_reasons(done):
         typer.echo(line)
-    if added.captions_cut:
-        say(f"Note: {added.captions_cut:,} captions are longer than the model reads; their ends are left out.")
+    for line in tell_captions(done):
+        typer.echo(line)
 
 
 def remove(

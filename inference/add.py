@@ -41,6 +41,8 @@ class Added:
     ignored   files passed over that nobody means as images, see `reader.Source.ignored`
     unused    of `same`, those that were skipped before
     captions_cut  captions that were embedded without their end, which is beyond the model's context
+    captions_no_text  captions that are no text, which stay in the metadata
+    left_out  columns of bytes that were left out, see `reader.Source.left_out`
     """
 
     read: int = 0
@@ -51,10 +53,12 @@ class Added:
     changed: int = 0
     skipped: int = 0
     captions_cut: int = 0
+    captions_no_text: int = 0
     seconds: float = 0.0
     reasons: Sequence[tuple[str, int]] = field(default=(), compare=False)
     not_read: Mapping[str, int] = field(default_factory=dict, compare=False)
     ignored: Mapping[str, int] = field(default_factory=dict, compare=False)
+    left_out: Mapping[str, int] = field(default_factory=dict, compare=False)
     unused: int = field(default=0, compare=False)
 
 
@@ -134,7 +138,7 @@ def add_to_collection(
             writer.move(news.members.places)
         if news.elsewhere:
             writer.note_input(source.name)
-    news.count.ignored = source.ignored
+    news.count.ignored, news.count.left_out = source.ignored, dict(source.left_out)
     news.count.seconds = time.monotonic() - began
     return news.count
 
@@ -170,6 +174,7 @@ class _News:
         self.count.changed += sum(row.key in self.replaces for row in batch.rows)
         self.count.skipped += len(batch.skipped)
         self.count.captions_cut += batch.captions_cut
+        self.count.captions_no_text += batch.captions_no_text
         self.tell()
 
     def tell(self) -> None:

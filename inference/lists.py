@@ -25,7 +25,7 @@ from clipsieve.errors import InputError, quoted
 from clipsieve.inference.delimited import dialect_of, read_delimited, read_lines
 from clipsieve.inference.paths import Place, readable
 from clipsieve.inference.sidecar import WESTERN, encoding_of, object_of
-from clipsieve.inference.tables import is_binary, is_image
+from clipsieve.inference.tables import is_image
 from clipsieve.types import Skipped
 
 ROWS = 1024
@@ -61,10 +61,18 @@ def columns_of(place: Place) -> list[str]:
     """
     if _is_parquet(place):
         with place.open() as opened, pq.ParquetFile(opened) as file:
-            return [field.name for field in file.schema_arrow if not is_binary(field.type)]
+            return [field.name for field in file.schema_arrow if not is_image(field.type)]
     with _text(place) as file:
         columns, _ = _table(file, place)
         return columns
+
+
+def columns_left_out(place: Place) -> list[str]:
+    """The columns of bytes of a list in Parquet, which `read_rows` leaves out."""
+    if not _is_parquet(place):
+        return []
+    with place.open() as opened, pq.ParquetFile(opened) as file:
+        return [field.name for field in file.schema_arrow if is_image(field.type)]
 
 
 def find_url_column(names: Iterable[str]) -> str | None:
@@ -134,7 +142,7 @@ def _parquet_rows(
     name: str, place: Place, start: int, make: Callable[[str, Fields], T]
 ) -> Generator[T | Skipped, None, int]:
     with place.open() as opened, pq.ParquetFile(opened) as file:
-        columns = [field.name for field in file.schema_arrow if not is_binary(field.type)]
+        columns = [field.name for field in file.schema_arrow if not is_image(field.type)]
         row = 0
         for group in range(file.num_row_groups):
             end = row + file.metadata.row_group(group).num_rows

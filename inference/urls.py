@@ -3,6 +3,7 @@
 import copy
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -34,6 +35,8 @@ class UrlSource:
 
     The other columns, except bytes, are metadata, and so is the URL, as `url`. A key that came up before in the list
     is a Skipped, which is not fetched, and so is whatever could not be fetched.
+
+    left_out  columns of bytes that were left out of the lists read so far -> in how many
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class UrlSource:
         self._url_column = url_column
         self._caption_column = caption_column
         self._options = options or FetchOptions()
+        self.left_out: Counter[str] = Counter()
         self._check_columns()
 
     @property
@@ -123,6 +127,7 @@ class UrlSource:
 
     def _read(self, name: str, place: Place, start: int) -> Generator[_Wanted | Skipped, None, int]:
         names = lists.columns_of(place)
+        self.left_out.update(lists.columns_left_out(place))
         url, caption = self._columns(names)
         wanted_url = url or self._url_column
         if wanted_url is None:

@@ -69,7 +69,7 @@ def test_it_keeps_in_step(run, root, out):
 def test_a_caption_that_is_cut_is_told(run, root, out):
     write(root, {"5.jpg": jpeg(5), "5.txt": b"word " * 90})
     said = run("watch", out, root, "--once")
-    assert "1 captions are longer than the model reads" in said.stderr
+    assert "1 captions are longer than the model reads" in said.stdout
 
 
 def test_what_is_gone_may_stay(run, root, out):
