@@ -34,7 +34,7 @@ ALL = (
     "page",
 )
 
-APART = ("onnx",)
+APART = ("onnx", "negatives")
 """Those with a report that need a data set."""
 
 

@@ -168,3 +168,14 @@ def learning(record: Record) -> Iterator[Figure]:
             )
         if rest:
             yield Figure(f"{name}, {len(rest)} other classes: learned, spread, gain", over(rest, "learned, spread", 2))
+
+
+def negatives(record: Record) -> Iterator[Figure]:
+    for name, kinds in record["sets"].items():
+        for kind, found in kinds.items():
+            soft, hard = found["ways"]["P - max(0, N - P)"], found["ways"]["hard: P if P > N, else behind all"]
+            title = f"{name}, {kind}"
+            yield Figure(f"{title}: soft veto, gain in average precision over positives alone", soft["gain"], least=0)
+            yield Figure(f"{title}: soft veto, share of cases that lose more than 0.02", soft["harmed"], most=0.05)
+            yield Figure(f"{title}: hard veto, gain", hard["gain"])
+            yield Figure(f"{title}: hard veto, share of cases that lose more than 0.02", hard["harmed"])

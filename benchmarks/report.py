@@ -34,6 +34,7 @@ FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "triton": figures_of_services.triton,
     "embedding": figures_of_services.embedding,
     "page": figures_of_services.page,
+    "negatives": figures_of_collections.negatives,
     "onnx": figures_of_services.onnx,
 }
 

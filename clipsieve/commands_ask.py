@@ -18,6 +18,7 @@ from clipsieve.parts import Parts, print_json, progress
 
 if TYPE_CHECKING:
     from clipsieve.index.collection import Collection
+    from clipsieve.index.rule import Veto
     from clipsieve.output import Known
     from clipsieve.question import Asked
     from clipsieve.reading import LongText
@@ -37,6 +38,7 @@ def search(
     class_: options.ClassName = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many images.")] = 20,
     threshold: options.Threshold = None,
+    veto: options.VetoName = "soft",
     calibration: options.CalibrationName = None,
     where: options.Where = None,
     dedup: options.Dedup = False,
@@ -86,6 +88,7 @@ def search(
         )
     # On the detector's scale texts and images meet.
     asked = _asked(text, not_, image, not_image, set_, class_, threshold, "background" if regions else calibration)
+    chosen_veto = _veto(veto)
     with open_folder(ctx, folder, model, device, state, long_text, images) as collection:
         if regions or counts(where or ""):
             note_lacking(collection)
@@ -102,6 +105,7 @@ def search(
                 dedup=dedup,
                 modality=cast(Any, _modality(modality)),
                 budget_ms=budget_ms,
+                veto=chosen_veto,
             )
         tell(result.notes)
         if json and out is None:
@@ -180,7 +184,7 @@ def filter_(
         hits: Iterator[Hit] = (
             collection.filter(asked.classes, **wanted)
             if k is None
-            else iter(collection.search(asked.classes, k, **wanted).hits)
+            else iter(collection.search(asked.classes, k, veto="hard", **wanted).hits)
         )
         with progress("writing", "images") as shown, naming(out):
             exported = export(
@@ -284,6 +288,12 @@ def _modality(name: str) -> str:
     if name not in ("image", "text"):
         raise InputError(f"The modality {quoted(name)} is not known; choose image or text.")
     return name
+
+
+def _veto(name: str) -> "Veto":
+    if name not in ("soft", "hard"):
+        raise InputError(f"The veto {quoted(name)} is not known; choose soft or hard.")
+    return cast("Veto", name)
 
 
 def _counted(hits: Iterator["Hit"], update: Any) -> Iterator["Hit"]:

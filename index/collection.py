@@ -27,7 +27,7 @@ from clipsieve.index.nearest import nearest
 from clipsieve.index.opened import Opened
 from clipsieve.index.regions import CollectionRegions
 from clipsieve.index.review import Asking, Review
-from clipsieve.index.rule import Question, View
+from clipsieve.index.rule import Question, Veto, View
 from clipsieve.index.stored import Modality
 from clipsieve.manifest import Manifest, Probe
 from clipsieve.protocols import Detector, TextEmbedder
@@ -180,6 +180,7 @@ class Collection:
         calibration: Calibration | None = None,
         view: View = "matched",
         order: query.Order = "score",
+        veto: Veto = "soft",
     ) -> QueryResult:
         """The best k items of a class.
 
@@ -193,11 +194,13 @@ class Collection:
         budget_ms    when to stop and say so
         templates    wrapped around texts; the set's own by default, none for a single class
         calibration  in place of the set's own; "none" for a single class
-        view         "rejected": reaches the threshold but is nearer a negative; "below": does not reach it
+        view         "rejected": reaches the threshold but for its negatives; "below": does not reach it
         order        by falling score, by falling margin, or what was added last first
+        veto         what a negative does that is nearer than every positive: "soft" lowers the score by as much as it
+                     is nearer, "hard" removes the item, as `filter` and `label` do
         """
         asked = self._ask(question, k, name, threshold, where, modality, within, templates, calibration)
-        return asked.rank(dedup, view, order, budget_ms).result()
+        return asked.rank(dedup, view, order, budget_ms, veto).result()
 
     def rank(
         self,
@@ -215,10 +218,11 @@ class Collection:
         calibration: Calibration | None = None,
         view: View = "matched",
         order: query.Order = "score",
+        veto: Veto = "soft",
     ) -> RankedAnswer:
         """As `search`, without looking up whose keys they are: for answers of which only a part is shown at a time."""
         asked = self._ask(question, k, name, threshold, where, modality, within, templates, calibration)
-        return asked.rank(dedup, view, order, budget_ms)
+        return asked.rank(dedup, view, order, budget_ms, veto)
 
     def explain(
         self,
@@ -294,6 +298,7 @@ class Collection:
         calibration: Calibration | None = None,
         sample: int | None = None,
         edges: Float32 | None = None,
+        veto: Veto = "soft",
     ) -> Distribution:
         """How the items fall under a class: matched, rejected, below, and a histogram; as `search` is asked.
 
@@ -301,7 +306,7 @@ class Collection:
         edges   float32 (b + 1,), ascending, of the histogram's bins, on the score's scale
         """
         asked = self._ask(question, 1, name, threshold, where, modality, None, templates, calibration)
-        return asked.distribution(sample, edges)
+        return asked.distribution(sample, edges, veto)
 
     def review(
         self,

@@ -448,6 +448,13 @@ export interface components {
              */
             threshold?: number | null;
             /**
+             * Veto
+             * @description soft: one that is nearer than every positive lowers the score by as much as it is nearer; hard: it removes the item.
+             * @default soft
+             * @enum {string}
+             */
+            veto?: "hard" | "soft";
+            /**
              * Where
              * @description A filter over the metadata: "width > 800".
              */
@@ -631,6 +638,13 @@ export interface components {
              */
             threshold?: number | null;
             /**
+             * Veto
+             * @description soft: one that is nearer than every positive lowers the score by as much as it is nearer; hard: it removes the item.
+             * @default soft
+             * @enum {string}
+             */
+            veto?: "hard" | "soft";
+            /**
              * View
              * @default matched
              * @enum {string}
@@ -757,6 +771,13 @@ export interface components {
              * @description In place of the class's own.
              */
             threshold?: number | null;
+            /**
+             * Veto
+             * @description soft: one that is nearer than every positive lowers the score by as much as it is nearer; hard: it removes the item.
+             * @default soft
+             * @enum {string}
+             */
+            veto?: "hard" | "soft";
             /**
              * View
              * @default matched
@@ -933,10 +954,12 @@ export interface operations {
                         /** @description Counted on a sample. */
                         estimated: boolean;
                         hist: {
-                            /** @description Items nearer a positive, and nearer a negative, per bin. */
+                            /** @description Items nearer a positive, and nearer a negative, per bin of the positives' score. */
                             bins: number[][];
                             hi: number;
                             lo: number;
+                            /** @description Items per bin of the score that ranks them, from which `threshold` is counted. */
+                            ranked: number[];
                         };
                     };
                 };
