@@ -254,7 +254,7 @@ def _distribution(served: Served, body: schema.Histogram, classes: ClassSet, nam
 
 def _coarser(found: Distribution, bins: int) -> Distribution:
     """With at most so many bins, over those that hold anything."""
-    held = np.flatnonzero(found.counts + found.ranked)
+    held = np.flatnonzero(found.counts)
     first, last = (int(held[0]), int(held[-1]) + 1) if len(held) else (0, 1)
     width = -(-(last - first) // bins)
     starts = np.arange(first, last, width)
@@ -264,6 +264,7 @@ def _coarser(found: Distribution, bins: int) -> Distribution:
         return np.add.reduceat(counts[: int(starts[-1]) + width], starts)
 
     histograms = {name: summed(getattr(found, name)) for name in ("counts", "rivalled", "ranked")}
+    histograms["ranked"][0] += found.ranked[:first].sum()  # what negatives lowered to under every positive's score
     return dataclasses.replace(found, **histograms, edges=edges)
 
 

@@ -173,7 +173,11 @@ def test_search_shows_a_table_with_reasons_and_the_claim(run, photos):
 
 
 def test_search_ranks_and_rejects(run, photos):
-    answer = json.loads(run("search", photos, "red", "--not", "green", "--not", "blue", "-k", 40, "--json").stdout)
+    question = ("search", photos, "red", "--not", "green", "--not", "blue", "-k", 40, "--json")
+    first = [key.split("/")[0] for key in keys(run(*question))]
+    assert (first[:PER_COLOUR], len(first)) == (["red"] * PER_COLOUR, 3 * PER_COLOUR)  # the others rank lower
+    assert "choose soft or hard" in run(*question, "--veto", "firm", code=2).stderr
+    answer = json.loads(run(*question, "--veto", "hard").stdout)
     assert {hit["key"].split("/")[0] for hit in answer["hits"]} == {"red"}
     assert answer["claim"] == "exact"
     assert [h["score"] for h in answer["hits"]] == sorted((h["score"] for h in answer["hits"]), reverse=True)

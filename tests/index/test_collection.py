@@ -76,15 +76,14 @@ def photos(folder: Path) -> Iterator[Collection]:
 def by_definition(
     collection: Collection, positive: Sequence[str], negative: Sequence[str], allowed: Callable[[int], bool]
 ) -> list[tuple[int, float]]:
-    """Ids and scores by the rule, item by item, best first."""
+    """Ids and scores by the soft veto, item by item, best first."""
     found = []
     for i in range(300):
         if allowed(i):
             vector = collection.vectors([i])[0].astype(np.float64)
             best = max(float(FAKE.embed_texts([t])[0].astype(np.float64) @ vector) for t in positive)
             worst = max((float(FAKE.embed_texts([t])[0].astype(np.float64) @ vector) for t in negative), default=-2.0)
-            if np.float32(best) > np.float32(worst):
-                found.append((i, best))
+            found.append((i, best - max(0.0, worst - best)))
     return sorted(found, key=lambda f: (-np.float32(f[1]), f[0]))
 
 
