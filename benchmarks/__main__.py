@@ -34,7 +34,7 @@ ALL = (
     "page",
 )
 
-APART = ("onnx", "negatives")
+APART = ("onnx", "negatives", "thresholds")
 """Those with a report that need a data set."""
 
 

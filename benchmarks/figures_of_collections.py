@@ -179,3 +179,15 @@ def negatives(record: Record) -> Iterator[Figure]:
             yield Figure(f"{title}: soft veto, share of cases that lose more than 0.02", soft["harmed"], most=0.05)
             yield Figure(f"{title}: hard veto, gain", hard["gain"])
             yield Figure(f"{title}: hard veto, share of cases that lose more than 0.02", hard["harmed"])
+
+
+def thresholds(record: Record) -> Iterator[Figure]:
+    shares: dict[str, list[float]] = {}
+    for name, kinds in record["sets"].items():
+        for kind, found in kinds.items():
+            for line, value in found.items():
+                yield Figure(f"{name}, {kind}: F1 at the line {line}", value)
+                shares.setdefault(line, []).append(value / found["best"])
+    for line, values in shares.items():
+        yield Figure(f"all: share of the best line's F1 at {line}, mean", statistics.mean(values))
+        yield Figure(f"all: share of the best line's F1 at {line}, least", min(values))

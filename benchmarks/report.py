@@ -35,6 +35,7 @@ FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "embedding": figures_of_services.embedding,
     "page": figures_of_services.page,
     "negatives": figures_of_collections.negatives,
+    "thresholds": figures_of_collections.thresholds,
     "onnx": figures_of_services.onnx,
 }
 

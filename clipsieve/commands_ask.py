@@ -18,6 +18,7 @@ from clipsieve.parts import Parts, print_json, progress
 
 if TYPE_CHECKING:
     from clipsieve.index.collection import Collection
+    from clipsieve.index.first_line import Proposal
     from clipsieve.index.rule import Veto
     from clipsieve.output import Known
     from clipsieve.question import Asked
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
     from clipsieve.types import Hit, QueryResult, Skipped
 
 SHOWN = 5
+
+ONLY_NOT = (
+    "Without --threshold, --not alone decides: an image is written if it is nearer to what was asked for than to what "
+    "it must not be, even where it looks like neither."
+)
 
 
 def search(
@@ -170,14 +176,18 @@ def filter_(
     from clipsieve.index.records import hit_records
 
     counting = counts(where or "")
-    if k is None and asked.question.threshold is None and not asked.question.negative and not counting:
-        raise InputError(
-            "Every image would match: there is no --threshold, --not or -k, and --where counts nothing; give one "
-            "(`clipsieve search` shows which scores to expect)."
-        )
     with open_folder(ctx, folder, model, device, state, long_text, images) as collection:
         upload(collection, asked)
-        tell(notes := collection.notes(asked.classes, where=where))
+        notes = collection.notes(asked.classes, where=where)
+        if k is None and asked.question.threshold is None and not counting:
+            found = collection.propose(asked.classes, where=where, modality=cast(Any, _modality(modality)))
+            if not asked.question.negative:
+                raise InputError(
+                    "Every image would match: there is no --threshold, --not or -k, and --where counts nothing; give "
+                    f"one. {_proposed(found)}"
+                )
+            notes += (f"{ONLY_NOT} {_about(found, found.without)} would be written. {_proposed(found)}",)
+        tell(notes)
         if counting:
             note_lacking(collection)
         wanted: dict[str, Any] = {"where": where, "dedup": dedup, "modality": _modality(modality)}
@@ -288,6 +298,16 @@ def _modality(name: str) -> str:
     if name not in ("image", "text"):
         raise InputError(f"The modality {quoted(name)} is not known; choose image or text.")
     return name
+
+
+def _about(found: "Proposal", number: int) -> str:
+    return f"{'' if found.exact else 'About '}{number:,} of {found.count:,} images"
+
+
+def _proposed(found: "Proposal") -> str:
+    """What the first line would write, in a sentence."""
+    within = _about(found, found.within).lower()
+    return f"From the shape of the scores --threshold {found.thresholds[0]:g} is a first line: it writes {within}."
 
 
 def _veto(name: str) -> "Veto":

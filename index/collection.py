@@ -17,6 +17,7 @@ from clipsieve.index.box_questions import BoxQuestions
 from clipsieve.index.counting import counted_texts
 from clipsieve.index.example_images import Examples
 from clipsieve.index.examples import Embedded, Embedding, Templates
+from clipsieve.index.first_line import Proposal, propose
 from clipsieve.index.image_places import ImageAccess
 from clipsieve.index.label import PART_ROWS, Labelling
 from clipsieve.index.learn import Learned
@@ -307,6 +308,22 @@ class Collection:
         """
         asked = self._ask(question, 1, name, threshold, where, modality, None, templates, calibration)
         return asked.distribution(sample, edges, veto)
+
+    def propose(
+        self,
+        classes: ClassSet,
+        *,
+        where: str | None = None,
+        modality: Modality = "image",
+    ) -> Proposal:
+        """A threshold for each class that has none, from the shape of its scores, and how many items are accepted then.
+
+        where  as in `search`
+        """
+        vectors, opened = self.embed(classes), self._opened
+        scales = scales_of(opened, classes, vectors, modality) or (None,) * len(vectors)
+        given = [c.threshold for c in classes.classes]
+        return propose(opened.rows(modality), vectors, scales, given, self._only(opened, where, None))
 
     def review(
         self,

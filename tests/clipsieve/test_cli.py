@@ -241,6 +241,14 @@ def test_filter_exports_what_matches(run, photos, tmp_path):
     out = tmp_path / "reds"
     said = json.loads(run("filter", photos, "red", "--not", "green", "--not", "blue", "--out", out, "--json").stdout)
     assert said["written"] == PER_COLOUR
+    (note,) = said["notes"]
+    assert "--not alone decides" in note
+    assert f"{PER_COLOUR} of {3 * PER_COLOUR} images would be written" in note
+    threshold = note.rpartition("--threshold ")[2].split()[0]
+    proposed = int(note.rpartition("it writes ")[2].split()[0])
+    question = ("filter", photos, "red", "--not", "green", "--not", "blue", "--threshold", threshold)
+    kept = json.loads(run(*question, "--out", tmp_path / "proposed", "--json").stdout)
+    assert (kept["written"], kept["notes"]) == (proposed, [])
     assert len(list(out.rglob("*.png"))) == PER_COLOUR
     assert "Every image would match" in run("filter", photos, "red", "--out", tmp_path / "x", code=2).stderr
 
