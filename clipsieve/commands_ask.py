@@ -178,7 +178,7 @@ def filter_(
     counting = counts(where or "")
     with open_folder(ctx, folder, model, device, state, long_text, images) as collection:
         upload(collection, asked)
-        notes = collection.notes(asked.classes, where=where)
+        notes = collection.notes(asked.classes, where=where, modality=cast(Any, _modality(modality)))
         if k is None and asked.question.threshold is None and not counting:
             found = collection.propose(asked.classes, where=where, modality=cast(Any, _modality(modality)))
             if not asked.question.negative:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from clipsieve.errors import CollectionReadOnly
+from clipsieve.errors import CollectionReadOnly, InputError
 from clipsieve.index import boxes, labels_out, query
 from clipsieve.index.asked import Asked, Own, RankedAnswer, choose, scales_of
 from clipsieve.index.box_questions import BoxQuestions
@@ -26,6 +26,7 @@ from clipsieve.index.metadata import FILTER_SECONDS
 from clipsieve.index.missing import missing_files
 from clipsieve.index.nearest import nearest
 from clipsieve.index.opened import Opened
+from clipsieve.index.ordinary_texts import LEAST, Ordinary
 from clipsieve.index.regions import CollectionRegions
 from clipsieve.index.review import Asking, Review
 from clipsieve.index.rule import Question, Veto, View
@@ -113,6 +114,7 @@ class Collection:
         self._opened = opened
         self._examples = Examples(embedding)
         self._boxes = BoxQuestions(load_detector, long_text)
+        self._ordinary = Ordinary()
         self._refreshing = threading.Lock()
 
     @property
@@ -410,15 +412,22 @@ class Collection:
         templates: Templates | Own = "own",
         tower: TextEmbedder | None = None,
         where: str | None = None,
+        modality: Modality | None = None,
     ) -> tuple[str, ...]:
         """What is to be told of the texts of a set, in sentences: what of them the model leaves out, or does not know.
 
-        where  a filter, whose counted texts are looked at too
+        where     a filter, whose counted texts are looked at too
+        modality  where given, texts are named that find no more in the collection than any text does, as its own model
+                  reads them
 
         The other arguments and the errors are those of `embed`.
         """
         wrapped = classes.templates if templates == "own" else templates
-        return self._examples.embedding.notes(classes.classes, wrapped, tower) + self._filter_notes(self._opened, where)
+        opened = self._opened
+        notes = self._examples.embedding.notes(classes.classes, wrapped, tower) + self._filter_notes(opened, where)
+        if modality is None or tower is not None:
+            return notes
+        return notes + self._ordinary_notes(opened, classes, wrapped, modality)
 
     def box_notes(self, classes: ClassSet, detector: Detector | None = None) -> tuple[str, ...]:
         """The same of the detector that finds boxes; the arguments and errors are those of `search_regions`."""
@@ -637,7 +646,27 @@ class Collection:
             scale=None if scales is None else scales[0],
         )
         notes = self._examples.embedding.notes(classes.classes, classes.templates) + self._filter_notes(opened, where)
+        notes += self._ordinary_notes(opened, classes, classes.templates, modality)
         return Asked(opened, meta, asked, modality, notes)
+
+    def _ordinary_notes(
+        self, opened: Opened, classes: ClassSet, wrapped: Templates, modality: Modality
+    ) -> tuple[str, ...]:
+        """Which positive texts find no more than any text does."""
+        texts = list(dict.fromkeys(e.text for c in classes.classes for e in c.positive if e.text is not None))
+        if not texts or isinstance(self._examples.embedding, Embedded) or opened.rows(modality).count < LEAST:
+            return ()
+
+        def embed(wanted: Sequence[str]) -> Float32:
+            return self._examples.classes(opened, [MetaClass("texts", wanted)], wrapped)[0].positive
+
+        key = (modality, repr(wrapped), self.model)
+        try:
+            return self._ordinary.notes(opened.background(modality), key, texts, embed)
+        except (
+            InputError
+        ):  # of some text nothing reaches the model: the question itself says so, and TEXTS tell nothing
+            return ()
 
     def _filter_notes(self, opened: Opened, where: str | None) -> tuple[str, ...]:
         """What is to be told of the texts that a filter counts."""
