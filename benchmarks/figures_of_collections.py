@@ -185,6 +185,8 @@ def thresholds(record: Record) -> Iterator[Figure]:
     shares: dict[str, list[float]] = {}
     for name, kinds in record["sets"].items():
         for kind, found in kinds.items():
+            beyond = found.pop("beyond")
+            yield Figure(f"{name}, {kind}: items not of the class over a score of 3, of one in a thousand", beyond)
             for line, value in found.items():
                 yield Figure(f"{name}, {kind}: F1 at the line {line}", value)
                 shares.setdefault(line, []).append(value / found["best"])

@@ -20,12 +20,14 @@ import numpy as np
 from benchmarks.measuring import RAW, keep
 from benchmarks.named_sets import NamedSet, Reader, add_arguments
 from benchmarks.negatives import LEAST_RELEVANT, MODEL, SHOTS, best_line, f1, levels
-from clipsieve.index.calibrate import Float64
+from clipsieve.index.calibrate import Float64, tail_level
 from clipsieve.index.first_line import first_line
 from clipsieve.types import ClassVectors, Float32
 
 SEED = 20_261_203
 MOST_CLASSES = 40
+BEYOND = "beyond"
+"""Items not of the class over a score of 3, as a multiple of the one in a thousand of a normal tail."""
 
 LINES: dict[str, Callable[[Float64], float]] = {
     "first_line": first_line,
@@ -54,6 +56,8 @@ def measure(found: NamedSet, texts: dict[str, Float32]) -> dict[str, dict[str, f
             lines = {"best": best_line(scores, right[left])} | {n: line(scores) for n, line in LINES.items()}
             for line, at in lines.items():
                 figures.setdefault(line, []).append(f1(scores >= at, right[left]))
+            beyond = float((scores[~right[left]] >= tail_level(3)).mean()) / 1e-3
+            figures.setdefault(BEYOND, []).append(beyond)
         result[kind] = {line: statistics.mean(values) for line, values in figures.items()}
     return result
 
