@@ -193,3 +193,15 @@ def thresholds(record: Record) -> Iterator[Figure]:
     for line, values in shares.items():
         yield Figure(f"all: share of the best line's F1 at {line}, mean", statistics.mean(values))
         yield Figure(f"all: share of the best line's F1 at {line}, least", min(values))
+
+
+def mixed_examples(record: Record) -> Iterator[Figure]:
+    for name, ways in record["sets"].items():
+        for way, found in ways.items():
+            said = f"{found['precision']:.3f}" if "alone" in way else f"{found['precision']:.3f}, {found['share']:.2f}"
+            yield Figure(f"{name}: {way}, average precision, share that the image decides", said)
+    for way in next(iter(record["sets"].values())):
+        lost = [ways["better alone"]["precision"] - ways[way]["precision"] for ways in record["sets"].values()]
+        shares = [ways[way]["share"] for ways in record["sets"].values()]
+        yield Figure(f"all: {way}, mean loss against the better one alone", statistics.mean(lost))
+        yield Figure(f"all: {way}, mean share that the image decides", statistics.mean(shares))
