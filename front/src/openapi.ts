@@ -614,6 +614,12 @@ export interface components {
              */
             rating_weight?: number;
             /**
+             * Raw Csv
+             * @description csv: texts as they are, also those that a spreadsheet would compute.
+             * @default false
+             */
+            raw_csv?: boolean;
+            /**
              * Reject
              * @description label: no label for items that no class accepts.
              * @default false
