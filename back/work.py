@@ -64,7 +64,9 @@ _TASK, _VECTORS, _IDS = "task.json", "vectors.npz", "ids.npy"
 _OF_LABEL = frozenset(
     {"kind", "format", "collection", "set", "reject", "multilingual", "boxes", "box_threshold", "raw_csv"}
 )
-_OF_EXPORT = frozenset({"threshold", "where", "modality", "view", "sort", "dedup", "without", "limit", "images"})
+_OF_EXPORT = frozenset(
+    {"threshold", "where", "modality", "view", "sort", "veto", "dedup", "without", "limit", "images"}
+)
 _OF_QUESTION = frozenset({"multilingual", "rating", "rating_weight", "without"})
 
 
@@ -268,6 +270,7 @@ def _found(sieve: Sieve, task: Task, skipped: list[Skipped]) -> tuple[RankedAnsw
             modality=options["modality"],
             view=options["view"],
             order=options["sort"],
+            veto=options.get("veto", "hard"),  # jobs of before there was a choice
         )
 
     answer = rank(sieve, task.vectors, min(most, max(sieve.collection.count, 1)), ask)

@@ -138,7 +138,8 @@ def in_csv(data):
     "question",
     [
         {"class": BUS},
-        {"class": BUS, "view": "rejected", "sort": "margin"},
+        {"class": BUS, "view": "rejected", "sort": "margin", "veto": "hard"},
+        {"class": BUS, "view": "rejected", "threshold": 0.2},
         {"class": BUS, "view": "below", "threshold": 0.6},
         {"class": BUS, "threshold": 0.2, "sort": "new", "where": "width > 3"},
         {"set": SET, "class": "cat", "modality": "text"},
