@@ -216,7 +216,9 @@ class Originals:
         for table in map(str, tables):
             if table.lower().endswith((".parquet", ".pq")) and is_file(table):
                 with open_place(table) as opened, pq.ParquetFile(opened) as file:
-                    keys = file.read(columns=["key"])["key"].to_pylist() if "key" in file.schema_arrow.names else []
+                    keys = (
+                        valid(file.read(columns=["key"]))["key"].to_pylist() if "key" in file.schema_arrow.names else []
+                    )
                 if key in keys:
                     yield partial(str, table), partial(self._table_row, shard, keys.index(key))
 

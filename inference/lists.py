@@ -21,6 +21,7 @@ from typing import Any, TextIO, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clipsieve.checked_tables import FAULTS, valid
 from clipsieve.errors import InputError, quoted
 from clipsieve.inference.delimited import dialect_of, read_delimited, read_lines
 from clipsieve.inference.paths import Place, readable
@@ -149,11 +150,11 @@ def _parquet_rows(
             if end > start:
                 try:
                     for batch in file.iter_batches(ROWS, row_groups=[group], columns=columns):
-                        for fields in batch.to_pylist():
+                        for fields in valid(batch).to_pylist():
                             if row >= start:
                                 yield make(f"{name}#{row}", fields)
                             row += 1
-                except (pa.ArrowException, OSError) as error:
+                except FAULTS as error:
                     reason = f"The list's row group {group} is damaged ({error}); restore it from a copy."
                     yield from (Skipped(f"{name}#{lost}", reason) for lost in range(max(row, start), end))
             row = end

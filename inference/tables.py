@@ -8,6 +8,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clipsieve.checked_tables import FAULTS, valid
 from clipsieve.errors import InputError
 from clipsieve.inference.parts import Items, read_parts, states
 from clipsieve.inference.paths import Place, readable, relative_names
@@ -87,11 +88,11 @@ class TableSource:
                 end = row + rows
                 try:
                     for batch in file.iter_batches(ROWS, row_groups=[group], columns=columns):
-                        for fields in batch.to_pylist():
+                        for fields in valid(batch).to_pylist():
                             if row >= start:
                                 yield _item(f"{name}#{row}", fields, image, caption)
                             row += 1
-                except (pa.ArrowException, OSError) as error:
+                except FAULTS as error:
                     reason = f"The table's row group {group} is damaged ({error}); restore it from a copy."
                     for lost in range(max(row, start), end):
                         yield Skipped(f"{name}#{lost}", reason)
