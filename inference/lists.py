@@ -20,12 +20,13 @@ from typing import Any, NamedTuple, TextIO, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clipsieve.checked_tables import FAULTS, valid
+from clipsieve.checked_tables import FAULTS
 from clipsieve.errors import InputError, quoted
 from clipsieve.inference.delimited import dialect_of, read_delimited, read_lines
 from clipsieve.inference.paths import Place, readable
 from clipsieve.inference.sidecar import WESTERN, encoding_of, object_of
 from clipsieve.inference.tables import is_image
+from clipsieve.inference.tables import rows_of as rows_of_batch
 from clipsieve.types import Skipped
 
 ROWS = 1024
@@ -156,7 +157,7 @@ def _parquet_rows(
             if end > start:
                 try:
                     for batch in file.iter_batches(ROWS, row_groups=[group], columns=columns):
-                        for fields in valid(batch).to_pylist():
+                        for fields in rows_of_batch(batch):
                             if row >= start:
                                 yield make(f"{name}#{row}", fields)
                             row += 1
