@@ -52,8 +52,8 @@ def nearest(
     wanted = k
     while True:
         asked = dataclasses.replace(question, k=wanted, groups=groups)
-        index, recall = opened.index(modality)
         rows = opened.rows(modality)
+        index, recall = opened.index_for(modality, asked, None)
         found = query.search(asked, rows, index, recall, scan=opened.scan(modality)).ranked
         if not dedup or groups is not None:
             break
