@@ -15,7 +15,7 @@ import numpy as np
 
 from clipsieve.index.faiss_index import FaissIndex
 from clipsieve.index.flat import CombinedIndex
-from clipsieve.index.rows import Rows, contains
+from clipsieve.index.rows import Rows, ascending, contains
 from clipsieve.index.rule import Question
 from clipsieve.manifest import Index
 from clipsieve.protocols import VectorIndex
@@ -114,9 +114,9 @@ def _filtered(question: Question, sample: Sample) -> set[Shape]:
     """Nothing where all but a few rows may be found; else whether those nearest the question are among them."""
     allowed = np.ones(len(sample.ids), np.bool_)
     if question.only is not None:
-        allowed &= contains(np.unique(question.only), sample.ids)
+        allowed &= contains(ascending(question.only), sample.ids)
     if question.without is not None:
-        allowed &= ~contains(np.unique(question.without), sample.ids)
+        allowed &= ~contains(ascending(question.without), sample.ids)
     share = float(allowed.mean()) if len(allowed) else 1.0
     if share >= FILTERED_SHARE:
         return set()

@@ -5,6 +5,7 @@ Which lists hold the true answers tells the recall at every effort at once, so t
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,15 +87,14 @@ def measure_kinds(
     for number, (source, shape, k) in enumerate(jobs):
         progress(number, len(jobs))
         tuning, stating = pools[source]
-        tests = _asked(stating, shape, k, rows, 2 * number + 1)
-        if not tests.questions:
-            continue
-        found.append(_kept(index, rows, before.get((source, shape, k)), tests, recall))
-        if found[-1] is None:
+        tests = functools.cache(functools.partial(_asked, stating, shape, k, rows, 2 * number + 1))
+        kept = _kept(index, rows, before.get((source, shape, k)), tests, recall)
+        if kept is None:
             tuned = _asked(tuning, shape, k, rows, 2 * number)
-            found[-1] = _chosen(index, rows, lists, (source, shape, k), tuned, tests, recall)
+            kept = _chosen(index, rows, lists, (source, shape, k), tuned, tests, recall)
+        found.append(kept)
     progress(len(jobs), len(jobs))
-    return [kind for kind in found if kind is not None]
+    return found
 
 
 def figure(recalls: Float64, sorts: npt.NDArray[np.int64]) -> float | None:
@@ -126,11 +126,13 @@ def _asked(pool: Pool, shape: Shape, k: int, rows: Rows, seed: int) -> Asked:
     return Asked(made, truth)
 
 
-def _kept(index: FaissIndex, rows: Rows, known: KindRecall | None, tests: Asked, recall: float) -> KindRecall | None:
+def _kept(
+    index: FaissIndex, rows: Rows, known: KindRecall | None, tests: Callable[[], Asked], recall: float
+) -> KindRecall | None:
     """The kind as it was known, measured anew; None unless its effort still suffices."""
     if known is None or known.recall is None or known.effort is None:
         return None
-    stated = _stated(index, rows, known.effort, tests)
+    stated = _stated(index, rows, known.effort, tests())
     return None if stated is None or stated < recall else dataclasses.replace(known, recall=stated)
 
 
@@ -140,7 +142,7 @@ def _chosen(
     lists: "_Needed",
     which: tuple[Source, Shape, int],
     tuning: Asked,
-    tests: Asked,
+    tests: Callable[[], Asked],
     recall: float,
 ) -> KindRecall:
     """The least effort with which the recall is reached on both halves; no use of the index where that is none."""
@@ -162,7 +164,7 @@ def _chosen(
         middle = (low + high) // 2
         low, high = (low, middle) if reached(middle) >= recall else (middle, high)
     while True:  # chance may have favoured the half that chose: then it takes more
-        stated = _stated(index, rows, high, tests)
+        stated = _stated(index, rows, high, tests())
         if stated is None or stated >= recall or high == most:
             break
         high = min(most, math.ceil(MORE * high))

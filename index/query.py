@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from clipsieve.errors import InputError
-from clipsieve.index.rows import Rows, contains
+from clipsieve.index.rows import Rows, ascending, contains
 from clipsieve.index.rule import (
     Question,
     Ranked,
@@ -119,11 +119,11 @@ class _Search:
         self.question, self.rows, self.deadline = question, rows, deadline
         self.whole_scan = scan
         self.compiled = question.compile()
-        self.only = None if question.only is None else np.unique(question.only)
+        self.only = None if question.only is None else ascending(question.only)
         if self.only is not None:
             self.only = self.only[rows.has(self.only)]
             if question.without is not None:
-                self.only = self.only[~contains(np.unique(question.without), self.only)]
+                self.only = self.only[~contains(ascending(question.without), self.only)]
         self.count = rows.count if self.only is None else len(self.only)
         self.found = no_items()
         self.seen: Int64 = np.zeros(0, np.int64)  # ascending
