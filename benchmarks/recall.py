@@ -1,34 +1,38 @@
 """What answers of an approximate index state of their recall, less what they find: by kind of question.
 
-    python -m benchmarks.recall [--quick] [--cifar FILE] [--vectors FOLDER] [--only made scenes photographs]
+    python -m benchmarks.recall [--quick] [--cifar FILE] [--vectors FOLDER] [--only made scenes photographs] [--why]
 
 Three sets: vectors made with texts away from images; drawn scenes embedded by the demo model, with noisy copies; and
 photographs (--cifar: a Parquet file with a column "image"), likewise. Each is indexed as `clipsieve index` does. Then
 it is asked with images that are not in it, texts that were not used to tune, and filters that leave cells of the
-space, as labels do. The vectors that a model made are kept in the folder --vectors.
+space, as labels do. The vectors that a model made are kept in the folder --vectors. With --why it measures what efforts
+find and what filters cost, instead.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.measuring import RAW, keep, parser_of, set_scratch, unit
-from clipsieve.index import query
+from clipsieve.index import faiss_index, query
 from clipsieve.index.asked_kinds import Pool, make_questions
 from clipsieve.index.build import build_indices
 from clipsieve.index.collection import open_collection
+from clipsieve.index.faiss_index import FaissIndex
 from clipsieve.index.kinds import Shape, Source, sample_of, shapes_of
-from clipsieve.index.measure import recall_of
+from clipsieve.index.measure import EffortNeeded, ask, recall_of
 from clipsieve.index.opened import Opened
 from clipsieve.index.rows import Rows
 from clipsieve.index.rule import Question
@@ -61,6 +65,7 @@ def main() -> None:
     parser.add_argument("--cifar", type=Path, help="Parquet file of photographs, in the column image")
     parser.add_argument("--vectors", type=Path, help="folder that keeps the vectors of images between runs")
     parser.add_argument("--only", nargs="+", choices=("made", "scenes", "photographs"), help="these sets alone")
+    parser.add_argument("--why", action="store_true", help="what efforts find, and what filters cost, instead")
     args = parser.parse_args()
     set_scratch(args)
     rows, asked = (5_000, 24) if args.quick else (100_000, 60)
@@ -68,10 +73,14 @@ def main() -> None:
     for name, made in _sets(args, rows):
         if args.only is None or name in args.only:
             start = time.perf_counter()
-            record[name] = measure(made(), f"IVF{64 if args.quick else 1024},SQfp16", asked)
+            factory = f"IVF{64 if args.quick else 1024},SQfp16"
+            if args.why:
+                _explain(name, made(), factory)
+                continue
+            record[name] = measure(made(), factory, asked)
             record[name]["seconds"] = time.perf_counter() - start
             _say(name, record[name])
-    if args.raw != RAW or len(record) == 3:
+    if record and (args.raw != RAW or len(record) == 3):
         keep(args, "recall", {"sets": record})
 
 
@@ -128,6 +137,50 @@ def _questions(which: Set, rows: Rows, asked: int) -> Iterator[tuple[Source, Que
                 source,
                 Question(ClassVectors("q", vector[None], vector[:0].reshape(0, rows.dim), which.model), k, only=only),
             )
+
+
+def _explain(name: str, which: Set, factory: str) -> None:
+    """Print the share of the best 40 in the lists that an effort visits, mean and 5% quantile; and milliseconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "rows.npy", which.vectors.astype(np.float16))
+        stored = np.load(Path(folder) / "rows.npy", mmap_mode="r")
+        rows = Rows(stored.shape[1], [(range(len(stored)), stored)])
+        index = faiss_index.train_and_build(factory, rows)
+        needs = EffortNeeded(index)
+        efforts = [index.most_effort // part for part in (64, 16, 8, 4, 2)]
+        print(f"{name}: {factory}, lists visited {efforts}")
+        for source, vectors in (("image", which.images), ("text", which.texts)):
+            for shape in get_args(Shape):
+                asked = ask(_pool(vectors), shape, 40, rows, 5)
+                needed = [need for need in needs(asked) if len(need)]
+                shares = np.array([[(need <= effort).mean() for effort in efforts] for need in needed])
+                low = np.quantile(shares, 0.05, axis=0)
+                print(
+                    f"  {source + ', ' + shape:18}",
+                    *(f"{m:.3f}/{q:.2f}" for m, q in zip(shares.mean(0), low, strict=True)),
+                )
+        questions = [made.question for made in make_questions(_pool(which.images), "one", 15, 40, rows, 6)]
+        print(f"  all rows read: {_milliseconds(questions, rows, None):.1f} ms")
+        for effort in efforts:
+            tried = dataclasses.replace(index, effort=effort)
+            print(f"  {effort} lists: {_milliseconds(questions, rows, tried):.1f} ms")
+        for share in (0.02, 0.05, 0.1, 0.2, 0.4):
+            only = np.flatnonzero(np.random.default_rng(9).random(rows.count) < share)
+            some = [dataclasses.replace(question, only=only) for question in questions]
+            tried = dataclasses.replace(index, effort=efforts[-2])
+            print(
+                f"  a filter of {share:.0%}: scored directly {_milliseconds(some, rows, None):.1f} ms, "
+                f"searched in {tried.effort} lists {_milliseconds(some, rows, tried):.1f} ms"
+            )
+
+
+def _milliseconds(questions: Sequence[Question], rows: Rows, index: FaissIndex | None) -> float:
+    took = []
+    for question in questions:
+        start = time.perf_counter()
+        query.search(question, rows, index, 0.9)
+        took.append(time.perf_counter() - start)
+    return statistics.median(took) * 1000
 
 
 def _pool(vectors: Float32) -> Pool:

@@ -80,17 +80,17 @@ def measure_kinds(
     recall  that is asked for, 0..1
     known   what was measured before rows were added: its efforts are kept, unchosen, where they still suffice
     """
-    lists = _Needed(index)
+    lists = EffortNeeded(index)
     jobs = [(source, shape, k) for source in pools for shape in get_args(Shape) for k in QUESTIONS]
     before = {(kind.source, kind.shape, kind.k): kind for kind in known}
     found = []
     for number, (source, shape, k) in enumerate(jobs):
         progress(number, len(jobs))
         tuning, stating = pools[source]
-        tests = functools.cache(functools.partial(_asked, stating, shape, k, rows, 2 * number + 1))
+        tests = functools.cache(functools.partial(ask, stating, shape, k, rows, 2 * number + 1))
         kept = _kept(index, rows, before.get((source, shape, k)), tests, recall)
         if kept is None:
-            tuned = _asked(tuning, shape, k, rows, 2 * number)
+            tuned = ask(tuning, shape, k, rows, 2 * number)
             kept = _chosen(index, rows, lists, (source, shape, k), tuned, tests, recall)
         found.append(kept)
     progress(len(jobs), len(jobs))
@@ -118,7 +118,8 @@ def recall_of(found: Ranked, truth: Ranked) -> float:
     return min(1.0, int((found.best >= truth.best[-1]).sum()) / len(truth.ids))
 
 
-def _asked(pool: Pool, shape: Shape, k: int, rows: Rows, seed: int) -> Asked:
+def ask(pool: Pool, shape: Shape, k: int, rows: Rows, seed: int) -> Asked:
+    """QUESTIONS of a shape, made of a pool, and their true answers."""
     made = make_questions(pool, shape, QUESTIONS[k], k, rows, seed)
     truth: list[Ranked] = []
     for start in range(0, len(made), TOGETHER):
@@ -139,7 +140,7 @@ def _kept(
 def _chosen(
     index: FaissIndex,
     rows: Rows,
-    lists: "_Needed",
+    lists: "EffortNeeded",
     which: tuple[Source, Shape, int],
     tuning: Asked,
     tests: Callable[[], Asked],
@@ -189,7 +190,7 @@ def _answers(index: FaissIndex, rows: Rows, effort: int, asked: Asked) -> tuple[
     return recalls, searched
 
 
-class _Needed:
+class EffortNeeded:
     """Which effort finds each of some items.
 
     by_list  whether effort is a number of lists

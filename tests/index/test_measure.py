@@ -110,8 +110,8 @@ def test_an_effort_is_known_to_find_what_it_finds(factory, monkeypatch):
     monkeypatch.setattr(measure, "QUESTIONS", {40: 10})
     few = Rows(DIM, [(range(2000), images(2000, 0))])
     pool = image_pool(few, 60)
-    asked = measure._asked(pool, "several", 40, few, 1)
-    needed = measure._Needed(index)(asked)
+    asked = measure.ask(pool, "several", 40, few, 1)
+    needed = measure.EffortNeeded(index)(asked)
     for made, truth, need in zip(asked.questions, asked.truth, needed, strict=True):
         effort = 16
         near = dataclasses.replace(index, effort=effort).search(made.question.vectors.positive, 1000)
