@@ -138,6 +138,9 @@ class NewJob(Question, Rated, Sifted):
     sort: Literal["score", "margin", "new"] = "score"
     dedup: Annotated[bool, Field(description="export: one of each group of near-duplicates.")] = False
     limit: Annotated[int | None, Field(description="export: the first so many.", ge=1)] = None
+    raw_csv: Annotated[
+        bool, Field(description="csv: texts as they are, also those that a spreadsheet would compute.")
+    ] = False
     images: Annotated[bool, Field(description="yolo: the images beside their labels.")] = False
     boxes: Annotated[bool, Field(description="Where in each image a detector sees the class, or those of the set.")] = (
         False

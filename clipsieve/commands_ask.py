@@ -63,6 +63,7 @@ def search(
     device: options.Device = "auto",
     state: options.State = None,
     images: options.Images = None,
+    raw_csv: options.RawCsv = False,
     json: options.Json = False,
 ) -> None:
     """Show the best images for a question, and why each is there.
@@ -77,6 +78,7 @@ def search(
     from clipsieve.output import choose_format
 
     chosen = choose_format(format, out)
+    options.require_csv(raw_csv, chosen == "csv")
     if every_box and not regions:
         raise InputError("--every-box is about boxes; give --regions with it.")
     if regions and (calibration or dedup or modality != "image" or budget_ms is not None):
@@ -109,7 +111,7 @@ def search(
 
             print_json(to_json(result, asked.names, _known(collection, result)))
             return
-        _deliver(collection, asked, result, chosen, out, regions)
+        _deliver(collection, asked, result, chosen, out, regions, raw_csv)
     if json:
         print_json(
             {
@@ -151,6 +153,7 @@ def filter_(
     device: options.Device = "auto",
     state: options.State = None,
     images: options.Images = None,
+    raw_csv: options.RawCsv = False,
     json: options.Json = False,
 ) -> None:
     """Export every image that matches a question: as copies, links, a list, webdataset tars or Parquet.
@@ -159,6 +162,7 @@ def filter_(
 
     Example: clipsieve filter photos.clip "red bus" --not "red truck" --threshold 0.24 --out buses
     """
+    options.require_csv(raw_csv, as_ == "list" and out.suffix.lower() in ("", ".csv"))
     asked = _asked(text, not_, image, not_image, set_, class_, threshold, calibration)
     from clipsieve.durable import naming
     from clipsieve.index.counting import counts
@@ -183,9 +187,8 @@ def filter_(
             else iter(collection.search(asked.classes, k, **wanted).hits)
         )
         with progress("writing", "images") as shown, naming(out):
-            exported = export(
-                hit_records(_counted(hits, shown.update)), out, cast(Any, as_), collection, note=_note(asked)
-            )
+            records = hit_records(_counted(hits, shown.update))
+            exported = export(records, out, cast(Any, as_), collection, note=_note(asked), raw_csv=raw_csv)
     if json:
         skipped = [{"key": s.key, "reason": s.reason} for s in exported.skipped]
         print_json({"written": exported.written, "path": str(exported.path), "skipped": skipped, "notes": list(notes)})
@@ -300,7 +303,13 @@ def _note(asked: "Asked") -> str:
 
 
 def _deliver(
-    collection: "Collection", asked: "Asked", result: "QueryResult", format: str, out: Path | None, regions: bool
+    collection: "Collection",
+    asked: "Asked",
+    result: "QueryResult",
+    format: str,
+    out: Path | None,
+    regions: bool,
+    raw_csv: bool,
 ) -> None:
     """Print the answer, or write it to the file."""
     from clipsieve import output
@@ -321,7 +330,7 @@ def _deliver(
         case "jsonl":
             text = output.to_jsonl(result, asked.names, _known(collection, result))
         case "csv":
-            text = output.to_csv(result, asked.names, _known(collection, result))
+            text = output.to_csv(result, asked.names, _known(collection, result), raw=raw_csv)
         case "html":
             text = _sheet(collection, asked, result, regions)
         case _:

@@ -58,6 +58,7 @@ def label(
     device: options.Device = "auto",
     state: options.State = None,
     images: options.Images = None,
+    raw_csv: options.RawCsv = False,
     json: options.Json = False,
 ) -> None:
     """Give every image the class of a set that fits it best.
@@ -67,6 +68,7 @@ def label(
     Example: clipsieve label photos --set vehicles.json --eval --truth folder --out labels.csv
     """
     kind = _format(format, out)
+    options.require_csv(raw_csv, kind in ("csv", "directai"))
     if out is None and not eval_:
         raise InputError("Where to is not said; give --out FILE, or --eval to grade alone.")
     if only is not None and kind == "parts" and out is not None:
@@ -96,7 +98,8 @@ def label(
             counts = count_labels(collection, parts, counts, wanted)
         skipped: tuple[Skipped, ...] = ()
         if out is not None and kind != "parts":
-            skipped = write_labels(collection, parts, out, kind, names, truth or ("folder" if eval_ else None), wanted)
+            known = truth or ("folder" if eval_ else None)
+            skipped = write_labels(collection, parts, out, kind, names, known, wanted, raw_csv=raw_csv)
             shutil.rmtree(parts)
     picture = confusion or (None if out is None else out.with_name(f"{out.stem}.confusion.png"))
     if graded is not None and picture is not None:

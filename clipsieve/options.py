@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from clipsieve.errors import InputError
 from clipsieve.output_path import refuse_address
 
 Folder = Annotated[Path, typer.Argument(help="The collection: the folder that `clipsieve inference` wrote.")]
@@ -181,4 +182,14 @@ LogLevel = Annotated[
 LogFormat = Annotated[
     str | None, typer.Option("--log-format", metavar="json|text", help="By itself, text on a terminal, else JSON.")
 ]
+RawCsv = Annotated[
+    bool, typer.Option("--raw-csv", help="CSV with the exact texts, also those that a spreadsheet would compute.")
+]
+
 ListenJson = Annotated[bool, typer.Option("--json", help="Say where it listens as one JSON object on stdout.")]
+
+
+def require_csv(raw: bool, csv: bool) -> None:
+    """InputError if --raw-csv is given where no CSV is written."""
+    if raw and not csv:
+        raise InputError("--raw-csv is for CSV, and none is written here; name a .csv file, or leave it out.")

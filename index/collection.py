@@ -22,7 +22,7 @@ from clipsieve.index.label import PART_ROWS, Labelling
 from clipsieve.index.learn import Learned
 from clipsieve.index.marked import learn_class
 from clipsieve.index.metadata import FILTER_SECONDS
-from clipsieve.index.missing import missing_files
+from clipsieve.index.missing import Looked, missing_files
 from clipsieve.index.nearest import nearest
 from clipsieve.index.opened import Opened
 from clipsieve.index.regions import CollectionRegions
@@ -355,6 +355,7 @@ class Collection:
         reject: bool = False,
         progress: Callable[[int], object] | None = None,
         part_rows: int = PART_ROWS,
+        raw_csv: bool = False,
     ) -> dict[str | None, int]:
         """Give every item the class of the set that fits it best; how many each class got (None: no class).
 
@@ -363,11 +364,13 @@ class Collection:
         reject     give no label to items that no class accepts
         progress   called with the number of items after each part; what it raises ends the work as a kill would
         part_rows  items of a part
+        raw_csv    a CSV has texts as they are, also those that a spreadsheet would compute
         """
         vectors, opened = self.embed(classes), self._opened
         work = Labelling(vectors, classes.classes, scales_of(opened, classes, vectors, "image"), reject)
         rows = opened.rows("image")
-        return labels_out.label_to(rows, work, Path(out), opened.keys, part_rows=part_rows, progress=progress)
+        how: dict[str, Any] = {"part_rows": part_rows, "progress": progress, "raw_csv": raw_csv}
+        return labels_out.label_to(rows, work, Path(out), opened.keys, **how)
 
     def embed(
         self, classes: ClassSet, templates: Templates | Own = "own", tower: TextEmbedder | None = None
@@ -514,8 +517,8 @@ class Collection:
         self._opened.require([id])
         return self._opened.originals.thumbnail(id) or self.image_bytes(id)
 
-    def missing(self) -> Int64:
-        """The ids of items whose file is no longer there, int64 (r,); see `missing_files`."""
+    def missing(self) -> Looked:
+        """Which items' files are no longer there; see `missing_files`."""
         return missing_files(self.folder, self.manifest, self._opened.removed)
 
     def remove(self, ids: Sequence[int], *, gone: bool = False) -> None:

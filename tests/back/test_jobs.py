@@ -331,6 +331,16 @@ def test_labels(client, folder, tmp_path, reject):
     assert [labelled.get(id) for id in table["id"].to_pylist()] == table["label"].to_pylist()
 
 
+def test_texts_that_a_spreadsheet_computes_are_exact_where_asked(client):
+    classes = {"classes": [{"name": "=bus", "positive": ["bus"]}]}
+    for raw, label in ((False, "'=bus"), (True, "=bus")):
+        for kind, asked in (("label", {"set": classes}), ("export", {"class": "=bus", "set": classes, "limit": 3})):
+            rows = in_csv(finished(client, kind=kind, format="csv", raw_csv=raw, **asked)[1])
+            assert {row["label"] for row in rows} == {label}
+    answer = client.post("/api/v1/jobs", json={"kind": "label", "set": classes, "format": "parquet", "raw_csv": True})
+    assert (answer.status_code, "raw_csv is for CSV" in answer.get_data(as_text=True)) == (400, True)
+
+
 def test_labels_with_their_images(pictures, tmp_path):
     classes = {"classes": [{"name": "x/y", "positive": ["cat"]}]}
     with serving(pictures, tmp_path) as client:

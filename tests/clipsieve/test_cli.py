@@ -522,3 +522,26 @@ def test_a_text_that_is_cut_is_told(run, photos):
 def test_an_empty_text_is_refused(run, photos, words):
     found = run("search", str(photos), *words, code=2)
     assert "an empty text" in found.stderr
+
+
+def test_texts_that_a_spreadsheet_computes_are_exact_where_asked(run, images, tmp_path):
+    (tmp_path / "p").mkdir()
+    shutil.copy(images / "red" / "0.png", tmp_path / "p" / "=1.png")
+    folder = tmp_path / "c"
+    run("inference", tmp_path / "p", folder, "--model", "fake")
+    write_tree(tmp_path, {"set.json": json.dumps({"classes": [{"name": "@red", "positive": ["red"]}]}).encode()})
+    commands = {
+        "s": ["search", folder, "red", "--out", tmp_path / "s.csv"],
+        "l": ["label", folder, "--set", tmp_path / "set.json", "--out", tmp_path / "l.csv"],
+        "f": ["filter", folder, "red", "-k", "1", "--as", "list", "--out", tmp_path / "f.csv"],
+    }
+    for name, command in commands.items():
+        for raw, wanted in (((), "'=1.png"), (("--raw-csv",), "=1.png")):
+            run(*command, *raw)
+            head, row = lines(tmp_path / f"{name}.csv")
+            assert row[head.index("key")] == wanted
+            path = tmp_path / f"{name}.csv"
+            (tmp_path / "keys.csv").write_text(f"key\n{wanted}\n")
+            assert "1 of 1 images" in run("remove", folder, "--ids", tmp_path / "keys.csv", "--dry-run").stdout
+            path.unlink()
+    assert "--raw-csv is for CSV" in run("search", folder, "red", "--raw-csv", code=2).stderr

@@ -67,7 +67,7 @@ def test_a_text_file_holds_a_url_on_each_line(tmp_path):
     assert rows(path)[0] == [
         ("l#0", {"url": "http://x/0"}),
         ("l#1", {"url": "http://x/1"}),
-        ("l#2", {"url": "http://x/�"}),
+        ("l#2", {"url": "http://x/ÿ"}),
     ]
     assert count_rows(expand(path)[0]) == 3
 
@@ -134,3 +134,62 @@ def test_what_is_no_list_is_said(tmp_path):
     (tmp_path / "l.csv").write_text("")
     assert columns_of(expand(tmp_path / "l.csv")[0]) == []
     assert rows(tmp_path / "l.csv") == ([], 0)
+
+
+A, B = "http://x/a.jpg", "http://x/b.jpg"
+ROW_A, ROW_B = {"url": A, "n": 1}, {"url": B, "n": 2}
+LINES = f"url,n\n{A},1\n{B},2\n"
+JSONL = "".join(json.dumps(row) + "\n" for row in (ROW_A, ROW_B))
+CONTENTS = {
+    "JSON lines in a .csv": ("l.csv", JSONL.encode()),
+    "an array in a .jsonl": ("l.jsonl", json.dumps([ROW_A, ROW_B], indent=1).encode()),
+    "a table in a .json": ("l.json", LINES.encode()),
+    "a table in a .txt": ("l.txt", LINES.encode()),
+    "tabs in a .txt": ("l.txt", LINES.replace(",", "\t").encode()),
+    "gzip without its suffix": ("l.csv", gzip.compress(LINES.encode())),
+    "a suffix without gzip": ("l.csv.gz", LINES.encode()),
+    "UTF-16": ("l.csv", LINES.encode("utf-16")),
+    "UTF-16 without a mark": ("l.csv", LINES.encode("utf-16-le")),
+    "an array in an object": ("l.json", json.dumps({"version": 1, "data": [ROW_A, ROW_B]}, indent=1).encode()),
+    "the same on one line": ("l.json", json.dumps({"version": 1, "data": [ROW_A, ROW_B]}).encode()),
+    "arrays as columns": ("l.json", json.dumps({"url": [A, B], "n": [1, 2]}).encode()),
+}
+
+
+@pytest.mark.parametrize("case", CONTENTS)
+def test_a_list_is_what_it_holds_whatever_its_name(case, tmp_path):
+    name, data = CONTENTS[case]
+    (tmp_path / name).write_bytes(data)
+    (place,) = expand(tmp_path / name)
+    assert (columns_of(place), count_rows(place)) == (["url", "n"], 2)
+    assert [row for _, row in rows(tmp_path / name)[0]] == [ROW_A, ROW_B]
+
+
+def test_parquet_without_its_suffix(tmp_path):
+    pq.write_table(pa.Table.from_pylist([ROW_A, ROW_B]), tmp_path / "l.csv")
+    assert [row for _, row in rows(tmp_path / "l.csv")[0]] == [ROW_A, ROW_B]
+
+
+def test_one_object_is_one_row(tmp_path):
+    (tmp_path / "l.json").write_text(json.dumps({**ROW_A, "tags": ["x", "y"]}, indent=1))
+    assert rows(tmp_path / "l.json")[0] == [("l#0", {**ROW_A, "tags": ["x", "y"]})]
+
+
+def test_letters_of_old_tables(tmp_path):
+    (tmp_path / "l.csv").write_bytes(f"url,caption\n{A},caf\xe9\n{B},".encode("latin-1") + "straße\n".encode())
+    assert [row["caption"] for _, row in rows(tmp_path / "l.csv")[0]] == ["café", "straße"]
+
+
+def test_a_damaged_line_of_json_costs_itself(tmp_path):
+    (tmp_path / "l.jsonl").write_text('{"url": "a"\n{"url": "b"}\n{"url": "c"}\n')
+    found, count = rows(tmp_path / "l.jsonl")
+    assert [type(row) is Skipped for row in found] == [True, False, False]
+    assert count == 3
+
+
+def test_a_damaged_array_gives_what_comes_before(tmp_path):
+    (tmp_path / "l.json").write_text(json.dumps([ROW_A, ROW_B])[:-4])
+    found, count = rows(tmp_path / "l.json")
+    assert found[0] == ("l#0", ROW_A)
+    assert "no JSON past its row 0" in found[1].reason
+    assert count == 2
