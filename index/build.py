@@ -21,7 +21,7 @@ from clipsieve.index import costs, duplicates, faiss_index
 from clipsieve.index.calibrate import SAMPLE
 from clipsieve.index.faiss_index import FaissIndex
 from clipsieve.index.flat import FlatIndex
-from clipsieve.index.kinds import KindRecall, kinds_of, to_json
+from clipsieve.index.kinds import KindRecall, kinds_of, kinds_of_json, to_json
 from clipsieve.index.measure import RECALL_AT, measure_kinds
 from clipsieve.index.plan import Plan, choose_index, lists_for
 from clipsieve.index.pools import EmbedTexts, make_pools
@@ -252,6 +252,7 @@ class _Job:
         self, plan: Plan, index: FaissIndex | None, parameters: dict[str, Any], before: Index | None, action: str
     ) -> Built:
         writer, files = self.writer, {}
+        recall = None if index is None else index.recall
         if index is not None:
             path = self.folder / self._free("index")
             faiss_index.write_index(index, path)
@@ -259,6 +260,7 @@ class _Job:
             if plan.on_disk:
                 files["lists"] = writer.file(self.folder / self._free("ivfdata"))
             parameters |= {"effort": index.effort, "score_error": index.score_error, "recall_at": RECALL_AT}
+            index = _for_own_rows(index, self.modality, kinds_of_json(parameters.get("kinds", [])))
             queries = self.rows.questions(self.rows.sample(costs.POSITIVES))
             parameters["search_ms"] = round(costs.question_ms(index, queries), 3)
         if self.modality == "image":
@@ -273,7 +275,7 @@ class _Job:
             parameters=parameters,
             shards=tuple(s.number for s in self.parts),
             rows=self.rows.count,
-            recall=None if index is None else index.recall,
+            recall=recall,
             files=files,
         )
         manifest = writer.manifest
@@ -334,8 +336,14 @@ class _Job:
 def _summed_up(index: FaissIndex, kinds: Sequence[KindRecall]) -> FaissIndex:
     """The index with what serves all kinds that use it: the greatest effort, and the least recall; 0 without any."""
     used = [kind for kind in kinds if kind.recall is not None]
-    effort = max((kind.effort or 1 for kind in used), default=max(1, index.most_effort // 8))
+    effort = max((kind.effort or 1 for kind in used), default=max(1, index.most_effort // 64))
     return dataclasses.replace(index, effort=effort, recall=min((kind.recall or 0.0 for kind in used), default=0.0))
+
+
+def _for_own_rows(index: FaissIndex, modality: str, kinds: Sequence[KindRecall]) -> FaissIndex:
+    """The index with the effort that questions like its rows take, and not what the hardest kind does."""
+    own = [kind.effort for kind in kinds if (kind.source, kind.shape) == (modality, "one") and kind.effort is not None]
+    return dataclasses.replace(index, effort=min(own)) if own else index
 
 
 def make_background(folder: Path, manifest: Manifest) -> Int64:

@@ -177,6 +177,11 @@ def kinds_of(entry: Index) -> tuple[KindRecall, ...]:
         if entry.recall is None:
             return ()
         return (KindRecall("image", "one", OLD_K, entry.parameters.get("effort"), entry.recall),)
+    return kinds_of_json(stored)
+
+
+def kinds_of_json(stored: Sequence[Mapping[str, Any]]) -> tuple[KindRecall, ...]:
+    """What `to_json` made. What a later version measures and this one does not know is passed over."""
     return tuple(_kind(one) for one in stored if _is_kind(one))
 
 

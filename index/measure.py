@@ -112,10 +112,11 @@ def figure(recalls: Float64, sorts: npt.NDArray[np.int64]) -> float | None:
 
 
 def recall_of(found: Ranked, truth: Ranked) -> float:
-    """Share of a true answer that was found. An item that scores as the last true one counts as much as that."""
+    """Share of a true answer that was found. An item that scores as the last true one does counts as much as that."""
     if not len(truth.ids):
         return 1.0
-    return min(1.0, int((found.best >= truth.best[-1]).sum()) / len(truth.ids))
+    tied = (found.best == truth.best[-1]) & (found.worst == truth.worst[-1])
+    return min(1.0, int((np.isin(found.ids, truth.ids) | tied).sum()) / len(truth.ids))
 
 
 def ask(pool: Pool, shape: Shape, k: int, rows: Rows, seed: int) -> Asked:
