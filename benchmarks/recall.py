@@ -41,6 +41,7 @@ from clipsieve.manifest import Manifest
 from clipsieve.types import ClassVectors, Embeddings, Float32, ModelId
 from clipsieve.writer import open_writer
 
+LISTS = 1024
 CELLS = 10
 KS = (20, 40, 100)
 FAR_BELOW = 0.05
@@ -68,12 +69,12 @@ def main() -> None:
     parser.add_argument("--why", action="store_true", help="what efforts find, and what filters cost, instead")
     args = parser.parse_args()
     set_scratch(args)
-    rows, asked = (5_000, 24) if args.quick else (100_000, 60)
+    rows, asked = (5_000, 24) if args.quick else (50_000, 60)
     record: dict[str, dict[str, Any]] = {}
     for name, made in _sets(args, rows):
         if args.only is None or name in args.only:
             start = time.perf_counter()
-            factory = f"IVF{64 if args.quick else 1024},SQfp16"
+            factory = f"IVF{64 if args.quick else LISTS},SQfp16"
             if args.why:
                 _explain(name, made(), factory)
                 continue
@@ -196,7 +197,7 @@ def _cells(rows: Rows, rng: np.random.Generator) -> np.ndarray:
 def _sets(args: argparse.Namespace, rows: int) -> Iterator[tuple[str, Callable[[], Set]]]:
     yield "made", lambda: _made(rows)
     if args.cifar is not None:
-        yield "photographs", lambda: _photographs(args.cifar, args.vectors, rows)
+        yield "photographs", lambda: _photographs(args.cifar, args.vectors, 2 * rows)
     yield "scenes", lambda: _scenes(args.vectors, rows)
 
 
