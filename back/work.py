@@ -64,7 +64,9 @@ _TASK, _VECTORS, _IDS = "task.json", "vectors.npz", "ids.npy"
 _OF_LABEL = frozenset(
     {"kind", "format", "collection", "set", "reject", "multilingual", "boxes", "box_threshold", "raw_csv"}
 )
-_OF_EXPORT = frozenset({"threshold", "where", "modality", "view", "sort", "dedup", "without", "limit", "images"})
+_OF_EXPORT = frozenset(
+    {"threshold", "where", "modality", "view", "sort", "veto", "dedup", "without", "limit", "images"}
+)
 _OF_QUESTION = frozenset({"multilingual", "rating", "rating_weight", "without"})
 
 
@@ -228,7 +230,7 @@ def _label(collection: Collection, task: Task, format: str, folder: Path, tell: 
             tables = task.sought.tables(tables, collection, skipped)
             columns = pa.schema([*SCHEMA, *(pa.field(*column) for column in COLUMNS)])
         write_table(tables, columns, out, format, raw_csv=raw_csv)
-        return _done(out, total - len(skipped), skipped)
+        return _done(out, total - len(skipped), skipped, raw_csv)
     records = _told(label_records(parts), total, tell)
     return _write(_with_boxes(records, task, collection, skipped), out, kind, collection, skipped, "", raw_csv)
 
@@ -268,6 +270,7 @@ def _found(sieve: Sieve, task: Task, skipped: list[Skipped]) -> tuple[RankedAnsw
             modality=options["modality"],
             view=options["view"],
             order=options["sort"],
+            veto=options.get("veto", "hard"),  # jobs of before there was a choice
         )
 
     answer = rank(sieve, task.vectors, min(most, max(sieve.collection.count, 1)), ask)
@@ -316,13 +319,13 @@ def _write(
     out.unlink(missing_ok=True)  # of a service that was killed before it said so
     done = export(records, out, kind, collection, note=note, raw_csv=raw_csv)
     skipped += done.skipped
-    return _done(out, done.written, skipped)
+    return _done(out, done.written, skipped, raw_csv)
 
 
-def _done(out: Path, written: int, skipped: list[Skipped]) -> Result:
+def _done(out: Path, written: int, skipped: list[Skipped], raw_csv: bool) -> Result:
     if skipped:
         with (out.parent / SKIPPED).open("w", newline="", encoding="utf-8") as file:
-            CsvWriter(file).writerows([("key", "reason"), *((s.key, s.reason) for s in skipped)])
+            CsvWriter(file, raw=raw_csv).writerows([("key", "reason"), *((s.key, s.reason) for s in skipped)])
     return Result(out.name, written, len(skipped))
 
 

@@ -18,12 +18,19 @@ from clipsieve.parts import Parts, print_json, progress
 
 if TYPE_CHECKING:
     from clipsieve.index.collection import Collection
+    from clipsieve.index.first_line import Proposal
+    from clipsieve.index.rule import Veto
     from clipsieve.output import Known
     from clipsieve.question import Asked
     from clipsieve.reading import LongText
     from clipsieve.types import Hit, QueryResult, Skipped
 
 SHOWN = 5
+
+ONLY_NOT = (
+    "Without --threshold, --not alone decides: an image is written if it is nearer to what was asked for than to what "
+    "it must not be, even where it looks like neither."
+)
 
 
 def search(
@@ -37,6 +44,7 @@ def search(
     class_: options.ClassName = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many images.")] = 20,
     threshold: options.Threshold = None,
+    veto: options.VetoName = "soft",
     calibration: options.CalibrationName = None,
     where: options.Where = None,
     dedup: options.Dedup = False,
@@ -88,6 +96,7 @@ def search(
         )
     # On the detector's scale texts and images meet.
     asked = _asked(text, not_, image, not_image, set_, class_, threshold, "background" if regions else calibration)
+    chosen_veto = _veto(veto)
     with open_folder(ctx, folder, model, device, state, long_text, images) as collection:
         if regions or counts(where or ""):
             note_lacking(collection)
@@ -104,6 +113,7 @@ def search(
                 dedup=dedup,
                 modality=cast(Any, _modality(modality)),
                 budget_ms=budget_ms,
+                veto=chosen_veto,
             )
         tell(result.notes)
         if json and out is None:
@@ -170,21 +180,25 @@ def filter_(
     from clipsieve.index.records import hit_records
 
     counting = counts(where or "")
-    if k is None and asked.question.threshold is None and not asked.question.negative and not counting:
-        raise InputError(
-            "Every image would match: there is no --threshold, --not or -k, and --where counts nothing; give one "
-            "(`clipsieve search` shows which scores to expect)."
-        )
     with open_folder(ctx, folder, model, device, state, long_text, images) as collection:
         upload(collection, asked)
-        tell(notes := collection.notes(asked.classes, where=where))
+        notes = collection.notes(asked.classes, where=where, modality=cast(Any, _modality(modality)))
+        if k is None and asked.question.threshold is None and not counting:
+            found = collection.propose(asked.classes, where=where, modality=cast(Any, _modality(modality)))
+            if not asked.question.negative:
+                raise InputError(
+                    "Every image would match: there is no --threshold, --not or -k, and --where counts nothing; give "
+                    f"one. {_proposed(found)}"
+                )
+            notes += (f"{ONLY_NOT} {_about(found, found.without)} would be written. {_proposed(found)}",)
+        tell(notes)
         if counting:
             note_lacking(collection)
         wanted: dict[str, Any] = {"where": where, "dedup": dedup, "modality": _modality(modality)}
         hits: Iterator[Hit] = (
             collection.filter(asked.classes, **wanted)
             if k is None
-            else iter(collection.search(asked.classes, k, **wanted).hits)
+            else iter(collection.search(asked.classes, k, veto="hard", **wanted).hits)
         )
         with progress("writing", "images") as shown, naming(out):
             records = hit_records(_counted(hits, shown.update))
@@ -287,6 +301,22 @@ def _modality(name: str) -> str:
     if name not in ("image", "text"):
         raise InputError(f"The modality {quoted(name)} is not known; choose image or text.")
     return name
+
+
+def _about(found: "Proposal", number: int) -> str:
+    return f"{'' if found.exact else 'About '}{number:,} of {found.count:,} images"
+
+
+def _proposed(found: "Proposal") -> str:
+    """What the first line would write, in a sentence."""
+    within = _about(found, found.within).lower()
+    return f"From the shape of the scores --threshold {found.thresholds[0]:g} is a first line: it writes {within}."
+
+
+def _veto(name: str) -> "Veto":
+    if name not in ("soft", "hard"):
+        raise InputError(f"The veto {quoted(name)} is not known; choose soft or hard.")
+    return cast("Veto", name)
 
 
 def _counted(hits: Iterator["Hit"], update: Any) -> Iterator["Hit"]:

@@ -18,8 +18,9 @@ from clipsieve.parts import Parts, print_json, progress
 
 if TYPE_CHECKING:
     from clipsieve.index.collection import Collection
-    from clipsieve.types import Skipped
+    from clipsieve.types import ClassSet, Skipped
 
+SHOWN = 5
 _FORMATS = ("parquet", "csv", "directai", "folders", "coco", "webdataset", "datasets")
 
 
@@ -87,7 +88,8 @@ def label(
     with contextlib.ExitStack() as stack:
         collection = _open(ctx, folder, wanted, model, batch_size, device, state, long_text, images, stack)
         upload(collection, asked)
-        tell(notes := collection.notes(classes))
+        notes = collection.notes(classes) + unbounded(collection, classes, reject)
+        tell(notes)
         parts = _parts_folder(out, kind, stack)
         with progress("labelling", "images") as shown:
             shown.update(0, collection.count)
@@ -126,6 +128,34 @@ def label(
     if skipped:
         tell_skipped(skipped)
         raise typer.Exit(1)
+
+
+def unbounded(collection: "Collection", classes: "ClassSet", reject: bool) -> tuple[str, ...]:
+    """A note where images get a label although they may be like none of the classes: what to do, what it changes."""
+    lacking = [c.name for c in classes.classes if c.threshold is None]
+    if not lacking or not collection.count:
+        return ()
+    found = collection.propose(classes)
+    about = "" if found.exact else "about "
+    lines = zip(classes.classes, found.thresholds, strict=True)
+    proposed = [f"{quoted(c.name)} {line:g}" for c, line in lines if c.threshold is None]
+    more = f" and {len(proposed) - SHOWN:,} more" if proposed[SHOWN:] else ""
+    if reject:
+        first = (
+            f"{len(lacking):,} of {len(classes.classes):,} classes have no threshold: they accept what is nearer to a "
+            "positive example than to a negative one, even where it looks like neither."
+        )
+    else:
+        first = (
+            f"Every image gets a label, {found.count:,} in all, also those that look like none of the classes: "
+            "thresholds hold with --reject alone."
+        )
+    named = ", ".join(proposed[:SHOWN]) + more
+    how = "them" if reject else "them and --reject"
+    return (
+        f"{first} From the shape of the scores these thresholds would be first lines: {named}; with {how} {about}"
+        f"{found.within:,} of {found.count:,} images get a label.",
+    )
 
 
 def _format(given: str | None, out: Path | None) -> str:

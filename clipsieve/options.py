@@ -80,6 +80,15 @@ SetFile = Annotated[
     Path | None, typer.Option("--set", metavar="FILE", help="A class set in JSON, instead of texts and images.")
 ]
 ClassName = Annotated[str | None, typer.Option("--class", metavar="NAME", help="Which class of the set.")]
+VetoName = Annotated[
+    str,
+    typer.Option(
+        "--veto",
+        metavar="soft|hard",
+        help="What a negative example does that is nearer than the positive ones: soft lowers the score by as much "
+        "as it is nearer, hard leaves the image out.",
+    ),
+]
 Threshold = Annotated[float | None, typer.Option("--threshold", help="Least score of a match.")]
 CalibrationName = Annotated[
     str | None,

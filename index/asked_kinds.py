@@ -87,7 +87,8 @@ def make_questions(pool: Pool, shape: Shape, count: int, k: int, rows: Rows, see
     if shape in RELATIONS:
         return _filtered(pool, shape, count, k, rows, rng)
     first = rng.choice(len(pool.vectors), count, replace=count > len(pool.vectors))
-    return [MadeQuestion(_question(pool, int(i), shape, k, rng), int(pool.sorts[i])) for i in first]
+    made = [_question(pool, int(i), shape, k, rng) for i in first]
+    return [MadeQuestion(q, 2 * int(pool.sorts[i]) + (q.veto == "soft")) for i, q in zip(first, made, strict=True)]
 
 
 def _filtered(pool: Pool, shape: Shape, count: int, k: int, rows: Rows, rng: np.random.Generator) -> list[MadeQuestion]:
@@ -147,6 +148,7 @@ def _question(
         k,
         only=only,
         without=np.unique(selves[selves >= 0]),
+        veto="soft" if shape == "negative" and rng.random() < 0.5 else "hard",
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsieve.index.rows import ascending, contains
-from clipsieve.index.rule import Question, Ranked, belongs, first_of_group, join, judge, no_items
+from clipsieve.index.rule import Question, Ranked, first_of_group, join, judge, key_slack, no_items
 from clipsieve.types import Float32, Int64
 
 Positions = npt.NDArray[np.intp]
@@ -32,7 +32,9 @@ class Best:
         self.compiled = question.compile()
         self._only = None if question.only is None else ascending(question.only)
         self._without = None if question.without is None else ascending(question.without)
-        self._floor = -np.inf if question.view == "below" else question.least
+        # What a key must reach; one that is rejected by the soft veto has fallen below the threshold itself.
+        falls = question.view == "below" or (question.view == "rejected" and question.veto == "soft")
+        self._floor = -np.inf if falls else question.least
         self._kept: list[tuple[Positions, Int64, Float32, Float32]] = []
         self._slack = 0.0  # the most of what was kept
         self._free = self._only is None and self._without is None and question.groups is None
@@ -43,12 +45,15 @@ class Best:
         start  the position of its first row, for `settle`
         """
         question, k = self.question, self.question.k
+        off = key_slack(question.veto, slack)
         if self._free and len(best) > 2 * k:  # a first floor, before there is anything to compare with
-            sure = np.where(belongs(question.view, best, worst, question.least, -2 * slack), best, np.float32(-np.inf))
-            self._floor = max(self._floor, under_kth(sure, k) - slack)
+            sure = np.where(question.shows(best, worst, -2 * slack), question.key(best, worst), np.float32(-np.inf))
+            self._floor = max(self._floor, under_kth(sure, k) - off)
             self._free = False
-        at = np.flatnonzero(best >= self._floor - slack)
-        at = at[belongs(question.view, best[at], worst[at], question.least, slack)]
+        at = np.flatnonzero(best >= self._floor - slack)  # no key is above its P
+        if question.veto == "soft":
+            at = at[question.key(best[at], worst[at]) >= self._floor - off]
+        at = at[question.shows(best[at], worst[at], slack)]
         if len(at) and self._only is not None:
             at = at[contains(self._only, ids[at])]
         if len(at) and self._without is not None:
@@ -74,7 +79,7 @@ class Best:
 
     @property
     def found(self) -> Ranked:
-        """The best k of what was settled, by (P descending, id ascending), one per group."""
+        """The best k of what was settled, by (key descending, id ascending), one per group."""
         self._sort()
         return self._top
 
@@ -86,25 +91,26 @@ class Best:
 
     def _sort(self) -> None:
         if self._new:
-            self._top = join([self._top, *self._new]).top(self.question.k, self.question.groups)
+            self._top = join([self._top, *self._new]).top(self.question)
             self._new = []
             if len(self._top.ids) == self.question.k:
-                self._floor = max(self._floor, float(self._top.best[-1]))
+                last = self._top.pick(slice(-1, None))
+                self._floor = max(self._floor, float(self.question.key(last.best, last.worst)[0]))
 
     def _cut(self) -> None:
         """Keep of many candidates those that may be among their own best k."""
-        question, k, slack = self.question, self.question.k, self._slack
+        question, k, off = self.question, self.question.k, key_slack(self.question.veto, self._slack)
         at, ids, best, worst = self._joined()
-        sure = belongs(question.view, best, worst, question.least, -2 * slack)
-        levels = best[sure]
+        key, sure = question.key(best, worst), question.shows(best, worst, -2 * self._slack)
+        levels = key[sure]
         if question.groups is not None:
             order = np.argsort(-levels)
             levels = levels[order[first_of_group(question.groups(ids[sure][order]))]]
         if len(levels) < k:
             return
-        floor = under_kth(levels, k) - slack  # k items surely reach it
+        floor = under_kth(levels, k) - off  # k items surely reach it
         self._floor = max(self._floor, floor)
-        keep = best >= floor - slack
+        keep = key >= floor - off
         self._kept = [(at[keep], ids[keep], best[keep], worst[keep])]
 
 

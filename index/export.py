@@ -108,16 +108,16 @@ def export(
         _link(out, rows, images, tally)
     else:
         _copy(out, rows, images, tally, by_label=kind == "folders")
-    list_skipped(out, tally)
+    list_skipped(out, tally, raw_csv=raw_csv)
     return Exported(tally.written, out, tuple(tally.skipped))
 
 
-def list_skipped(out: Path, tally: Tally) -> None:
+def list_skipped(out: Path, tally: Tally, *, raw_csv: bool = False) -> None:
     """Say in `skipped.csv` in the folder `out` what was skipped, if anything was."""
     if tally.skipped:
         path = _free(out / "skipped.csv")
         with path.open("x", newline="", encoding="utf-8") as file:
-            CsvWriter(file).writerows([("key", "reason"), *((s.key, s.reason) for s in tally.skipped)])
+            CsvWriter(file, raw=raw_csv).writerows([("key", "reason"), *((s.key, s.reason) for s in tally.skipped)])
 
 
 Row = Mapping[str, Any]

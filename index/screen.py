@@ -70,14 +70,14 @@ class Screen:
         self._pool = ThreadPoolExecutor(self._threads, "screen", initializer=stay_alone)
 
     def topk(self, questions: Sequence[Question]) -> list[Ranked]:
-        """The best k of each question by (P descending, id ascending), exact, all in one pass."""
+        """The best k of each question by (key descending, id ascending), exact, all in one pass."""
         if not questions:
             return []
         compiled = compile_classes([q.vectors for q in questions], [q.scale for q in questions], distinct=False)
         share = _up(-(-len(self._ids) // self._threads), LEAST_ROWS) or 1
         spans = [range(at, min(at + share, len(self._ids))) for at in range(0, len(self._ids), share)]
         parts = list(self._pool.map(lambda span: self._work(questions, compiled, span), spans))
-        return [join([part[i] for part in parts]).top(q.k, q.groups) for i, q in enumerate(questions)]
+        return [join([part[i] for part in parts]).top(q) for i, q in enumerate(questions)]
 
     def _work(self, questions: Sequence[Question], compiled: Compiled, span: range) -> list[Ranked]:
         import torch

@@ -91,7 +91,11 @@ def read_delimited(parts: Iterator[list[str]], dialect: Dialect) -> Iterator[lis
     above, wanted, more = dialect.above, 0, True
     while more or held:
         while more and (len(held) <= max(wanted, above)):
-            some = next(parts, None)
+            try:
+                some = next(parts, None)
+            except Exception:  # the rows before the damage are whole
+                yield from _rows(held[above:], dialect, True)[0]
+                raise
             more = some is not None
             held += some or []
         held, above = held[above:], 0
@@ -108,6 +112,8 @@ def _rows(lines: list[str], dialect: Dialect, last: bool) -> tuple[list[list[str
     width, at = len(dialect.columns), 0
     while at < len(lines):
         found, used, opened = _parsed(lines[at:] if at else lines, dialect.delimiter, dialect.escape)
+        if len(found) < used:
+            found = _told_apart(lines[at : at + used], dialect)
         rows += [fields if len(fields) <= width else _too_many(len(fields), width) for fields in found if fields]
         at += used
         if opened is None:
@@ -143,6 +149,26 @@ def _parsed(lines: Sequence[str], delimiter: str, escape: str | None) -> tuple[l
     except csv.Error:
         return found, used, reader.line_num > len(lines)
     return found, used, True  # only the line that is not there made it whole
+
+
+def _told_apart(lines: Sequence[str], dialect: Dialect) -> list[list[str]]:
+    """The rows of lines that are fewer rows. Where two lines of one row are rows themselves, each with a URL, they are
+    told apart: there a quote without its pair met another one.
+    """
+    reader = csv.reader(lines, delimiter=dialect.delimiter, escapechar=dialect.escape)
+    rows: list[list[str]] = []
+    start = 0
+    for fields in reader:
+        taken = lines[start : reader.line_num]
+        start = reader.line_num
+        at = next((n for n, field in enumerate(fields) if _URL.match(field)), None)
+        if len(taken) > 1 and at is not None:
+            alone = [line.rstrip("\r\n").split(dialect.delimiter) for line in taken]
+            if sum(len(own) == len(dialect.columns) and bool(_URL.match(own[at])) for own in alone) > 1:
+                rows += alone
+                continue
+        rows.append(fields)
+    return rows
 
 
 def _alone(line: str, dialect: Dialect) -> list[str] | str:

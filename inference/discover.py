@@ -276,7 +276,10 @@ def _is_url_list(place: Place, url_column: str | None) -> bool:
     """True for a table with a column of URLs, and for a text file that begins with a URL."""
     try:
         if place.path.lower().removesuffix(".gz").endswith(".txt"):
-            return lists.first_line(place).lower().startswith(("http://", "https://"))
+            if lists.first_line(place).lower().startswith(("http://", "https://")):
+                return True
+            columns = lists.columns_of(place)
+            return columns != ["url"] and lists.find_url_column(columns) is not None
         columns = lists.columns_of(place)
         return url_column in columns or lists.find_url_column(columns) is not None
     except Exception:  # what Arrow and fsspec raise is open-ended; whoever reads it says what is wrong

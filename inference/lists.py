@@ -6,7 +6,6 @@ content decides where its name says something else. Numbers in CSV and TSV becom
 them.
 """
 
-import contextlib
 import csv
 import gzip
 import io
@@ -16,21 +15,24 @@ import re
 import zlib
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import Any, TextIO, TypeVar
+from typing import Any, NamedTuple, TextIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clipsieve.checked_tables import FAULTS, valid
+from clipsieve.checked_tables import FAULTS
 from clipsieve.errors import InputError, quoted
 from clipsieve.inference.delimited import dialect_of, read_delimited, read_lines
 from clipsieve.inference.paths import Place, readable
 from clipsieve.inference.sidecar import WESTERN, encoding_of, object_of
 from clipsieve.inference.tables import is_image
+from clipsieve.inference.tables import rows_of as rows_of_batch
 from clipsieve.types import Skipped
 
 ROWS = 1024
 """Rows of a Parquet file read at a time."""
+ROWS_LOOKED_AT = 64
+"""Rows of JSON of which the first that is an object names the columns."""
 
 Fields = Mapping[str, Any]
 T = TypeVar("T")
@@ -50,6 +52,11 @@ _MOST_JSON = 1 << 28
 _INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")  # no leading zeros: those are codes and not numbers
 _DECIMAL = re.compile(r"-?(0|[1-9]\d*)\.\d+([eE][-+]?\d+)?")
 _BETWEEN = re.compile(r"[\s,]*")
+_NEXT_ENTRY = re.compile(r",\s*(?=\{)")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_DECODER = json.JSONDecoder(object_pairs_hook=object_of)
+_MOST_DAMAGE = 1000
+"""Entries of an array that may be damaged before the rest of it is given up."""
 _GZIP = b"\x1f\x8b"
 DAMAGE = (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException)
 """What reading a damaged list raises."""
@@ -150,7 +157,7 @@ def _parquet_rows(
             if end > start:
                 try:
                     for batch in file.iter_batches(ROWS, row_groups=[group], columns=columns):
-                        for fields in valid(batch).to_pylist():
+                        for fields in rows_of_batch(batch):
                             if row >= start:
                                 yield make(f"{name}#{row}", fields)
                             row += 1
@@ -182,9 +189,9 @@ def _table(file: TextIO, place: Place) -> tuple[list[str], Iterator[list[str] | 
     in_json = suffix in _JSON and any(line.lstrip().startswith(("[", "{")) for line in head)
     if in_json or _TAKEN_FOR_JSON.match(first):
         rows = _objects(all_parts, place)
-        one = next(rows, None)
-        columns = list(one) if isinstance(one, Mapping) else []
-        return columns, iter(()) if one is None else itertools.chain([one], rows)
+        first_rows = list(itertools.islice(rows, ROWS_LOOKED_AT))
+        named = next((row for row in first_rows if isinstance(row, Mapping)), {})
+        return list(named), itertools.chain(first_rows, rows)
     dialect = dialect_of(head, "\t" if suffix == ".tsv" or (suffix == ".txt" and "\t" in first) else ",")
     if suffix in _JSON and find_url_column(dialect.columns) is None:
         return [], _objects(all_parts, place)
@@ -194,62 +201,126 @@ def _table(file: TextIO, place: Place) -> tuple[list[str], Iterator[list[str] | 
 
 
 def _objects(parts: Iterator[list[str]], place: Place) -> Iterator[Fields | str]:
-    """The objects of one JSON array, of the array in one object, or of a file with one on each line."""
+    """The rows of JSON: of one value, of several after each other, or of one on each line."""
     lines = (line for some in parts for line in some if line.strip())
     start = next(lines, "")
     entries: Iterator[Any]
     if start.lstrip().startswith("["):
         entries = _array(start + "".join(lines), place)
-    elif _decoded(start) is None and start.strip().startswith("{") and len(start) < _MOST_JSON:
-        held = [start]
-        size = len(start)
-        for line in lines:  # one object over several lines, or a first line that is damaged
+    elif _decoded(start) is not None:
+        second = next(lines, None)  # without it the line is not a row but the whole
+        whole = rows_of(_decoded(start)) if second is None else itertools.chain([start, second], lines)
+        entries = iter(whole) if second is None else map(_decoded, whole)
+    else:  # values over several lines, or a first line that is damaged
+        held, size = [start], len(start)
+        for line in lines:
             held.append(line)
             size += len(line)
             if size > _MOST_JSON:
                 break
-        whole = _decoded("".join(held))
-        entries = iter(_rows_of(whole)) if whole is not None else map(_decoded, itertools.chain(held, lines))
-    else:
-        rest = next(lines, None)
-        if rest is None:  # one line alone
-            entries = iter(_rows_of(_decoded(start)))
-        else:
-            entries = map(_decoded, itertools.chain([start, rest], lines))
+        values = _values("".join(held)) if size <= _MOST_JSON else None
+        entries = iter(values) if values is not None else map(_decoded, itertools.chain(held, lines))
     for entry in entries:
-        yield entry if isinstance(entry, Mapping | str) else "The row is no JSON object; write one with a URL in it."
+        if isinstance(entry, _Damage):
+            yield entry.reason
+        elif isinstance(entry, str) and _ADDRESS.match(entry):
+            yield {"url": entry}
+        else:
+            yield entry if isinstance(entry, Mapping) else "The row is no JSON object; write one with a URL in it."
+
+
+class _Damage(NamedTuple):
+    reason: str
 
 
 def _array(text: str, place: Place) -> Iterator[Any]:
-    """The entries of a JSON array; of a damaged one those before the damage, and a sentence on the rest."""
+    """The entries of a JSON array. A damaged one is a _Damage, and costs what follows only where none is found."""
     try:
-        yield from json.loads(text, object_pairs_hook=object_of)
+        entries = json.loads(text, object_pairs_hook=object_of)
     except (ValueError, RecursionError) as error:
         refused = error
     else:
+        yield from entries
         return
-    decoder, at, count = json.JSONDecoder(object_pairs_hook=object_of), text.index("[") + 1, 0
-    with contextlib.suppress(ValueError, RecursionError):
-        while True:
-            entry, at = decoder.raw_decode(text, _BETWEEN.match(text, at).end())  # type: ignore[union-attr]
+    at, count, damaged = text.index("[") + 1, 0, 0
+    while damaged < _MOST_DAMAGE:
+        at = _skip(text, at)
+        if text.startswith("]", at):
+            return
+        try:
+            entry, at = _DECODER.raw_decode(text, at)
             count += 1
-            yield entry
+        except (ValueError, RecursionError) as error:
+            found = _NEXT_ENTRY.search(text, at + 1)
+            if found is None:
+                break
+            entry, at = _Damage(f"The entry is no JSON ({error}); mend it."), found.end()
+            damaged += 1
+        yield entry
     if not count:
         raise InputError(f"The list {quoted(readable(place.url))} is no JSON ({refused}); mend it.") from refused
-    yield f"The list is no JSON past its row {count - 1} ({refused}); mend it, or restore it from a copy."
+    yield _Damage(
+        f"The list is no JSON past its row {count + damaged - 1} ({refused}); mend it, or restore it from a copy."
+    )
 
 
-def _rows_of(value: Any) -> list[Any]:
-    """The rows in one JSON value: of an object the array of objects in it, or its arrays as columns, or itself."""
+def _values(text: str) -> list[Any] | None:
+    """The rows in JSON values that come one after another, or in one; None where that is not what the text is."""
+    values, at = [], _skip(text, 0)
+    while at < len(text):
+        try:
+            value, at = _DECODER.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            return None
+        values.append(value)
+        at = _skip(text, at)
+    return rows_of(values[0]) if len(values) == 1 else values
+
+
+def _skip(text: str, at: int) -> int:
+    found = _BETWEEN.match(text, at)
+    assert found is not None
+    return found.end()
+
+
+def rows_of(value: Any) -> list[Any]:
+    """The rows in one JSON value: an array, or an object that is a row, or holds an array of them, or columns."""
     if not isinstance(value, Mapping):
-        return [value]
-    arrays = {name: field for name, field in value.items() if isinstance(field, list)}
-    tables = [array for array in arrays.values() if any(isinstance(entry, Mapping) for entry in array)]
-    if len(tables) == 1:
-        return list(tables[0])
-    if not tables and len(arrays) == len(value) and len({len(array) for array in arrays.values()}) == 1:
-        return [dict(zip(arrays, row, strict=True)) for row in zip(*arrays.values(), strict=True)]
+        return list(value) if isinstance(value, list) else [value]
+    if isinstance(columns := value.get("columns"), list) and isinstance(
+        data := value.get("data"), list
+    ):  # pandas' split
+        return [dict(zip(map(str, columns), row, strict=False)) if isinstance(row, list) else row for row in data]
+    fields = list(value.values())
+    if fields and all(isinstance(field, list) and not any(isinstance(e, Mapping) for e in field) for field in fields):
+        return [dict(zip(value, row, strict=True)) for row in zip(*fields, strict=True)] if _even(fields) else [value]
+    if len(fields) > 1 and all(isinstance(field, Mapping) and field for field in fields):  # pandas' columns, or index
+        keys = [list(field) for field in fields]
+        if all(own == keys[0] for own in keys):
+            by_row = find_url_column(map(str, keys[0])) is not None
+            return fields if by_row else [{name: value[name][key] for name in value} for key in keys[0]]
+    if find_url_column(map(str, value)) is None:
+        tables = [found for field in fields if (found := _table_in(field)) is not None]
+        named = _table_in(value.get("images"))
+        if len(tables) == 1 or named is not None:
+            return tables[0] if named is None else named
     return [value]
+
+
+def _even(fields: list[list[Any]]) -> bool:
+    return len({len(field) for field in fields}) == 1
+
+
+def _table_in(field: Any) -> list[Any] | None:
+    """The array of objects that a field is, or an object in it holds; None for another."""
+    if isinstance(field, list):
+        return field if any(isinstance(entry, Mapping) for entry in field) else None
+    found = (
+        [rows for inner in field.values() if (rows := _table_in(inner)) is not None]
+        if isinstance(field, Mapping)
+        else []
+    )
+    return found[0] if len(found) == 1 else None
 
 
 def _decoded(line: str) -> Any:

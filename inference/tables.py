@@ -12,7 +12,7 @@ from clipsieve.checked_tables import FAULTS, valid
 from clipsieve.errors import InputError
 from clipsieve.inference.parts import Items, read_parts, states
 from clipsieve.inference.paths import Place, readable, relative_names
-from clipsieve.inference.sidecar import with_caption
+from clipsieve.inference.sidecar import unique, with_caption
 from clipsieve.types import FileState, ImageItem, Skipped
 
 ROWS = 64
@@ -88,7 +88,7 @@ class TableSource:
                 end = row + rows
                 try:
                     for batch in file.iter_batches(ROWS, row_groups=[group], columns=columns):
-                        for fields in valid(batch).to_pylist():
+                        for fields in rows_of(batch):
                             if row >= start:
                                 yield _item(f"{name}#{row}", fields, image, caption)
                             row += 1
@@ -130,6 +130,14 @@ def _item(key: str, fields: dict[str, Any], image: str, caption: str | None) -> 
 def _count(place: Place) -> int:
     with place.open() as opened, pq.ParquetFile(opened) as file:
         return int(file.metadata.num_rows)
+
+
+def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The rows of a batch of somebody's table; a second column of one name gets a number, `a_2`."""
+    names = valid(batch).schema.names
+    own = batch if len(set(names)) == len(names) else batch.rename_columns(unique(names))
+    rows: list[dict[str, Any]] = own.to_pylist()
+    return rows
 
 
 def is_image(kind: pa.DataType) -> bool:

@@ -179,7 +179,8 @@ def _wanted(
         )
     url = readable(url.strip())
     caption, flat = with_caption(caption_column, fields.get(caption_column) if caption_column else None, others)
-    meta = {f"meta.{name}" if name == "url" else name: value for name, value in flat.items()}
+    own = "meta.url" if "meta.url" not in flat else "meta.url_2"
+    meta = {own if name == "url" else name: value for name, value in flat.items()}
     if no_caption is not None:
         meta[NO_TEXT] = no_caption
     return readable(str(key)) if key not in (None, "") else url, url, caption, {**meta, "url": url}

@@ -120,11 +120,13 @@ def download(client, url):
 def searched(client, **body):
     """All the items of a question, as /search pages through them."""
     hits: list[dict[str, Any]] = []
-    page = {"next": None}
-    while not hits or page["next"] is not None:
-        page = client.post("/api/v1/search", json={**body, "limit": 250, "cursor": page["next"]}).get_json()
+    cursor = None
+    while True:
+        page = client.post("/api/v1/search", json={**body, "limit": 250, "cursor": cursor}).get_json()
         hits += page["hits"]
-    return hits
+        cursor = page["next"]
+        if cursor is None:
+            return hits
 
 
 def in_csv(data):
@@ -138,7 +140,8 @@ def in_csv(data):
     "question",
     [
         {"class": BUS},
-        {"class": BUS, "view": "rejected", "sort": "margin"},
+        {"class": BUS, "view": "rejected", "sort": "margin", "veto": "hard"},
+        {"class": BUS, "view": "rejected", "threshold": 0.2},
         {"class": BUS, "view": "below", "threshold": 0.6},
         {"class": BUS, "threshold": 0.2, "sort": "new", "where": "width > 3"},
         {"set": SET, "class": "cat", "modality": "text"},
@@ -297,8 +300,9 @@ def test_an_export_of_ids(client):
     _, data = finished(client, kind="export", format="csv", ids=wanted)
     assert [row["id"] for row in in_csv(data)] == wanted
     assert set(in_csv(data)[0]) == {"id", "key", "image"}
-    rejected = searched(client, view="rejected", **{"class": BUS})[0]["id"]
-    job, data = finished(client, kind="export", format="csv", ids=[*wanted, rejected], limit=3, **{"class": BUS})
+    hard = {"class": BUS, "veto": "hard"}
+    rejected = searched(client, view="rejected", **hard)[0]["id"]
+    job, data = finished(client, kind="export", format="csv", ids=[*wanted, rejected], limit=3, **hard)
     assert [row["id"] for row in in_csv(data)] == [hit["id"] for hit in hits[1:4]]
     assert rejected in download(client, job["skipped_url"]).decode()
     job, data = finished(client, kind="export", format="jsonl", ids=["3", str(2**63 - 1), "4"])

@@ -173,7 +173,11 @@ def test_search_shows_a_table_with_reasons_and_the_claim(run, photos):
 
 
 def test_search_ranks_and_rejects(run, photos):
-    answer = json.loads(run("search", photos, "red", "--not", "green", "--not", "blue", "-k", 40, "--json").stdout)
+    question = ("search", photos, "red", "--not", "green", "--not", "blue", "-k", 40, "--json")
+    first = [key.split("/")[0] for key in keys(run(*question))]
+    assert (first[:PER_COLOUR], len(first)) == (["red"] * PER_COLOUR, 3 * PER_COLOUR)  # the others rank lower
+    assert "choose soft or hard" in run(*question, "--veto", "firm", code=2).stderr
+    answer = json.loads(run(*question, "--veto", "hard").stdout)
     assert {hit["key"].split("/")[0] for hit in answer["hits"]} == {"red"}
     assert answer["claim"] == "exact"
     assert [h["score"] for h in answer["hits"]] == sorted((h["score"] for h in answer["hits"]), reverse=True)
@@ -237,6 +241,14 @@ def test_filter_exports_what_matches(run, photos, tmp_path):
     out = tmp_path / "reds"
     said = json.loads(run("filter", photos, "red", "--not", "green", "--not", "blue", "--out", out, "--json").stdout)
     assert said["written"] == PER_COLOUR
+    (note,) = said["notes"]
+    assert "--not alone decides" in note
+    assert f"{PER_COLOUR} of {3 * PER_COLOUR} images would be written" in note
+    threshold = note.rpartition("--threshold ")[2].split()[0]
+    proposed = int(note.rpartition("it writes ")[2].split()[0])
+    question = ("filter", photos, "red", "--not", "green", "--not", "blue", "--threshold", threshold)
+    kept = json.loads(run(*question, "--out", tmp_path / "proposed", "--json").stdout)
+    assert (kept["written"], kept["notes"]) == (proposed, [])
     assert len(list(out.rglob("*.png"))) == PER_COLOUR
     assert "Every image would match" in run("filter", photos, "red", "--out", tmp_path / "x", code=2).stderr
 

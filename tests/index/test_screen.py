@@ -9,10 +9,12 @@ from hypothesis import given, settings
 
 from clipsieve.index import screen
 from clipsieve.index.rows import Rows
-from clipsieve.index.rule import Question
+from clipsieve.index.rule import Question, Veto
 from clipsieve.index.scan import scan_topk
 from clipsieve.index.screen import Screen
 from tests.index.made import MODEL, as_items, best_of, make_class, make_rows, make_vectors, questions, unit
+
+VETOES: tuple[Veto, ...] = ("hard", "soft")
 
 
 @pytest.mark.slow
@@ -31,7 +33,11 @@ def test_many_questions_over_many_blocks_in_many_threads(monkeypatch: pytest.Mon
     monkeypatch.setattr(screen, "LEAST_SHARE", 2**12)
     monkeypatch.setattr(screen, "processors", lambda: 3)
     rows = make_rows(make_vectors(20_000, 32), half=half)
-    asked = [Question(make_class(f"c{i}", 1 + i % 3, i % 3, 32, seed=i), (5, 40, 3000)[i % 3]) for i in range(9)]
+    asked = [
+        Question(make_class(f"c{i}", 1 + i % 3, i % 3, 32, seed=i), (5, 40, 3000)[i % 3], veto=veto)
+        for i in range(9)
+        for veto in VETOES
+    ]
     held = Screen(rows)
     wanted, _ = scan_topk(rows, asked)
     with ThreadPoolExecutor(4) as pool:

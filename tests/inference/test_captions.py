@@ -113,3 +113,13 @@ def test_captions_of_any_type_are_texts_or_counted(tmp_path, values, captions, n
     pq.write_table(table.set_column(0, "image", [pa.array([jpeg(2), jpeg(3)])]), tmp_path / "u.parquet")
     added = add_to_collection(open_source(tmp_path / "u.parquet"), lambda _: FakeEmbedder(), tmp_path / "c")
     assert (added.captions_no_text, added.left_out) == (no_text, {"blob": 1})
+
+
+def test_two_columns_of_one_name_are_both_kept(tmp_path):
+    table = pa.table([[jpeg(0)], [1], [2]], names=["image", "a", "a"])
+    pq.write_table(table, tmp_path / "t.parquet")
+    (item,) = open_source(tmp_path / "t.parquet").items()
+    assert item.meta == {"a": 1, "a_2": 2}
+    pq.write_table(pa.table([["http://x/0"], [1], [2]], names=["url", "a", "a"]), tmp_path / "l.parquet")
+    (row,) = read_rows("l", expand(tmp_path / "l.parquet")[0], 0, lambda _, fields: fields)
+    assert row == {"url": "http://x/0", "a": 1, "a_2": 2}

@@ -51,6 +51,8 @@ DIALECTS: dict[str, tuple[str, list[str], list[Any]]] = {
     "a quote never closed": (f'url,caption\n{A},"c\n{B},d\n{B},e\n', UC, [[A, '"c'], [B, "d"], [B, "e"]]),
     "a quote never closed, a comma after it": (f'url,caption\n{A},"c, x\n{B},d\n', UC, [OPEN, [B, "d"]]),
     "a quote closed by the next text": (f'url,caption\n{A},"c, x\n{B},"d"\n{B},e\n', UC, [OPEN, [B, "d"], [B, "e"]]),
+    "a quote that meets a later one": (f'url,caption\n{A},"c\n{B},d"\n{B},e\n', UC, [[A, '"c'], [B, 'd"'], [B, "e"]]),
+    "a URL in a text": (f'url,caption\n{A},"see\n{B}"\n', UC, [[A, f"see\n{B}"]]),
     "a word in quotes": (f'url,caption\n{A},"big" cat\n{B},d\n', UC, [[A, '"big" cat'], [B, "d"]]),
     "a word and a comma in quotes": (f'url,caption\n{A},"big, x" cat\n{B},d\n', UC, [[A, "big, x cat"], [B, "d"]]),
     "inches": (f'url,caption\n{A},5" nail\n{B},"5"" nail"\n', UC, [[A, '5" nail'], [B, '5" nail']]),

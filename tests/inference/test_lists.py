@@ -93,6 +93,14 @@ def test_rows_that_say_nothing_are_skipped_and_counted(tmp_path):
     assert found[1:] == [("l#1", {"url": "b"}), ("l#2", {"url": "c", "caption": "three"})]
 
 
+def test_rows_before_damage_are_not_lost_to_an_open_quote(tmp_path):
+    lines = ["url,caption", f'{A},"open, x', *(f"http://x/{i * 7919},c" for i in range(5000))]
+    whole = gzip.compress("\n".join(lines).encode())
+    (tmp_path / "l.csv.gz").write_bytes(whole[: len(whole) // 2])
+    found, _ = rows(tmp_path / "l.csv.gz")
+    assert sum(type(row) is tuple for row in found) > 100
+
+
 def test_damage_costs_what_comes_after_it_and_the_numbers_stay_right(tmp_path):
     whole = gzip.compress("\n".join(["url", *(f"http://x/{i * 7919}" for i in range(5000))]).encode())
     path = tmp_path / "l.csv.gz"
@@ -152,6 +160,11 @@ CONTENTS = {
     "UTF-16 without a mark": ("l.csv", LINES.encode("utf-16-le")),
     "an array in an object": ("l.json", json.dumps({"version": 1, "data": [ROW_A, ROW_B]}, indent=1).encode()),
     "the same on one line": ("l.json", json.dumps({"version": 1, "data": [ROW_A, ROW_B]}).encode()),
+    "an array deeper down": ("l.json", json.dumps({"a": {"b": [ROW_A, ROW_B]}, "c": 1}).encode()),
+    "objects over several lines": ("l.json", "\n".join(json.dumps(r, indent=1) for r in (ROW_A, ROW_B)).encode()),
+    "pandas' columns": ("l.json", json.dumps({"url": {"0": A, "1": B}, "n": {"0": 1, "1": 2}}).encode()),
+    "pandas' index": ("l.json", json.dumps({"0": ROW_A, "1": ROW_B}, indent=1).encode()),
+    "pandas' split": ("l.json", json.dumps({"columns": ["url", "n"], "data": [[A, 1], [B, 2]]}).encode()),
     "arrays as columns": ("l.json", json.dumps({"url": [A, B], "n": [1, 2]}).encode()),
 }
 
@@ -185,11 +198,30 @@ def test_a_damaged_line_of_json_costs_itself(tmp_path):
     found, count = rows(tmp_path / "l.jsonl")
     assert [type(row) is Skipped for row in found] == [True, False, False]
     assert count == 3
+    assert columns_of(expand(tmp_path / "l.jsonl")[0]) == ["url"]
 
 
-def test_a_damaged_array_gives_what_comes_before(tmp_path):
-    (tmp_path / "l.json").write_text(json.dumps([ROW_A, ROW_B])[:-4])
+def test_a_damaged_entry_of_an_array_costs_itself(tmp_path):
+    (tmp_path / "l.json").write_text('[{"url": "a"}, {"url": b}, {"url": "c"},\n {"url": "d"')
     found, count = rows(tmp_path / "l.json")
-    assert found[0] == ("l#0", ROW_A)
-    assert "no JSON past its row 0" in found[1].reason
-    assert count == 2
+    assert [type(row) is Skipped for row in found] == [False, True, False, True]
+    assert "no JSON past its row 2" in found[3].reason
+    assert count == 4
+
+
+def test_an_array_of_urls(tmp_path):
+    (tmp_path / "l.json").write_text(json.dumps([A, "no address", B]))
+    found, _ = rows(tmp_path / "l.json")
+    assert (found[0], found[2]) == (("l#0", {"url": A}), ("l#2", {"url": B}))
+    assert "no JSON object" in found[1].reason
+
+
+def test_a_row_may_hold_objects(tmp_path):
+    (tmp_path / "l.json").write_text(json.dumps({"url": A, "boxes": [{"x": 1}]}))
+    assert rows(tmp_path / "l.json")[0] == [("l#0", {"url": A, "boxes": [{"x": 1}]})]
+
+
+def test_the_images_of_coco_are_the_rows(tmp_path):
+    images = [{"id": 1, "coco_url": A}, {"id": 2, "coco_url": B}]
+    (tmp_path / "l.json").write_text(json.dumps({"images": images, "annotations": [{"id": 1}], "info": {}}))
+    assert [row for _, row in rows(tmp_path / "l.json")[0]] == images
