@@ -20,6 +20,7 @@ from clipsieve.commands_build import (
     parse_size,
     tell_built,
     tell_embedded,
+    texts_by_model,
 )
 from clipsieve.commands_regions import find_with, load
 from clipsieve.errors import InputError, quoted
@@ -78,7 +79,7 @@ def end2end(
     embedded = embed(source, embedder, out, **how)
     if not json:
         typer.echo(tell_embedded(embedded))
-    built = build(out, recall=recall, memory_bytes=size)
+    built = build(out, recall=recall, memory_bytes=size, texts=texts_by_model(ctx.obj, out))
     if json:
         print_json({"folder": str(out), "inference": embedded, "index": built})
     else:

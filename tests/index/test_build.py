@@ -115,11 +115,11 @@ def test_an_approximate_index_is_tuned_measured_extended_and_rebuilt(tmp_path: P
 def test_an_effort_that_sufficed_is_kept_while_it_does() -> None:
     rows = Rows(DIM, [(range(3000), clustered(3000))])
     index = faiss_index.train_and_build("IVF64,Flat", rows)
-    kept = tune_and_measure(index, rows, None, 0.3, known=3)
+    kept = tune_and_measure(index, rows, 0.3, known=3)
     assert kept.effort == 3
     assert kept.recall is not None
     assert 0.3 <= kept.recall < 1
-    tuned = tune_and_measure(index, rows, None, 1.0, known=3)
+    tuned = tune_and_measure(index, rows, 1.0, known=3)
     assert (tuned.effort or 0) > 3
     assert (tuned.recall or 0) > kept.recall
 
