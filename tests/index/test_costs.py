@@ -83,6 +83,8 @@ def made_info(**changed: object) -> dict[str, object]:
         ({"not_covered": 20_000, "scan_ms": 30.0}, "takes 30 ms"),
         ({"not_covered": 20_000, "scan_ms": 30.0, "search_ms": 40.0}, None),
         ({"not_covered": 20_000, "scan_ms": 30.0, "search_ms": None}, "takes 30 ms"),
+        ({"kinds": [{"source": "image", "k": OLD_K}]}, "measured with images alone"),
+        ({"kinds": [{"source": "image", "k": 40}]}, None),
         ({"kind": None, "rows": 0, "not_covered": 50_000, "scan_ms": 70.0}, "it finds duplicates"),
         ({"kind": "flat", "rows": 50_000, "scan_ms": 70.0}, None),
         ({"kind": "flat", "rows": 50_000, "not_covered": 10, "scan_ms": 70.0}, "looked through for duplicates"),
