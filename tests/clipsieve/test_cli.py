@@ -117,7 +117,7 @@ def test_who_decodes_as_the_reference_finds_its_images_again(run, tmp_path):
     assert '"decoding": "reference"' in (out / "clipsieve.json").read_text()
     own = tmp_path / "own"
     run("inference", folder, own, "--model", "fake")
-    (hit,) = json.loads(run("search", own, *ask))["hits"]
+    (hit,) = json.loads(run("search", own, *ask).stdout)["hits"]
     assert hit["score"] > 0.9999
     assert keys(run("search", own, *ask)) == ["0.png"]  # all are white to it
     assert '"decoding"' not in (own / "clipsieve.json").read_text()  # which older releases read
