@@ -16,6 +16,7 @@ from clipsieve import shards
 from clipsieve.errors import CollectionChanged, CollectionDamaged, CollectionMissing, NotFound
 from clipsieve.index import bare, costs, region_rows, screen
 from clipsieve.index.calibrate import SAMPLE, Background
+from clipsieve.index.coarse import bytes_of, make_coarse
 from clipsieve.index.duplicates import Groups
 from clipsieve.index.gather import GatheredScan, PassCounts
 from clipsieve.index.image_places import ImageAccess
@@ -42,7 +43,7 @@ DUPLICATE_COSINE = 0.98
 class Opened:
     """One commit of a collection. Safe to use from several threads at once; parts are made when first asked for.
 
-    row_memory  bytes up to which the rows of a modality without an index are held for scans; 0 for none
+    row_memory  bytes up to which a copy of the rows of a modality without an index is held for scans; 0 for none
     """
 
     def __init__(
@@ -322,11 +323,11 @@ class Opened:
         return rows_of(self.folder, self.manifest.dim, shards_of(self.manifest, modality), modality, self.removed)
 
     def _pass_over(self, modality: str) -> Callable[[Sequence[Question]], list[Ranked]]:
-        """Reads all rows: from memory where they are asked for at every question and fit."""
+        """Reads all rows, by a coarse copy of them in memory where they are asked for at every question and it fits."""
         rows = self.rows(modality)
         if self.index(modality)[0] is None:
-            if screen.pays() and screen.bytes_of(rows) <= self.row_memory:
-                return screen.Screen(rows).topk
+            if screen.can_look() and bytes_of(rows) <= self.row_memory:
+                return screen.Screen(rows, *make_coarse(rows)).topk
             if 4 * rows.dim * (rows.count + len(rows.without)) <= self.row_memory:
                 rows = rows.in_memory()
         return lambda questions: scan_topk(rows, questions)[0]

@@ -166,18 +166,19 @@ def accepted(best: Float32, worst: Float32, threshold: float | Float32 | None = 
     return ok if threshold is None else ok & (best >= np.float32(threshold))
 
 
-def belongs(view: View, best: Float32, worst: Float32, least: float, slack: float = 0.0) -> Bool:
+def belongs(view: View, best: Float32, worst: Float32, least: float, slack: float | Float32 = 0.0) -> Bool:
     """Which items, by P and N of shape (b,), a view shows.
 
-    slack  how far P and N may be off: a positive one lets all in that may belong, a negative one those that surely do
+    slack  how far P and N may each be off, in all or item by item (b,): a positive one lets all in that may belong, a
+           negative one those that surely do
     """
     shown: Bool
     if view == "below":
         shown = best < np.float32(least + slack)
-    elif view == "rejected":
-        shown = (best >= np.float32(least - slack)) & (worst >= best - np.float32(slack))
-    else:
-        shown = (best >= np.float32(least - slack)) & (best > worst - np.float32(slack))
+        return shown
+    reaches = best >= np.float32(least - slack)
+    apart = np.float32(2 * slack)  # both may be off, and away from each other
+    shown = reaches & (worst >= best - apart if view == "rejected" else best > worst - apart)
     return shown
 
 
