@@ -16,7 +16,7 @@ import numpy as np
 from clipsieve import shards
 from clipsieve.durable import TEMPORARY, write_file
 from clipsieve.errors import InputError, MissingExtra
-from clipsieve.index import costs, duplicates, faiss_index
+from clipsieve.index import coarse, costs, duplicates, faiss_index
 from clipsieve.index.calibrate import SAMPLE
 from clipsieve.index.faiss_index import FaissIndex
 from clipsieve.index.flat import FlatIndex
@@ -140,6 +140,9 @@ class _Job:
         entry = None if rebuild else entry_of(self.writer.manifest, self.modality)
         new = [s for s in self.parts if entry is None or s.number not in entry.shards]
         if entry is not None and not new:
+            if self._keeps_coarse(entry.kind) and "coarse" not in entry.files:
+                plan = Plan(FLAT, False, 0, "It had no coarse copy of its rows, by which they are read faster.")
+                return self._commit(plan, None, {}, entry, "extended")
             return Built(entry, "kept", f"It covers all {entry.rows:,} rows.")
         if not self.rows.count and self.modality in REGIONS:
             return None
@@ -222,6 +225,10 @@ class _Job:
             parameters |= {"effort": index.effort, "score_error": index.score_error, "recall_at": RECALL_AT}
             queries = self.rows.questions(self.rows.sample(costs.POSITIVES))
             parameters["search_ms"] = round(costs.question_ms(index, queries), 3)
+        if self._keeps_coarse(plan.kind):
+            paths = {role: self.folder / self._free(f"{role}.npy") for role in coarse.FILES}
+            coarse.write_coarse(self.rows, paths)
+            files |= {role: writer.file(path) for role, path in paths.items()}
         if self.modality == "image":
             threshold, groups = self._groups(index, before)
             path = self.folder / self._free("groups.npy")
@@ -244,6 +251,11 @@ class _Job:
             background = tuple(make_background(self.folder, manifest).tolist())
         writer.commit(dataclasses.replace(manifest, indices=(*others, entry), background=background))
         return Built(entry, action, plan.why)
+
+    def _keeps_coarse(self, kind: str) -> bool:
+        """Whether a coarse copy of the rows stands in for an index of this kind."""
+        large = self.rows.count * self.dim >= coarse.LEAST_NUMBERS
+        return kind == FLAT and self.modality in ROLES and large
 
     def _groups(self, index: FaissIndex | None, before: Index | None) -> tuple[float, Int64]:
         ids = self._all_ids
@@ -312,7 +324,7 @@ def clean_indices(folder: Path, manifest: Manifest) -> None:
     """Delete index files that the manifest does not name: older ones, and those of builds that were killed."""
     used = {file.path for index in manifest.indices for file in index.files.values()}
     names = "|".join((*ROLES, *REGIONS))
-    ours = re.compile(rf"\.?({names})(_\d+)?\.(index|ivfdata|groups\.npy)({re.escape(TEMPORARY)})?")
+    ours = re.compile(rf"\.?({names})(_\d+)?\.(index|ivfdata|(groups|coarse|coarse_\w+)\.npy)({re.escape(TEMPORARY)})?")
     for path in folder.iterdir():
         if ours.fullmatch(path.name) and path.name not in used:
             path.unlink()

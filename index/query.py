@@ -7,7 +7,7 @@ need no search: they only ever remove what a positive found.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +26,7 @@ from clipsieve.index.rule import (
     no_items,
     settle,
 )
-from clipsieve.index.scan import Pass, scan_threshold, scan_topk
+from clipsieve.index.scan import DIRECT_SHARE, Pass, scan_topk
 from clipsieve.protocols import VectorIndex
 from clipsieve.types import Claim, Distribution, Float32, Hit, Int64, MetaClass
 
@@ -39,9 +39,6 @@ SCAN_SHARE = 8
 
 MOSTLY_REJECTED = 0.9
 """Share of rejected candidates from which deepening is given up for a scan, unless the next step should suffice."""
-
-DIRECT_SHARE = 0.05
-"""Share of the rows under which a filter's rows are scored directly: graphs and lists find too few of so rare ones."""
 
 CHUNK = 16_384
 """Candidates whose vectors are held at once."""
@@ -203,9 +200,12 @@ class _Search:
         self.timings[stage] = self.timings.get(stage, 0.0) + (time.perf_counter() - started) * 1000
 
 
-def in_order(question: Question, rows: Rows, order: Order) -> Ranked:
-    """All items of the question's view, by falling margin or by falling id, one per group; its k is not looked at."""
-    ranked = join(list(scan_threshold(rows, question)))
+def in_order(question: Question, found: Iterable[Ranked], order: Order) -> Ranked:
+    """All items of the question's view, by falling margin or by falling id, one per group; its k is not looked at.
+
+    found  they, as `scan_threshold` finds them
+    """
+    ranked = join(list(found))
     key = ranked.best - ranked.worst if order == "margin" else ranked.ids
     ranked = ranked.pick(np.lexsort((ranked.ids, -ranked.best, -key)))
     return ranked if question.groups is None else ranked.pick(first_of_group(question.groups(ranked.ids)))

@@ -20,7 +20,7 @@ from clipsieve.index.coarse import Coarse
 from clipsieve.index.coarse_products import Product, fastest
 from clipsieve.index.rows import Rows, contains
 from clipsieve.index.rule import SLACK, Compiled, Question, Ranked, belongs, compile_classes, join, judge, maxima
-from clipsieve.index.scan import LEAST_SHARE, MOST_THREADS
+from clipsieve.index.scan import LEAST_SHARE, MOST_THREADS, scan_threshold, scan_topk
 from clipsieve.ordered import ordered_map, processors
 from clipsieve.types import Float32, Int64
 
@@ -57,12 +57,13 @@ class Screen:
     rows    where what decides is read
     ids     int64 (n,), ascending, of the coarse rows: those of `rows`, and perhaps some that were removed
     coarse  the copy
+    rest    rows of greater ids that the copy lacks: they are read as they are stored
     """
 
-    def __init__(self, rows: Rows, ids: Int64, coarse: Coarse) -> None:
+    def __init__(self, rows: Rows, ids: Int64, coarse: Coarse, rest: Rows | None = None) -> None:
         import torch
 
-        self._rows, self._ids = rows, ids
+        self._rows, self._ids, self._rest = rows, ids, rest
         self._codes = torch.from_numpy(coarse.codes)
         scales, self._lost, length, own = coarse.bounds
         self._scales = torch.from_numpy(np.ascontiguousarray(scales)).bfloat16()  # without loss: they are such
@@ -90,6 +91,8 @@ class Screen:
             return [one.found for one in bests]
 
         parts = list(self._pool.map(work, self._spans(share)))
+        if self._rest is not None:
+            parts.append(scan_topk(self._rest, questions)[0])
         return [join([part[i] for part in parts]).top(q.k, q.groups) for i, q in enumerate(questions)]
 
     def threshold(self, question: Question) -> Iterator[Ranked]:
@@ -115,6 +118,8 @@ class Screen:
 
         for some in ordered_map(self._pool, work, self._spans(LEAST_ROWS), ahead=2 * self._threads):
             yield from some
+        if self._rest is not None:
+            yield from scan_threshold(self._rest, question)
 
     def _spans(self, share: int) -> list[range]:
         return [range(at, min(at + share, len(self._ids))) for at in range(0, len(self._ids), share)]
