@@ -5,6 +5,7 @@ file goes: a killed build leaves the collection as it was, and what it wrote is 
 """
 
 import dataclasses
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from clipsieve.index import coarse, costs, duplicates, faiss_index
 from clipsieve.index.calibrate import SAMPLE
 from clipsieve.index.faiss_index import FaissIndex
 from clipsieve.index.flat import FlatIndex
-from clipsieve.index.plan import Plan, choose_index, lists_for
+from clipsieve.index.plan import EXACT_ROWS, FLAT_ROWS, Plan, choose_index, lists_for
 from clipsieve.index.region_rows import ROLES as REGIONS
 from clipsieve.index.rows import Rows
 from clipsieve.index.stored import FLAT, ROLES, all_ids, all_rows, entry_of, rows_of, shards_of
@@ -43,6 +44,10 @@ from clipsieve.writer import Writer, open_writer, write_array
 
 GROWTH = 3
 """An index is made anew rather than extended once its collection is so many times as large as when it was trained."""
+
+
+PAIRING_BYTES = 2**30
+"""Memory that finding near-duplicates may take, whatever a search may hold afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,7 @@ def build_indices(
     rebuild: bool = False,
     factory: str | None = None,
     progress: Progress | None = None,
+    latency_ms: float | None = None,
 ) -> list[Built]:
     """Index the collection's images, captions, regions and crops as far as that was not done; commit once for each.
 
@@ -76,12 +82,14 @@ def build_indices(
     device        "cpu", or "cuda" to train and fill with faiss-gpu
     rebuild       make everything anew: the kind is chosen again, duplicates and the background sample too
     factory       a faiss factory string, or "flat", in place of the choice by size and memory
+    latency_ms    what a question may take: an index is made where reading all vectors takes longer, measured here and
+                  now. By default from plan.EXACT_ROWS on
 
     InputError for options that cannot be, MissingExtra without the faiss that is needed; the folder's own errors.
     """
     with open_writer(folder) as writer:
         clean_indices(writer.folder, writer.manifest)
-        results = build_indices_of(writer, recall, memory_bytes, device, rebuild, factory, progress)
+        results = build_indices_of(writer, recall, memory_bytes, device, rebuild, factory, progress, latency_ms)
         clean_indices(writer.folder, writer.manifest)
     return results
 
@@ -94,17 +102,20 @@ def build_indices_of(
     rebuild: bool = False,
     factory: str | None = None,
     progress: Progress | None = None,
+    latency_ms: float | None = None,
 ) -> list[Built]:
     """`build_indices` for a writer that is at work already. Files of indices that are no longer named stay."""
     if not 0 < recall <= 1:
         raise InputError(f"A recall of {recall} was asked for; it lies above 0 and at most at 1.")
+    if latency_ms is not None and not (latency_ms > 0 and math.isfinite(latency_ms)):
+        raise InputError(f"A latency of {latency_ms} milliseconds was asked for; give a number above 0, like 100.")
     check_device(device)
     results = []
     for modality in (*ROLES, *REGIONS):
         parts = shards_of(writer.manifest, modality)
         if not parts:
             continue
-        job = _Job(writer, modality, parts, recall, memory_bytes, device, factory, progress or _silent)
+        job = _Job(writer, modality, parts, recall, memory_bytes, device, factory, progress or _silent, latency_ms)
         made = job.run(rebuild)
         if made is not None:
             results.append(made)
@@ -126,11 +137,12 @@ class _Job:
         device: str,
         factory: str | None,
         progress: Progress,
+        latency_ms: float | None,
     ) -> None:
         self.writer, self.modality, self.parts = writer, modality, parts
         self.folder = writer.folder
         self.recall, self.memory, self.device, self.factory = recall, memory_bytes, device, factory
-        self.progress = progress
+        self.progress, self.latency_ms = progress, latency_ms
         # Removed rows are in the index, which covers whole shards; searches leave them out.
         self.rows = all_rows(self.folder, writer.manifest, parts, modality)
         self.dim = self.rows.dim
@@ -146,7 +158,7 @@ class _Job:
             return Built(entry, "kept", f"It covers all {entry.rows:,} rows.")
         if not self.rows.count and self.modality in REGIONS:
             return None
-        plan = choose_index(self.rows.count, self.dim, self.memory)
+        plan = self._plan()
         if self.factory is not None:
             plan = dataclasses.replace(plan, kind=self.factory, why=f"{self.factory} was asked for.")
         if entry is None or not self._extends(entry, new, plan):
@@ -155,6 +167,11 @@ class _Job:
             return self._commit(plan, None, {}, entry, "extended")
         plan = Plan(entry.kind, False, plan.bytes, f"{sum(s.rows for s in new):,} rows were added to it.")
         return self._commit(plan, *self._extend(entry, new), entry, "extended")
+
+    def _plan(self) -> Plan:
+        most = EXACT_ROWS if self.modality in ROLES else FLAT_ROWS  # of regions there is no coarse copy
+        scan = 0.0 if self.latency_ms is None or self.factory is not None else costs.exact_ms(self.rows)
+        return choose_index(self.rows.count, self.dim, self.memory, self.latency_ms, scan, most)
 
     def _extends(self, entry: Index, new: list[Shard], plan: Plan) -> bool:
         covered = max(s.last_id for s in self.parts if s.number in entry.shards)
@@ -190,7 +207,7 @@ class _Job:
         made = FaissIndex(index, positions(ids), score_error=0.0)
         if not made.lossless and not keeps_half(index, self.rows):
             made = dataclasses.replace(made, score_error=faiss_index.measure_error(made, self.rows))
-        if made.exhaustive:
+        if made.exhaustive and made.score_error == 0:
             return made
         self.progress("tuning", 0, 1)
         tuned = tune_and_measure(made, self.rows, self._other_rows(), self.recall, known)
@@ -283,11 +300,13 @@ class _Job:
         """What finds near-duplicates: the index itself; where there is none, lists made for the purpose."""
         if index is not None:
             return index
-        lists = lists_for(self.rows.count, self.dim, self.memory)
-        if lists < 64:
+        kind = f"IVF{lists_for(self.rows.count, self.dim, self.memory)},Flat"
+        if self.rows.count > FLAT_ROWS:  # comparing each with all others would take days
+            kind = choose_index(self.rows.count, self.dim, max(self.memory, PAIRING_BYTES), None, 0.0, 0).kind
+        if kind == FLAT or int(re.findall(r"\d+", kind)[0]) < 64:
             return FlatIndex(self.rows)
         try:
-            made = train(f"IVF{lists},Flat", self.rows, "cpu", _silent)
+            made = train(kind, self.rows, "cpu", _silent)
         except MissingExtra:  # a flat collection needs no faiss; this is only slower
             return FlatIndex(self.rows)
         made = fill(made, self.rows, "cpu", _silent)

@@ -128,6 +128,8 @@ def tune_and_measure(
         to_tune.append((queries[order[:half]], selves[order[:half]]))
         rest = order[half:] if len(order) > 1 else order
         tests.append((queries[rest], _truth(rows, queries[rest], selves[rest])))
+    if index.exhaustive:  # there is nothing to tune: what it finds is off by what its codes lost
+        return _measured(index, index.effort, tests)
     if known is not None:
         kept = _measured(index, known, tests)
         if (kept.recall or 0) >= recall:
@@ -138,7 +140,7 @@ def tune_and_measure(
     return _measured(index, min(max(*efforts, least), index.most_effort), tests)
 
 
-def _measured(index: FaissIndex, effort: int, tests: list[tuple[Float32, Neighbors]]) -> FaissIndex:
+def _measured(index: FaissIndex, effort: int | None, tests: list[tuple[Float32, Neighbors]]) -> FaissIndex:
     """The index with that effort, and the least recall of the tests."""
     tried = dataclasses.replace(index, effort=effort)
     found = [(tried.search(queries, truth.ids.shape[1]), truth) for queries, truth in tests]
