@@ -183,7 +183,7 @@ def test_a_product_that_computes_something_else_is_passed_over(monkeypatch: pyte
     coarse = make_coarse(make_rows(make_vectors(500)))[1]
     codes, scales = torch.from_numpy(coarse.codes), torch.from_numpy(coarse.bounds[0].copy()).bfloat16()
     examples = np.random.default_rng(0).standard_normal((3, codes.shape[1]))
-    monkeypatch.setattr(torch, "_weight_int8pack_mm", lambda a, b, c: torch.zeros(len(a), len(b)))
+    monkeypatch.setattr(torch, "_weight_int8pack_mm", lambda a, b, _: torch.zeros(len(a), len(b)))
     assert fastest(examples, codes, scales).name != "int8"
 
     def refuses(*_: object) -> None:
@@ -208,3 +208,14 @@ def test_products_come_in_few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
         for examples in (1, 2, 3, 5, 6, 7, 8):
             held.topk([Question(make_class("c", examples, 0), 3)])
     assert len(shapes) <= 4
+
+
+@pytest.mark.parametrize("way", ways())
+def test_every_way_here_computes_what_is_believed_of_it(way: coarse_products.Product) -> None:
+    """Sums of the largest integers too, where processors without VNNI have 16 bits for two products."""
+    rng = np.random.default_rng(0)
+    codes = torch.from_numpy(rng.integers(-127, 128, (300, 512), np.int8))
+    scales = torch.from_numpy(rng.random(300).astype(np.float32)).bfloat16()
+    for e in (1, 3, 8):
+        assert coarse_products._computes(way, rng.standard_normal((e, 512)), codes, scales)
+        assert coarse_products._computes(way, np.where(rng.random((e, 512)) < 0.5, -1.0, 1.0), codes, scales)
