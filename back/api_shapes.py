@@ -88,7 +88,10 @@ DISTRIBUTION = result(
         hist=obj(
             lo=NUMBER,
             hi=NUMBER,
-            bins=said(some(some(COUNT)), "Items nearer a positive, and nearer a negative, per bin."),
+            bins=said(
+                some(some(COUNT)), "Items nearer a positive, and nearer a negative, per bin of the positives' score."
+            ),
+            ranked=said(some(COUNT), "Items per bin of the score that ranks them, from which `threshold` is counted."),
         ),
         estimated=said(SWITCH, "Counted on a sample."),
     )

@@ -192,3 +192,40 @@ def learning(record: Record) -> Iterator[Figure]:
             )
         if rest:
             yield Figure(f"{name}, {len(rest)} other classes: learned, spread, gain", over(rest, "learned, spread", 2))
+
+
+def negatives(record: Record) -> Iterator[Figure]:
+    for name, kinds in record["sets"].items():
+        for kind, found in kinds.items():
+            soft, hard = found["ways"]["P - max(0, N - P)"], found["ways"]["hard: P if P > N, else behind all"]
+            title = f"{name}, {kind}"
+            yield Figure(f"{title}: soft veto, gain in average precision over positives alone", soft["gain"], least=0)
+            yield Figure(f"{title}: soft veto, share of cases that lose more than 0.02", soft["harmed"], most=0.05)
+            yield Figure(f"{title}: hard veto, gain", hard["gain"])
+            yield Figure(f"{title}: hard veto, share of cases that lose more than 0.02", hard["harmed"])
+
+
+def thresholds(record: Record) -> Iterator[Figure]:
+    shares: dict[str, list[float]] = {}
+    for name, kinds in record["sets"].items():
+        for kind, found in kinds.items():
+            beyond = found.pop("beyond")
+            yield Figure(f"{name}, {kind}: items not of the class over a score of 3, of one in a thousand", beyond)
+            for line, value in found.items():
+                yield Figure(f"{name}, {kind}: F1 at the line {line}", value)
+                shares.setdefault(line, []).append(value / found["best"])
+    for line, values in shares.items():
+        yield Figure(f"all: share of the best line's F1 at {line}, mean", statistics.mean(values))
+        yield Figure(f"all: share of the best line's F1 at {line}, least", min(values))
+
+
+def mixed_examples(record: Record) -> Iterator[Figure]:
+    for name, ways in record["sets"].items():
+        for way, found in ways.items():
+            said = f"{found['precision']:.3f}" if "alone" in way else f"{found['precision']:.3f}, {found['share']:.2f}"
+            yield Figure(f"{name}: {way}, average precision, share that the image decides", said)
+    for way in next(iter(record["sets"].values())):
+        lost = [ways["better alone"]["precision"] - ways[way]["precision"] for ways in record["sets"].values()]
+        shares = [ways[way]["share"] for ways in record["sets"].values()]
+        yield Figure(f"all: {way}, mean loss against the better one alone", statistics.mean(lost))
+        yield Figure(f"all: {way}, mean share that the image decides", statistics.mean(shares))

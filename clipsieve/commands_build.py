@@ -117,9 +117,17 @@ def tell_embedded(done: Mapping[str, Any]) -> str:
     before = f", after {done['before']:,} of an earlier run" if done["before"] else ""
     recovered = f", {done['recovered']:,} of them skipped by earlier runs" if done["recovered"] else ""
     told = f"{done['embedded']:,} images embedded into {done['folder']} in {duration(done['seconds'])}"
-    long = done["captions_cut"]
-    cut = f" {long:,} captions are longer than the model reads; their ends are left out." if long else ""
-    return "\n".join([f"{told}{recovered}{before}{tell_skipped(done)}.{cut}", *tell_reasons(done)])
+    return "\n".join([f"{told}{recovered}{before}{tell_skipped(done)}.", *tell_reasons(done), *tell_captions(done)])
+
+
+def tell_captions(done: Mapping[str, Any]) -> Iterator[str]:
+    """What became of captions that could not be taken as they are, and which columns were left out."""
+    if long := done["captions_cut"]:
+        yield f"  {long:,} captions are longer than the model reads; their ends are left out."
+    if no_text := done["captions_no_text"]:
+        yield f"  {no_text:,} captions are no text and stay in the metadata; caption_error says what they are."
+    if done["left_out"]:
+        yield f"  Columns left out, for they hold bytes: {', '.join(done['left_out'])}."
 
 
 def tell_skipped(done: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from clipsieve.index.examples import Templates, unit_rows
 from clipsieve.index.learn import Learned
 from clipsieve.index.opened import Opened
 from clipsieve.index.review import Asking, Review, review
-from clipsieve.index.rule import Question, Ranked, View, first_of_group, settle
+from clipsieve.index.rule import Question, Ranked, Veto, View, first_of_group, settle
 from clipsieve.index.stored import Modality
 from clipsieve.types import (
     Calibration,
@@ -70,9 +70,9 @@ class Asked:
     modality: Modality
     notes: tuple[str, ...] = ()
 
-    def rank(self, dedup: bool, view: View, order: query.Order, budget_ms: float | None) -> RankedAnswer:
+    def rank(self, dedup: bool, view: View, order: query.Order, budget_ms: float | None, veto: Veto) -> RankedAnswer:
         """The best items, `question.k` of them."""
-        opened, asked = self.opened, dataclasses.replace(self.question, view=view)
+        opened, asked = self.opened, dataclasses.replace(self.question, view=view, veto=veto)
         if dedup:
             asked = dataclasses.replace(asked, groups=opened.groups)
         put = dataclasses.replace(self, question=asked)
@@ -103,11 +103,11 @@ class Asked:
                 ranked = ranked.pick(np.array(first, dtype=np.intp))
             yield from self.hits(ranked)
 
-    def distribution(self, sample: int | None, edges: Float32 | None) -> Distribution:
+    def distribution(self, sample: int | None, edges: Float32 | None, veto: Veto) -> Distribution:
         """How the items fall under the class."""
         rows = self.opened.rows(self.modality)
         drawn = None if sample is None or sample >= rows.count else rows.sample(sample)
-        return query.distribution(self.question, rows, drawn, edges)
+        return query.distribution(dataclasses.replace(self.question, veto=veto), rows, drawn, edges)
 
     def review(
         self, right: Sequence[int], wrong: Sequence[int], limit: int, asking: Asking, learned: Learned | None

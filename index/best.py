@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsieve.index.rows import contains
-from clipsieve.index.rule import Question, Ranked, belongs, first_of_group, join, judge, no_items
+from clipsieve.index.rule import Question, Ranked, first_of_group, join, judge, no_items
 from clipsieve.types import Float32, Int64
 
 Positions = npt.NDArray[np.intp]
@@ -33,7 +33,9 @@ class Best:
         self.compiled = question.compile()
         self._only = None if question.only is None else np.unique(question.only)
         self._without = None if question.without is None else np.unique(question.without)
-        self._floor = -np.inf if question.view == "below" else question.least
+        # What a key must reach; one that is rejected by the soft veto has fallen below the threshold itself.
+        falls = question.view == "below" or (question.view == "rejected" and question.veto == "soft")
+        self._floor = -np.inf if falls else question.least
         self._kept: list[tuple[Positions, Int64, Float32, Float32, Float32]] = []
         self._free = self._only is None and self._without is None and question.groups is None
 
@@ -45,12 +47,14 @@ class Best:
         """
         question, k = self.question, self.question.k
         if self._free and len(best) > 2 * k:  # a first floor, before there is anything to compare with
-            sure = belongs(question.view, best, worst, question.least, -slack)
-            self._floor = max(self._floor, under_kth(np.where(sure, best - slack, np.float32(-np.inf)), k))
+            sure = question.shows(best, worst, -slack)
+            least = np.where(sure, question.key(best - slack, worst + slack), np.float32(-np.inf))
+            self._floor = max(self._floor, under_kth(least, k))
             self._free = False
-        at = np.flatnonzero(best >= self._floor - np.max(slack, initial=0))
+        at = np.flatnonzero(best >= self._floor - np.max(slack, initial=0))  # no key is above its P
         off = slack[at] if isinstance(slack, np.ndarray) else np.full(len(at), slack, np.float32)
-        may = belongs(question.view, best[at], worst[at], question.least, off) & (best[at] + off >= self._floor)
+        may = question.key(best[at] + off, worst[at] - off) >= self._floor
+        may &= question.shows(best[at], worst[at], off)
         at, off = at[may], off[may]
         for allowed, ids_of in ((True, self._only), (False, self._without)):
             if len(at) and ids_of is not None:
@@ -76,7 +80,7 @@ class Best:
 
     @property
     def found(self) -> Ranked:
-        """The best k of what was settled, by (P descending, id ascending), one per group."""
+        """The best k of what was settled, by (key descending, id ascending), one per group."""
         self._sort()
         return self._top
 
@@ -88,24 +92,25 @@ class Best:
 
     def _sort(self) -> None:
         if self._new:
-            self._top = join([self._top, *self._new]).top(self.question.k, self.question.groups)
+            self._top = join([self._top, *self._new]).top(self.question)
             self._new = []
             if len(self._top.ids) == self.question.k:
-                self._floor = max(self._floor, float(self._top.best[-1]))
+                last = self._top.pick(slice(-1, None))
+                self._floor = max(self._floor, float(self.question.key(last.best, last.worst)[0]))
 
     def _cut(self) -> None:
         """Keep of many candidates those that may be among their own best k."""
         question, k = self.question, self.question.k
         at, ids, best, worst, off = self._joined()
-        sure = belongs(question.view, best, worst, question.least, -off)
-        levels = (best - off)[sure]
+        sure = question.shows(best, worst, -off)
+        levels = question.key(best - off, worst + off)[sure]
         if question.groups is not None:
             order = np.argsort(-levels)
             levels = levels[order[first_of_group(question.groups(ids[sure][order]))]]
         if len(levels) < k:
             return
         self._floor = max(self._floor, under_kth(levels, k))  # k items surely reach it
-        keep = best + off >= self._floor
+        keep = question.key(best + off, worst - off) >= self._floor
         self._kept = [(at[keep], ids[keep], best[keep], worst[keep], off[keep])]
 
 

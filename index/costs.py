@@ -13,7 +13,6 @@ from clipsieve.index.flat import FlatIndex
 from clipsieve.index.plan import EXACT_ROWS, FLAT_ROWS
 from clipsieve.index.rows import Rows
 from clipsieve.index.rule import Question
-from clipsieve.index.scan import scan_topk
 from clipsieve.index.screen import Screen, can_look
 from clipsieve.index.stored import FLAT, rows_of
 from clipsieve.index.train import RECALL_AT
@@ -87,15 +86,24 @@ def exact_ms(rows: Rows) -> float:
     if not len(some):
         return 0.0
     held = Rows(rows.dim, [(some, rows.take(some))])
-    queries = rows.questions(some[:POSITIVES])
+    share = len(some) / rows.count
+    if can_look():
+        return look_ms(Screen(held, *make_coarse(held)), rows) / share
+    return question_ms(FlatIndex(held), rows.questions(some[:POSITIVES])) / share
+
+
+def look_ms(look: Screen, rows: Rows) -> float:
+    """Milliseconds of a question of POSITIVES positives, of these rows, by a coarse copy."""
+    queries = rows.questions(rows.sample(POSITIVES))
+    if not len(queries):
+        return 0.0
     question = Question(ClassVectors("timed", queries, queries[:0], ModelId("timed", "", "")), 2 * RECALL_AT)
-    look = Screen(held, *make_coarse(held)).topk if can_look() else lambda asked: scan_topk(held, asked)[0]
     took = []
-    for _ in range(6):  # the first one finds out how to multiply
+    for _ in range(4):  # the first one finds out how to multiply, and reads what the next ones find in memory
         began = time.perf_counter()
-        look([question])
+        look.topk([question])
         took.append((time.perf_counter() - began) * 1000)
-    return min(took) * rows.count / len(some)
+    return min(took)
 
 
 def advice(info: Mapping[str, Any]) -> list[str]:

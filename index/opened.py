@@ -316,7 +316,10 @@ class Opened:
             "search_ms": None if entry is None else entry.parameters.get("search_ms"),
             "not_covered": sum(s.rows for s in rest),
         }
-        if timed:
+        look = self._look_of(modality) if timed and known["kind"] == FLAT else None
+        if look is not None:
+            known["scan_ms"] = costs.look_ms(look, self.rows(modality))
+        elif timed:
             known["scan_ms"] = costs.scan_ms(self.folder, manifest.dim, read, modality, self.removed)
         return known
 

@@ -3,9 +3,10 @@
 Every positive is searched to some depth, everything found is scored exactly by the rule, and the worst neighbour of
 each search bounds what was not seen. When the k-th accepted item is above that bound nothing unseen can displace it;
 otherwise the search goes deeper (Fagin, Lotem, Naor, "Optimal aggregation algorithms for middleware", 2003). Negatives
-need no search: they only ever remove what a positive found.
+need no search: they only ever remove or lower what a positive found.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from clipsieve.index.rows import Rows, contains
 from clipsieve.index.rule import (
     Question,
     Ranked,
-    accepted,
     first_of_group,
     join,
     judge,
@@ -85,7 +85,7 @@ def search(
     searched = index is not None and question.view == "matched" and state.worth_searching
     claim = state.deepen(index) if searched and index is not None else state.scan()
     state.timings["total"] = (time.perf_counter() - start) * 1000
-    top = state.found.top(question.k, question.groups)
+    top = state.found.top(question)
     return Answer(top, claim, recall if claim == "complete" else None, state.scanned, state.timings)
 
 
@@ -145,8 +145,8 @@ class _Search:
             if short and not index.exhaustive:
                 return self.scan()
             bound = self._bound(near.scores[:, -1], index.score_error)
-            top = self.found.top(k, question.groups)
-            kth = float(top.best[-1]) if len(top.ids) == k else -np.inf
+            top = self.found.top(question)
+            kth = float(question.key(top.best, top.worst)[-1]) if len(top.ids) == k else -np.inf
             if max(kth, question.least) > bound + self.compiled.slack or bound == -np.inf:
                 return "exact" if index.exhaustive and index.score_error == 0 else "complete"
             if self.late:
@@ -206,34 +206,40 @@ def in_order(question: Question, found: Iterable[Ranked], order: Order) -> Ranke
     found  they, as `scan_threshold` finds them
     """
     ranked = join(list(found))
-    key = ranked.best - ranked.worst if order == "margin" else ranked.ids
-    ranked = ranked.pick(np.lexsort((ranked.ids, -ranked.best, -key)))
+    first = ranked.best - ranked.worst if order == "margin" else ranked.ids
+    ranked = ranked.pick(np.lexsort((ranked.ids, -question.key(ranked.best, ranked.worst), -first)))
     return ranked if question.groups is None else ranked.pick(first_of_group(question.groups(ranked.ids)))
 
 
 def make_hits(question: Question, meta: MetaClass, ranked: Ranked, keys: Sequence[str]) -> tuple[Hit, ...]:
-    """Hits from ranked items and their keys, in order. `meta` is the class whose examples the question embeds."""
+    """Hits from ranked items and their keys, in order. `meta` is the class whose examples the question embeds.
+
+    A score is what ranks the item: under the soft veto less than P where a negative is nearer.
+    """
     best, worst = ranked.best.astype(np.float64), ranked.worst.astype(np.float64)
+    score = question.key(ranked.best, ranked.worst).astype(np.float64)
     if question.scale is not None:
-        best = question.scale.score(best).astype(np.float64)
+        best, score = (question.scale.score(levels).astype(np.float64) for levels in (best, score))
         worst = np.where(np.isneginf(worst), -np.inf, question.scale.score(worst))
     return tuple(
         Hit(
             id=int(i),
             key=key,
-            score=float(b),
+            score=float(s),
             margin=float(b - w),
             positive=meta.positive[p],
             negative=None if n < 0 else meta.negative[n],
         )
-        for i, key, b, w, p, n in zip(ranked.ids, keys, best, worst, ranked.positive, ranked.negative, strict=True)
+        for i, key, s, b, w, p, n in zip(
+            ranked.ids, keys, score, best, worst, ranked.positive, ranked.negative, strict=True
+        )
     )
 
 
 def distribution(
     question: Question, rows: Rows, sample: Int64 | None = None, edges: Float32 | None = None
 ) -> Distribution:
-    """How the rows fall under a class: matched (accepted), below the threshold, rejected (the rest); a histogram of P.
+    """How the rows fall under a class: matched, below the threshold, rejected (the rest); histograms.
 
     sample  live ids to look at instead of all; the counts are then scaled up and not exact. What is left out counts as
             looked at: it may be known of the sample alone
@@ -253,29 +259,33 @@ def distribution(
         wanted = np.unique(sample) if wanted is None else np.intersect1d(sample, wanted)
     step, least = Pass(compiled), np.float32(question.least)
     matched = below = seen = looked = 0
-    counts, rivalled = np.zeros(len(edges) - 1, np.int64), np.zeros(len(edges) - 1, np.int64)
+    counts, rivalled, ranked = (np.zeros(len(edges) - 1, np.int64) for _ in range(3))
+    asked = dataclasses.replace(question, view="matched")
     for ids, vectors in rows.blocks(step.rows, wanted):
         live = vectors[~contains(without, ids)] if len(without) else vectors
         best, worst = (side[0] for side in step(live)[1:])  # (b,), (b,)
-        doubtful = np.flatnonzero(np.minimum(np.abs(best - worst), np.abs(best - least)) <= compiled.slack)
+        off = compiled.slack
+        near = np.minimum(np.abs(best - worst) / 2, np.abs(best - least)) <= off
+        doubtful = np.flatnonzero(near | (asked.shows(best, worst, off) != asked.shows(best, worst, -off)))
         if len(doubtful):
             (best[doubtful],), (worst[doubtful],) = maxima(compiled, settle(compiled, live[doubtful]))
         seen, looked = seen + len(live), looked + len(vectors)
-        matched += int(accepted(best, worst, question.least).sum())
+        matched += int(asked.shows(best, worst).sum())
         below += int((best < least).sum())
-        score = best if scale is None else scale.score(best)
-        score = np.clip(score, edges[0], edges[-1])
+        key = question.key(best, worst)
+        score, by = (np.clip(of if scale is None else scale.score(of), edges[0], edges[-1]) for of in (best, key))
         counts += np.histogram(score, edges)[0]
         rivalled += np.histogram(score[worst >= best], edges)[0]
+        ranked += np.histogram(by[worst < best] if question.veto == "hard" else by, edges)[0]
     if sample is None:
-        return Distribution(matched, seen - matched - below, below, counts, rivalled, edges, exact=True)
+        return Distribution(matched, seen - matched - below, below, counts, rivalled, ranked, edges, exact=True)
     if not looked and scope:
         raise InputError("The sample holds none of the items asked about; draw a larger one.")
     factor = scope / max(1, looked)
     whole = np.rint(np.array([matched, below]) * factor).astype(int)
     rejected = max(0, round(seen * factor) - int(whole.sum()))
-    scaled, rivals = (np.rint(c * factor).astype(np.int64) for c in (counts, rivalled))
-    return Distribution(int(whole[0]), rejected, int(whole[1]), scaled, rivals, edges, exact=False)
+    scaled, rivals, by_key = (np.rint(c * factor).astype(np.int64) for c in (counts, rivalled, ranked))
+    return Distribution(int(whole[0]), rejected, int(whole[1]), scaled, rivals, by_key, edges, exact=False)
 
 
 def _check(question: Question, rows: Rows, index: VectorIndex | None, recall: float | None) -> None:

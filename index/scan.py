@@ -21,7 +21,6 @@ from clipsieve.index.rule import (
     Question,
     Ranked,
     accepted,
-    belongs,
     compile_classes,
     deciding,
     join,
@@ -71,7 +70,7 @@ class Pass:
 
 
 def scan_topk(rows: Rows, questions: Sequence[Question], deadline: float | None = None) -> tuple[list[Ranked], bool]:
-    """The best k of each question by (P descending, id ascending), all in one pass.
+    """The best k of each question by (key descending, id ascending), all in one pass.
 
     deadline  a `time.perf_counter` value at which to stop
     returns   the answers, and whether every row was read
@@ -100,7 +99,7 @@ def scan_topk(rows: Rows, questions: Sequence[Question], deadline: float | None 
     rows.buffer(1)  # imports torch, where that pays, before there are several threads to do it
     with one_thread_each(), ThreadPoolExecutor(len(spans), initializer=stay_alone) as pool:
         parts = list(pool.map(work, spans))
-    found = [join([ranked[i] for ranked, _ in parts]).top(q.k, q.groups) for i, q in enumerate(questions)]
+    found = [join([ranked[i] for ranked, _ in parts]).top(q) for i, q in enumerate(questions)]
     return found, all(whole for _, whole in parts)
 
 
@@ -111,7 +110,7 @@ def scan_threshold(rows: Rows, question: Question) -> Iterator[Ranked]:
     without = None if question.without is None else np.unique(question.without)
     for ids, vectors in rows.blocks(step.rows, _union([question])):
         _, best, worst = step(vectors)
-        at = np.flatnonzero(belongs(question.view, best[0], worst[0], question.least, compiled.slack))
+        at = np.flatnonzero(question.shows(best[0], worst[0], compiled.slack))
         if without is not None:
             at = at[~contains(without, ids[at])]
         if len(at):

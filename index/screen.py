@@ -19,7 +19,7 @@ from clipsieve.index.best import Best
 from clipsieve.index.coarse import Coarse
 from clipsieve.index.coarse_products import Product, fastest
 from clipsieve.index.rows import Rows, contains
-from clipsieve.index.rule import SLACK, Compiled, Question, Ranked, belongs, compile_classes, join, judge, maxima
+from clipsieve.index.rule import SLACK, Compiled, Question, Ranked, compile_classes, join, judge, maxima
 from clipsieve.index.scan import LEAST_SHARE, MOST_THREADS, scan_threshold, scan_topk
 from clipsieve.ordered import ordered_map, processors
 from clipsieve.types import Float32, Int64
@@ -75,7 +75,7 @@ class Screen:
         self._pool = ThreadPoolExecutor(self._threads, "screen", initializer=stay_alone)
 
     def topk(self, questions: Sequence[Question]) -> list[Ranked]:
-        """The best k of each question by (P descending, id ascending), exact, all in one pass."""
+        """The best k of each question by (key descending, id ascending), exact, all in one pass."""
         if not questions:
             return []
         compiled = compile_classes([q.vectors for q in questions], [q.scale for q in questions], distinct=False)
@@ -93,7 +93,7 @@ class Screen:
         parts = list(self._pool.map(work, self._spans(share)))
         if self._rest is not None:
             parts.append(scan_topk(self._rest, questions)[0])
-        return [join([part[i] for part in parts]).top(q.k, q.groups) for i, q in enumerate(questions)]
+        return [join([part[i] for part in parts]).top(q) for i, q in enumerate(questions)]
 
     def threshold(self, question: Question) -> Iterator[Ranked]:
         """Every item of the question's view, block by block in id order; its k and groups are not looked at."""
@@ -104,9 +104,7 @@ class Screen:
         def work(span: range) -> list[Ranked]:
             found = []
             for block in self._blocks(compiled, span):
-                at = np.flatnonzero(
-                    belongs(question.view, block.best[0], block.worst[0], question.least, block.slack[0])
-                )
+                at = np.flatnonzero(question.shows(block.best[0], block.worst[0], block.slack[0]))
                 if only is not None:
                     at = at[contains(only, block.ids[at])]
                 if without is not None:

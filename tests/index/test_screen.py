@@ -12,7 +12,7 @@ from clipsieve.index import coarse_products, screen
 from clipsieve.index.coarse import BEYOND, encode, make_coarse
 from clipsieve.index.coarse_products import fastest, ways
 from clipsieve.index.rows import Rows
-from clipsieve.index.rule import Question, judge
+from clipsieve.index.rule import Question, Veto, judge
 from clipsieve.index.scan import scan_threshold, scan_topk
 from clipsieve.index.screen import Screen
 from clipsieve.types import ClassVectors, Float32
@@ -32,6 +32,9 @@ from tests.index.made import (
 
 def screen_of(rows: Rows) -> Screen:
     return Screen(rows, *make_coarse(rows))
+
+
+VETOES: tuple[Veto, ...] = ("hard", "soft")
 
 
 @given(questions())
@@ -82,6 +85,7 @@ def hard(draw: st.DrawFn) -> tuple[list[Question], Rows]:
             k=draw(st.sampled_from([1, 5, 1000])),
             threshold=draw(st.sampled_from([None, 0.5, 0.99])),
             view=draw(st.sampled_from(["matched", "rejected", "below"])),
+            veto=draw(st.sampled_from(VETOES)),
         )
         for _ in range(draw(st.integers(1, 3)))
     ]
@@ -99,7 +103,7 @@ def test_hard_rows_are_answered_to_the_last_bit(
     held._ways = dict.fromkeys(range(10), way)
     for question, ranked in zip(questions, held.topk(questions), strict=True):
         shown = judge(question, question.compile(), *everything(rows))  # in float64; loop has no word for NaN
-        assert as_items(ranked) == as_items(shown.top(question.k))
+        assert as_items(ranked) == as_items(shown.top(question))
         found = [item for some in held.threshold(question) for item in as_items(some)]
         assert found == as_items(shown)
 
@@ -149,7 +153,11 @@ def test_many_questions_over_many_blocks_in_many_threads(monkeypatch: pytest.Mon
     monkeypatch.setattr(screen, "LEAST_SHARE", 2**12)
     monkeypatch.setattr(screen, "processors", lambda: 3)
     rows = make_rows(make_vectors(20_000, 32), half=half)
-    asked = [Question(make_class(f"c{i}", 1 + i % 3, i % 3, 32, seed=i), (5, 40, 3000)[i % 3]) for i in range(9)]
+    asked = [
+        Question(make_class(f"c{i}", 1 + i % 3, i % 3, 32, seed=i), (5, 40, 3000)[i % 3], veto=veto)
+        for i in range(9)
+        for veto in VETOES
+    ]
     held = screen_of(rows)
     wanted, _ = scan_topk(rows, asked)
     with ThreadPoolExecutor(4) as pool:
