@@ -173,3 +173,10 @@ def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
         open_coarse(paths, 3, 16)
     with pytest.raises(CollectionDamaged, match="cannot be read"):
         open_coarse(dict.fromkeys(paths, tmp_path / "gone.npy"), 3, 16)
+
+
+def test_info_times_a_question_by_the_copy(folder: Path, looks: list[str]) -> None:
+    with open_collection(folder, embedder=FAKE) as photos:
+        (index,) = photos.info(timed=True)["indices"]
+    assert index["scan_ms"] > 0
+    assert set(looks) == {"topk"}
