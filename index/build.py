@@ -203,16 +203,20 @@ class _Job:
         return self._tuned(index, entry.parameters.get("effort")), {"trained_rows": trained}
 
     def _tuned(self, index: Any, known: int | None = None) -> FaissIndex:
-        ids = self._all_ids
-        made = FaissIndex(index, positions(ids), score_error=0.0)
-        if not made.lossless and not keeps_half(index, self.rows):
-            made = dataclasses.replace(made, score_error=faiss_index.measure_error(made, self.rows))
+        made = self._measured(index)
         if made.exhaustive and made.score_error == 0:
             return made
         self.progress("tuning", 0, 1)
         tuned = tune_and_measure(made, self.rows, self._other_rows(), self.recall, known)
         self.progress("tuning", 1, 1)
         return tuned
+
+    def _measured(self, index: Any) -> FaissIndex:
+        """The filled index with the error of its scores."""
+        made = FaissIndex(index, positions(self._all_ids), score_error=0.0)
+        if not made.lossless and not keeps_half(index, self.rows):
+            made = dataclasses.replace(made, score_error=faiss_index.measure_error(made, self.rows))
+        return made
 
     def _other_rows(self) -> Rows | None:
         """Vectors of the other modality: captions are what questions to an index of images look like."""
@@ -306,11 +310,11 @@ class _Job:
         if kind == FLAT or int(re.findall(r"\d+", kind)[0]) < 64:
             return FlatIndex(self.rows)
         try:
-            made = train(kind, self.rows, "cpu", _silent)
+            made = train(kind, self.rows, "cpu", self.progress)
         except MissingExtra:  # a flat collection needs no faiss; this is only slower
             return FlatIndex(self.rows)
-        made = fill(made, self.rows, "cpu", _silent)
-        return FaissIndex(made, positions(self._all_ids), effort=8)
+        made = fill(made, self.rows, "cpu", self.progress)
+        return dataclasses.replace(self._measured(made), effort=8)
 
     def _free(self, suffix: str) -> str:
         """A name for a file of this modality: image.index, then image_2.index, image_3.index, ...

@@ -83,6 +83,20 @@ def test_the_plan_says_why_there_is_an_index() -> None:
 
 
 @pytest.mark.slow
+def test_a_large_flat_collection_finds_duplicates_through_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (build, plan):
+        monkeypatch.setattr(module, "FLAT_ROWS", 100)
+    vectors = clustered(6000)
+    vectors[4000:4010] = vectors[:10]
+    add(tmp_path, vectors)
+    (built,) = build_indices(tmp_path)
+    assert built.entry.kind == "flat"
+    assert open_groups(tmp_path, read_manifest(tmp_path))(np.arange(4000, 4010)).tolist() == list(range(10))
+
+
+@pytest.mark.slow
 def test_a_latency_is_measured_here(tmp_path: Path) -> None:
     add(tmp_path, clustered(3000))
     (fast,) = build_indices(tmp_path, latency_ms=60_000)
