@@ -34,7 +34,7 @@ ALL = (
     "page",
 )
 
-APART = ("onnx", "negatives", "thresholds", "mixed_examples")
+APART = ("onnx", "negatives", "thresholds", "mixed_examples", "recall")
 """Those with a report that need a data set."""
 
 

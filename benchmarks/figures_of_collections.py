@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from benchmarks.figure import Figure, Record
 from benchmarks.measuring import medians
 
@@ -192,6 +194,17 @@ def learning(record: Record) -> Iterator[Figure]:
             )
         if rest:
             yield Figure(f"{name}, {len(rest)} other classes: learned, spread, gain", over(rest, "learned, spread", 2))
+
+
+def recall(record: Record) -> Iterator[Figure]:
+    for name, made in record["sets"].items():
+        kinds = made["answers"].values()
+        stated, found = (np.array([pair[side] for answers in kinds for pair in answers]) for side in (0, 1))
+        yield Figure(f"{name}: recall stated less measured, mean", float((stated - found).mean()), most=0.01)
+        below = float((found < stated - 0.05).mean())
+        yield Figure(f"{name}: share of answers more than 0.05 below what they state", below, most=0.05)
+        read = sum(made["scanned"].values())
+        yield Figure(f"{name}: share of questions answered exactly, from all rows", read / (read + len(stated)))
 
 
 def negatives(record: Record) -> Iterator[Figure]:

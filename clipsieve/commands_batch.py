@@ -21,6 +21,7 @@ from clipsieve.commands_build import (
     parse_size,
     tell_built,
     tell_embedded,
+    texts_by_model,
 )
 from clipsieve.commands_regions import find_with, load
 from clipsieve.errors import InputError, quoted
@@ -80,7 +81,8 @@ def end2end(
     embedded = embed(source, embedder, out, **how)
     if not json:
         typer.echo(tell_embedded(embedded))
-    built = build(out, recall=recall, memory_bytes=size, latency_ms=most_ms)
+    how_indexed = {"recall": recall, "memory_bytes": size, "latency_ms": most_ms}
+    built = build(out, texts=texts_by_model(ctx.obj, out), **how_indexed)
     if json:
         print_json({"folder": str(out), "inference": embedded, "index": built})
     else:

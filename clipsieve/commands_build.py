@@ -1,10 +1,11 @@
 """`inference`, `index` and `info`: making a collection, and what it holds."""
 
+import functools
 import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,8 +16,9 @@ from clipsieve import options
 from clipsieve.commands_regions import find_with, load
 from clipsieve.errors import InputError, quoted
 from clipsieve.output_path import refuse_address
-from clipsieve.parts import print_json, progress, stages
+from clipsieve.parts import Parts, print_json, progress, stages
 from clipsieve.progress import duration
+from clipsieve.recall_lines import recall_lines
 
 if TYPE_CHECKING:
     from clipsieve.inference.fetch import FetchOptions
@@ -185,14 +187,38 @@ def index(
 
         make_twin(folder, into)
     began = time.monotonic()
+    out = folder if into is None else into
     how = {"recall": recall, "memory_bytes": size, "latency_ms": most_ms, "device": device, "rebuild": rebuild}
-    done = build(folder if into is None else into, **how)
+    done = build(out, texts=texts_by_model(ctx.obj, out), **how)
     if json:
         print_json(done)
         return
     for line in tell_built(done):
         typer.echo(line)
     typer.echo(f"Done in {duration(time.monotonic() - began)}.")
+
+
+def texts_by_model(parts: Parts, folder: Path) -> Callable[[Sequence[str]], Any]:
+    """Embeds texts by the model of a collection, which is loaded the first time; see `build.build_indices`.
+
+    Calling it raises InputError where the model has no text tower, or is not known, and what loading raises.
+    """
+
+    @functools.cache
+    def embedder() -> Any:
+        from clipsieve.protocols import TextEmbedder
+        from clipsieve.shards import open_manifest
+
+        model = open_manifest(folder).model
+        if model is None:
+            raise InputError(f"{folder} does not say which model embeds texts")
+        loaded = (parts.load_texts or parts.load)(model.name)
+        if not isinstance(loaded, TextEmbedder):
+            raise InputError(f"the model {quoted(model.name)} embeds no texts")
+        model.require(loaded.model, "The texts to measure with")
+        return loaded
+
+    return lambda texts: embedder().embed_texts(texts)
 
 
 def build(folder: Path, **how: Any) -> dict[str, Any]:
@@ -203,7 +229,7 @@ def build(folder: Path, **how: Any) -> dict[str, Any]:
         built = build_indices(folder, progress=update, **how)
     rows = [
         {"name": b.entry.name, "kind": b.entry.kind, "rows": b.entry.rows, "recall": b.entry.recall}
-        | {"action": b.action, "why": b.why}
+        | {"action": b.action, "why": b.why, "lacks": b.lacks, "kinds": b.entry.parameters.get("kinds", [])}
         for b in built
     ]
     return {"folder": str(folder), "indices": rows}
@@ -212,8 +238,14 @@ def build(folder: Path, **how: Any) -> dict[str, Any]:
 def tell_built(done: Mapping[str, Any]) -> Iterator[str]:
     """What `build` did, a line for each index."""
     for index in done["indices"]:
-        found = "exact" if index["recall"] is None else f"measured recall {index['recall']:.3f}"
-        yield f"{index['name']}: {index['action']}, {index['kind']}, {found}. {index['why']}"
+        if not index["kinds"]:
+            found = "exact" if index["recall"] is None else f"measured recall {index['recall']:.3f}"
+            yield f"{index['name']}: {index['action']}, {index['kind']}, {found}. {index['why']}"
+            continue
+        yield f"{index['name']}: {index['action']}, {index['kind']}. {index['why']}"
+        yield from ("  " + line for line in recall_lines(index["kinds"]))
+        if index["lacks"]:
+            yield f"  Questions by text have no figure, and their answers are partial: {index['lacks'].rstrip('.')}."
 
 
 def info(
@@ -278,6 +310,7 @@ def describe(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "on disk", f"{size(sum(info['bytes'].values()))}: {kinds}" if kinds else "nothing yet"
     for index in info["indices"]:
         yield f"{index['name']} index", _index_line(index)
+        yield from (("  recall", line) for line in recall_lines(index["kinds"]))
     if info["regions"] is not None:
         yield "regions", _regions_line(info["regions"])
     types = info["types"]
@@ -293,8 +326,7 @@ def _index_line(index: Mapping[str, Any]) -> str:
     scan = f"about {index['scan_ms']:.1f} ms"
     if index["kind"] is None:
         return f"none; every question reads all vectors, {scan}"
-    found = "exact" if index["recall"] is None else f"measured recall {index['recall']:.3f}"
-    text = f"{index['kind']}, {found}, {index['rows']:,} rows"
+    text = f"{index['kind']}, {'exact, ' if index['recall'] is None else ''}{index['rows']:,} rows"
     new = index["not_covered"]
     if index["kind"] == "flat":
         return f"{text}{f' and {new:,} new ones' if new else ''}; every question reads all of them, {scan}"

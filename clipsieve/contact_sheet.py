@@ -79,7 +79,7 @@ def describe_claim(result: QueryResult) -> str:
         case "complete":
             return f"complete within what the index can find (measured recall {result.recall:.3f})"
         case _:
-            return "partial: the time budget ended the search"
+            return "partial: better images may exist"
 
 
 def describe_timings(result: QueryResult) -> str:

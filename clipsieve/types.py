@@ -402,7 +402,8 @@ class QueryResult:
 
     claim       "exact": no better item exists in the collection
                 "complete": none that the approximate index can find; `recall` says how much that is
-                "partial": the time budget ended the search
+                "partial": the time budget ended the search, or nothing is known of what the index finds for
+                such a question; a note says so
     recall      in 0..1, measured on this collection; given when complete
     timings_ms  milliseconds by stage
     notes       what is to be known of the question's texts: what of them the model leaves out, or does not know

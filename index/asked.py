@@ -11,6 +11,7 @@ from clipsieve.errors import InputError, NotFound, quoted
 from clipsieve.index import query
 from clipsieve.index.calibrate import Scale
 from clipsieve.index.examples import Templates, unit_rows
+from clipsieve.index.kinds import sources_of
 from clipsieve.index.learn import Learned
 from clipsieve.index.opened import Opened
 from clipsieve.index.review import Asking, Review, review
@@ -29,6 +30,11 @@ from clipsieve.types import (
 )
 
 Own = Literal["own"]
+
+UNMEASURED = (
+    "How much of the answer the index finds was not measured for questions of this kind; `clipsieve index` measures it."
+)
+"""Told with an answer that is partial for that reason."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,8 +86,10 @@ class Asked:
         if order != "score":
             ranked = query.in_order(asked, opened.everything(self.modality, asked), order).pick(slice(asked.k))
             return RankedAnswer(put, ranked, "exact", None, {})
-        index, recall = opened.index(self.modality)
+        index, recall = opened.index_for(self.modality, asked, sources_of(self.meta.positive))
         answer = query.search(asked, rows, index, recall, budget_ms, opened.scan(self.modality))
+        if answer.unmeasured:
+            put = dataclasses.replace(put, notes=(*put.notes, UNMEASURED))
         return RankedAnswer(put, answer.ranked, answer.claim, answer.recall, answer.timings_ms)
 
     def explain(self, id: int) -> tuple[list[float], list[float]]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from clipsieve.index.rows import contains
+from clipsieve.index.rows import ascending, contains
 from clipsieve.index.rule import Question, Ranked, first_of_group, join, judge, no_items
 from clipsieve.types import Float32, Int64
 
@@ -31,8 +31,8 @@ class Best:
         self._top = no_items()
         self._new: list[Ranked] = []  # not sorted in yet: for a large k that would cost more than the pass itself
         self.compiled = question.compile()
-        self._only = None if question.only is None else np.unique(question.only)
-        self._without = None if question.without is None else np.unique(question.without)
+        self._only = None if question.only is None else ascending(question.only)
+        self._without = None if question.without is None else ascending(question.without)
         # What a key must reach; one that is rejected by the soft veto has fallen below the threshold itself.
         falls = question.view == "below" or (question.view == "rejected" and question.veto == "soft")
         self._floor = -np.inf if falls else question.least

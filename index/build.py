@@ -8,9 +8,10 @@ import dataclasses
 import math
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -21,12 +22,13 @@ from clipsieve.index import coarse, costs, duplicates, faiss_index
 from clipsieve.index.calibrate import SAMPLE
 from clipsieve.index.faiss_index import FaissIndex
 from clipsieve.index.flat import FlatIndex
+from clipsieve.index.kinds import KindRecall, kinds_of, kinds_of_json, to_json
+from clipsieve.index.measure import RECALL_AT, measure_kinds
 from clipsieve.index.plan import EXACT_ROWS, FLAT_ROWS, Plan, choose_index, lists_for
+from clipsieve.index.pools import EmbedTexts, make_pools
 from clipsieve.index.region_rows import ROLES as REGIONS
-from clipsieve.index.rows import Rows
-from clipsieve.index.stored import FLAT, ROLES, all_ids, all_rows, entry_of, rows_of, shards_of
+from clipsieve.index.stored import FLAT, ROLES, Modality, all_ids, all_rows, entry_of, rows_of, shards_of
 from clipsieve.index.train import (
-    RECALL_AT,
     Progress,
     check_device,
     fill,
@@ -55,13 +57,15 @@ class Built:
     """One index after `build_indices`.
 
     entry   as the manifest has it
-    action  "built", "extended" or "kept"
+    action  "built", "extended", "measured" or "kept"
     why     a sentence: what was chosen, or why nothing was to do
+    lacks   why it has no figure for questions by text; "" where it has one, or needs none
     """
 
     entry: Index
     action: str
     why: str
+    lacks: str = ""
 
 
 def build_indices(
@@ -73,15 +77,18 @@ def build_indices(
     rebuild: bool = False,
     factory: str | None = None,
     progress: Progress | None = None,
+    texts: EmbedTexts | None = None,
     latency_ms: float | None = None,
 ) -> list[Built]:
     """Index the collection's images, captions, regions and crops as far as that was not done; commit once for each.
 
-    recall        wanted of an approximate index, 0..1, at RECALL_AT; what was reached is in the entry
+    recall        wanted of an approximate index, 0..1, for each kind of question; what was reached is in the entry
     memory_bytes  what a process that searches may hold
     device        "cpu", or "cuda" to train and fill with faiss-gpu
     rebuild       make everything anew: the kind is chosen again, duplicates and the background sample too
     factory       a faiss factory string, or "flat", in place of the choice by size and memory
+    texts         embeds texts by the collection's model, to measure with; called only where an index is approximate.
+                  Without, or where it raises, captions are the only texts, or there are none: then no figure either
     latency_ms    what a question may take: an index is made where reading all vectors takes longer, measured here and
                   now. By default from plan.EXACT_ROWS on
 
@@ -89,7 +96,7 @@ def build_indices(
     """
     with open_writer(folder) as writer:
         clean_indices(writer.folder, writer.manifest)
-        results = build_indices_of(writer, recall, memory_bytes, device, rebuild, factory, progress, latency_ms)
+        results = build_indices_of(writer, recall, memory_bytes, device, rebuild, factory, progress, texts, latency_ms)
         clean_indices(writer.folder, writer.manifest)
     return results
 
@@ -102,6 +109,7 @@ def build_indices_of(
     rebuild: bool = False,
     factory: str | None = None,
     progress: Progress | None = None,
+    texts: EmbedTexts | None = None,
     latency_ms: float | None = None,
 ) -> list[Built]:
     """`build_indices` for a writer that is at work already. Files of indices that are no longer named stay."""
@@ -115,7 +123,9 @@ def build_indices_of(
         parts = shards_of(writer.manifest, modality)
         if not parts:
             continue
-        job = _Job(writer, modality, parts, recall, memory_bytes, device, factory, progress or _silent, latency_ms)
+        job = _Job(
+            writer, modality, parts, recall, memory_bytes, device, factory, progress or _silent, texts, latency_ms
+        )
         made = job.run(rebuild)
         if made is not None:
             results.append(made)
@@ -137,12 +147,15 @@ class _Job:
         device: str,
         factory: str | None,
         progress: Progress,
+        texts: EmbedTexts | None,
         latency_ms: float | None,
     ) -> None:
         self.writer, self.modality, self.parts = writer, modality, parts
         self.folder = writer.folder
         self.recall, self.memory, self.device, self.factory = recall, memory_bytes, device, factory
-        self.progress, self.latency_ms = progress, latency_ms
+        self.progress, self.texts = progress, texts
+        self.latency_ms = latency_ms
+        self.lacks = ""
         # Removed rows are in the index, which covers whole shards; searches leave them out.
         self.rows = all_rows(self.folder, writer.manifest, parts, modality)
         self.dim = self.rows.dim
@@ -151,6 +164,8 @@ class _Job:
         """What was done; None where there is nothing to index: no region was found in any image."""
         entry = None if rebuild else entry_of(self.writer.manifest, self.modality)
         new = [s for s in self.parts if entry is None or s.number not in entry.shards]
+        if entry is not None and not new and self._lacks_kinds(entry):
+            return self._measure_again(entry)
         if entry is not None and not new:
             if self._keeps_coarse(entry.kind) and "coarse" not in entry.files:
                 plan = Plan(FLAT, False, 0, "It had no coarse copy of its rows, by which they are read faster.")
@@ -192,7 +207,8 @@ class _Job:
             index = fill_on_disk(index, self.rows, lists, self.memory, self.progress)
         else:
             index = fill(index, self.rows, self.device, self.progress)
-        return self._tuned(index), {"trained_rows": self.rows.count}
+        tuned, parameters = self._tuned(index)
+        return tuned, parameters | {"trained_rows": self.rows.count}
 
     def _extend(self, entry: Index, new: list[Shard]) -> tuple[FaissIndex, dict[str, Any]]:
         covered = [s for s in self.parts if s.number in entry.shards]
@@ -200,16 +216,8 @@ class _Job:
         rows = all_rows(self.folder, self.writer.manifest, new, self.modality)
         index = fill(index, rows, self.device, self.progress)
         trained = entry.parameters.get("trained_rows", entry.rows)
-        return self._tuned(index, entry.parameters.get("effort")), {"trained_rows": trained}
-
-    def _tuned(self, index: Any, known: int | None = None) -> FaissIndex:
-        made = self._measured(index)
-        if made.exhaustive and made.score_error == 0:
-            return made
-        self.progress("tuning", 0, 1)
-        tuned = tune_and_measure(made, self.rows, self._other_rows(), self.recall, known)
-        self.progress("tuning", 1, 1)
-        return tuned
+        tuned, parameters = self._tuned(index, entry)
+        return tuned, parameters | {"trained_rows": trained}
 
     def _measured(self, index: Any) -> FaissIndex:
         """The filled index with the error of its scores."""
@@ -218,13 +226,47 @@ class _Job:
             made = dataclasses.replace(made, score_error=faiss_index.measure_error(made, self.rows))
         return made
 
-    def _other_rows(self) -> Rows | None:
-        """Vectors of the other modality: captions are what questions to an index of images look like."""
+    def _lacks_kinds(self, entry: Index) -> bool:
+        """Whether an index says less of its recall than could be measured: an older one, or one without texts."""
+        if entry.kind == FLAT or entry.recall is None or entry.name in REGIONS:
+            return False
+        sources = {kind.source for kind in kinds_of(entry)}
+        return "kinds" not in entry.parameters or ("text" not in sources and self.texts is not None)
+
+    def _measure_again(self, entry: Index) -> Built:
+        index = open_faiss(self.folder, entry, self._all_ids)
+        tuned, parameters = self._tuned(index.index, entry)
+        if self.lacks and "kinds" in entry.parameters:
+            return Built(entry, "kept", f"It covers all {entry.rows:,} rows.", self.lacks)
+        parameters = {**entry.parameters, **parameters, "effort": tuned.effort}
+        entry = dataclasses.replace(entry, parameters=parameters, recall=tuned.recall)
+        manifest = self.writer.manifest
+        others = tuple(i for i in manifest.indices if i.name != self.modality)
+        self.writer.commit(dataclasses.replace(manifest, indices=(*others, entry)))
+        return Built(entry, "measured", "Its recall was not known for each kind of question.", self.lacks)
+
+    def _tuned(self, index: Any, before: Index | None = None) -> tuple[FaissIndex, dict[str, Any]]:
+        """The index with its effort and recall, and what the entry is to say of each kind of question.
+
+        before  the entry of the index before rows were added
+        """
+        made = self._measured(index)
+        if made.exhaustive:
+            return made, {}
         if self.modality in REGIONS:
-            return None
-        other = "text" if self.modality == "image" else "image"
-        parts = shards_of(self.writer.manifest, other)
-        return rows_of(self.folder, self.dim, parts, other) if parts else None
+            self.progress("tuning", 0, 1)
+            effort = None if before is None else before.parameters.get("effort")
+            tuned = tune_and_measure(made, self.rows, self.recall, effort)
+            self.progress("tuning", 1, 1)
+            return tuned, {}
+        self.progress("tuning", 0, 1)  # a model may have to be loaded first
+        modality = cast(Modality, self.modality)
+        pools, self.lacks = make_pools(self.folder, self.writer.manifest, modality, self.rows, self.texts)
+        known = () if before is None else kinds_of(before)
+        kinds = measure_kinds(
+            made, self.rows, pools, self.recall, known, lambda done, total: self.progress("tuning", done, total)
+        )
+        return _summed_up(made, kinds), {"kinds": to_json(kinds)}
 
     @property
     def _all_ids(self) -> Int64:
@@ -237,6 +279,7 @@ class _Job:
         self, plan: Plan, index: FaissIndex | None, parameters: dict[str, Any], before: Index | None, action: str
     ) -> Built:
         writer, files = self.writer, {}
+        recall = None if index is None else index.recall
         if index is not None:
             path = self.folder / self._free("index")
             faiss_index.write_index(index, path)
@@ -244,6 +287,7 @@ class _Job:
             if plan.on_disk:
                 files["lists"] = writer.file(self.folder / self._free("ivfdata"))
             parameters |= {"effort": index.effort, "score_error": index.score_error, "recall_at": RECALL_AT}
+            index = _for_own_rows(index, self.modality, kinds_of_json(parameters.get("kinds", [])))
             queries = self.rows.questions(self.rows.sample(costs.POSITIVES))
             parameters["search_ms"] = round(costs.question_ms(index, queries), 3)
         if self._keeps_coarse(plan.kind):
@@ -262,7 +306,7 @@ class _Job:
             parameters=parameters,
             shards=tuple(s.number for s in self.parts),
             rows=self.rows.count,
-            recall=None if index is None else index.recall,
+            recall=recall,
             files=files,
         )
         manifest = writer.manifest
@@ -271,7 +315,7 @@ class _Job:
         if self.modality == "image" and (before is None or not background):
             background = tuple(make_background(self.folder, manifest).tolist())
         writer.commit(dataclasses.replace(manifest, indices=(*others, entry), background=background))
-        return Built(entry, action, plan.why)
+        return Built(entry, action, plan.why, self.lacks)
 
     def _keeps_coarse(self, kind: str) -> bool:
         """Whether a coarse copy of the rows stands in for an index of this kind."""
@@ -325,6 +369,19 @@ class _Job:
         found = [re.fullmatch(rf"{self.modality}(?:_(\d+))?\..*", path) for path in used]
         number = 1 + max((int(match[1] or 1) for match in found if match), default=0)
         return f"{self.modality}{'' if number == 1 else f'_{number}'}.{suffix}"
+
+
+def _summed_up(index: FaissIndex, kinds: Sequence[KindRecall]) -> FaissIndex:
+    """The index with what serves all kinds that use it: the greatest effort, and the least recall; 0 without any."""
+    used = [kind for kind in kinds if kind.recall is not None]
+    effort = max((kind.effort or 1 for kind in used), default=max(1, index.most_effort // 64))
+    return dataclasses.replace(index, effort=effort, recall=min((kind.recall or 0.0 for kind in used), default=0.0))
+
+
+def _for_own_rows(index: FaissIndex, modality: str, kinds: Sequence[KindRecall]) -> FaissIndex:
+    """The index with the effort that questions like its rows take, and not what the hardest kind does."""
+    own = [kind.effort for kind in kinds if (kind.source, kind.shape) == (modality, "one") and kind.effort is not None]
+    return dataclasses.replace(index, effort=min(own)) if own else index
 
 
 def make_background(folder: Path, manifest: Manifest) -> Int64:

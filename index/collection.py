@@ -19,6 +19,7 @@ from clipsieve.index.example_images import Examples
 from clipsieve.index.examples import Embedded, Embedding, Templates
 from clipsieve.index.first_line import Proposal, propose
 from clipsieve.index.image_places import ImageAccess
+from clipsieve.index.kinds import Source
 from clipsieve.index.label import PART_ROWS, Labelling
 from clipsieve.index.learn import Learned
 from clipsieve.index.marked import learn_class
@@ -252,6 +253,7 @@ class Collection:
         modality: Modality = "image",
         dedup: bool = False,
         without: Int64 | None = None,
+        source: Source | None = None,
         timings: dict[str, float] | None = None,
     ) -> tuple[Int64, Float32]:
         """The items with the greatest inner product with a vector: ids int64 (r,), products float32 (r,), best first.
@@ -260,6 +262,7 @@ class Collection:
         dedup    one item per group of duplicates; where the folder has no groups, what is near-duplicate among the
                  first few thousand is found on the way
         without  ids that must not be found
+        source   what the vector is of, which says how deep an approximate index is searched; as the hardest by default
         timings  with `dedup`, "dedup" in it grows by the seconds that telling duplicates took
 
         InputError for a vector of another dimension, of length 0, or with what is no number.
@@ -267,7 +270,8 @@ class Collection:
         opened, model = self._opened, self.model
         if self._without is not None:
             without = self._without if without is None else np.union1d(self._without, without)
-        return nearest(opened, vector, k, model, modality=modality, dedup=dedup, without=without, timings=timings)
+        how = {"modality": modality, "dedup": dedup, "without": without, "source": source, "timings": timings}
+        return nearest(opened, vector, k, model, **how)  # type: ignore[arg-type]
 
     def filter(
         self,

@@ -10,12 +10,13 @@ from typing import Any
 
 from clipsieve.index.coarse import make_coarse
 from clipsieve.index.flat import FlatIndex
+from clipsieve.index.kinds import OLD_K
+from clipsieve.index.measure import RECALL_AT
 from clipsieve.index.plan import EXACT_ROWS, FLAT_ROWS
 from clipsieve.index.rows import Rows
 from clipsieve.index.rule import Question
 from clipsieve.index.screen import Screen, can_look
 from clipsieve.index.stored import FLAT, rows_of
-from clipsieve.index.train import RECALL_AT
 from clipsieve.manifest import Manifest, Shard
 from clipsieve.protocols import VectorIndex
 from clipsieve.types import ClassVectors, Float32, Int64, ModelId
@@ -123,6 +124,8 @@ def _index_advice(folder: str, index: Mapping[str, Any]) -> str | None:
         return f"Run `clipsieve index {folder}`: there are so many images now that an index is worth it."
     if index["kind"] == FLAT and new and index["name"] == "image":
         return f"{new:,} images were not looked through for duplicates yet; `clipsieve index {folder}` does that."
+    if any(kind["k"] == OLD_K for kind in index["kinds"]):
+        return f"Run `clipsieve index {folder}`: what the {index['name']} index finds was measured with images alone."
     if index["kind"] != FLAT and scan > max(NOTICED_MS, index["search_ms"] or 0):
         return f"Run `clipsieve index {folder}`: reading what the {index['name']} index lacks takes {scan:.0f} ms."
     return None

@@ -6,7 +6,7 @@ Opening costs no memory: vectors are mapped, and an index is read when a questio
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,8 +21,21 @@ from clipsieve.index.coarse import bytes_of, make_coarse
 from clipsieve.index.duplicates import Groups
 from clipsieve.index.gather import GatheredScan, PassCounts
 from clipsieve.index.image_places import ImageAccess
+from clipsieve.index.kinds import (
+    OLD_K,
+    KindRecall,
+    Source,
+    at_effort,
+    kinds_of,
+    measured_sources,
+    sample_of,
+    shapes_of,
+    to_json,
+    use_for,
+)
 from clipsieve.index.metadata import FILTER_SECONDS, SqliteMetadata
 from clipsieve.index.originals import Originals
+from clipsieve.index.query import reach
 from clipsieve.index.regions import CollectionRegions
 from clipsieve.index.rows import TORCH_PAYS, Rows
 from clipsieve.index.rule import Question, Ranked
@@ -192,6 +205,33 @@ class Opened:
         """The index of a modality and its measured recall; None where rows are read in order instead."""
         return self._once("index", modality, lambda: self._open_index(modality))
 
+    def index_for(
+        self, modality: str, question: Question, sources: Collection[Source] | None
+    ) -> tuple[VectorIndex | None, float | None]:
+        """The index as such questions use it, and its recall for them; the index is None where rows are read.
+
+        sources  what the question's positives are; None where that is not known
+
+        The recall is None where nothing is missed, and where it was not measured for such questions.
+        """
+        index, recall = self.index(modality)
+        if index is None or recall is None or index.exhaustive:
+            return index, recall
+        kinds = self.kinds(modality)
+        shapes = shapes_of(question, lambda: self._once("sample", modality, lambda: sample_of(self.rows(modality))))
+        use = use_for(kinds, measured_sources(kinds) if sources is None else sources, shapes, reach(question))
+        if not use.index:
+            return None, None
+        return self._once(f"index at {use.effort}", modality, lambda: at_effort(index, use.effort)), use.recall
+
+    def kinds(self, modality: str) -> tuple[KindRecall, ...]:
+        """What is known of the recall of an approximate index by kinds of questions."""
+        entry = entry_of(self.manifest, modality)
+        if entry is not None and not bare.is_manifest(self.manifest):
+            return kinds_of(entry)
+        recall = self.index(modality)[1]
+        return () if recall is None else (KindRecall("image", "one", OLD_K, None, recall),)
+
     def scan(self, modality: str) -> GatheredScan:
         """Answers questions by reading all rows, those of several threads in one pass."""
         return self._once("scan", modality, lambda: GatheredScan(self._pass_over(modality), self.passes[modality]))
@@ -312,6 +352,7 @@ class Opened:
             "name": modality,
             "kind": None if entry is None else entry.kind,
             "recall": None if entry is None else entry.recall,
+            "kinds": [] if entry is None or entry.recall is None else to_json(kinds_of(entry)),
             "rows": 0 if entry is None else entry.rows,
             "search_ms": None if entry is None else entry.parameters.get("search_ms"),
             "not_covered": sum(s.rows for s in rest),

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from clipsieve.errors import InputError
-from clipsieve.index.rows import Rows, contains
+from clipsieve.index.rows import Rows, ascending, contains
 from clipsieve.index.rule import (
     Question,
     Ranked,
@@ -40,6 +40,9 @@ SCAN_SHARE = 8
 MOSTLY_REJECTED = 0.9
 """Share of rejected candidates from which deepening is given up for a scan, unless the next step should suffice."""
 
+GROUPED = 4
+"""Items that an answer of one per group is taken to look through, for each that it gives."""
+
 CHUNK = 16_384
 """Candidates whose vectors are held at once."""
 
@@ -53,6 +56,7 @@ class Answer:
     recall      given when complete
     scanned     whether rows were read in order instead of searched
     timings_ms  milliseconds by stage: search, score, scan, total
+    unmeasured  whether it is partial because the index has no recall for it, and not because time ran out
     """
 
     ranked: Ranked
@@ -60,6 +64,12 @@ class Answer:
     recall: float | None
     scanned: bool
     timings_ms: Mapping[str, float]
+    unmeasured: bool = False
+
+
+def reach(question: Question) -> int:
+    """Items that an index must find for it: of one per group is not known how many that takes."""
+    return question.k if question.groups is None else GROUPED * question.k
 
 
 def search(
@@ -73,20 +83,24 @@ def search(
     """Answer a question from an index over the rows, or by a scan where there is none or it does not pay.
 
     index      holds all live rows (and may hold removed ones); None to scan, as for any view but "matched"
-    recall     of an index that is not exhaustive or not exact, as measured on this collection
+    recall     of an index that is not exhaustive or not exact, as measured on this collection with such questions;
+               None where it was not, and an answer that rests on it is claimed as partial
     budget_ms  when to end with what was found, claimed as partial
     scan       answers by reading all rows, as `scan_topk` does; used where nothing ends the reading early
 
-    InputError where the dimensions differ, or a recall is missing that the claim would need.
+    InputError where the dimensions differ.
     """
-    _check(question, rows, index, recall)
+    _check(question, rows, index)
     start = time.perf_counter()
     state = _Search(question, rows, None if budget_ms is None else start + budget_ms / 1000, scan)
     searched = index is not None and question.view == "matched" and state.worth_searching
+    unmeasured = False
     claim = state.deepen(index) if searched and index is not None else state.scan()
+    if claim == "complete" and recall is None:
+        claim, unmeasured = "partial", True
     state.timings["total"] = (time.perf_counter() - start) * 1000
     top = state.found.top(question)
-    return Answer(top, claim, recall if claim == "complete" else None, state.scanned, state.timings)
+    return Answer(top, claim, recall if claim == "complete" else None, state.scanned, state.timings, unmeasured)
 
 
 class _Search:
@@ -102,11 +116,11 @@ class _Search:
         self.question, self.rows, self.deadline = question, rows, deadline
         self.whole_scan = scan
         self.compiled = question.compile()
-        self.only = None if question.only is None else np.unique(question.only)
+        self.only = None if question.only is None else ascending(question.only)
         if self.only is not None:
             self.only = self.only[rows.has(self.only)]
             if question.without is not None:
-                self.only = self.only[~contains(np.unique(question.without), self.only)]
+                self.only = self.only[~contains(ascending(question.without), self.only)]
         self.count = rows.count if self.only is None else len(self.only)
         self.found = no_items()
         self.seen: Int64 = np.zeros(0, np.int64)  # ascending
@@ -288,15 +302,10 @@ def distribution(
     return Distribution(int(whole[0]), rejected, int(whole[1]), scaled, rivals, by_key, edges, exact=False)
 
 
-def _check(question: Question, rows: Rows, index: VectorIndex | None, recall: float | None) -> None:
+def _check(question: Question, rows: Rows, index: VectorIndex | None) -> None:
     dim = question.vectors.positive.shape[1]
     if dim != rows.dim or (index is not None and index.dim != rows.dim):
         raise InputError(
             f"Class {question.vectors.name!r} has {dim} dimensions, the rows {rows.dim} and the index "
             f"{rows.dim if index is None else index.dim}; all must come from one model."
-        )
-    if index is not None and recall is None and not (index.exhaustive and index.score_error == 0):
-        raise InputError(
-            "The index is approximate and its recall is not given; measure it on this collection (`tune` does) so "
-            "that the answer can say what it may have missed."
         )

@@ -15,7 +15,7 @@ import numpy as np
 
 from clipsieve.blas import one_thread_each, stay_alone
 from clipsieve.index.best import Best
-from clipsieve.index.rows import Rows, contains
+from clipsieve.index.rows import Rows, ascending, contains
 from clipsieve.index.rule import (
     Compiled,
     Question,
@@ -176,5 +176,7 @@ def label_block(
 
 def _union(questions: Sequence[Question]) -> Int64 | None:
     """The ids that any of the questions may find; None if one of them may find all."""
-    only = [q.only for q in questions if q.only is not None]
-    return np.unique(np.concatenate(only)) if len(only) == len(questions) else None
+    if any(q.only is None for q in questions):
+        return None
+    only = list({id(q.only): q.only for q in questions if q.only is not None}.values())  # many may share a filter
+    return ascending(only[0]) if len(only) == 1 else np.unique(np.concatenate(only))

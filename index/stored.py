@@ -126,8 +126,8 @@ def open_index(
     entry = entry_of(manifest, modality)
     if index is None or entry is None:
         return None, None
-    if entry.recall is None and not (index.exhaustive and index.score_error == 0):
-        return None, None  # made by an earlier version, which did not measure it: rows are read instead
+    if modality in ROLES and index.exhaustive and index.score_error:
+        return None, None  # no faster than reading the rows by their coarse copy, and less exact
     rest = [s for s in shards_of(manifest, modality) if s.number not in entry.shards]
     if not rest:
         return index, entry.recall

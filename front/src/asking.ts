@@ -200,6 +200,7 @@ function show(found: Found): void {
   store.remarks.value = found.notes;
   store.next.value = found.next;
   store.claim.value = found.claim;
+  store.recall.value = found.recall;
   store.took.value = found.timings_ms["total"] ?? 0;
   store.revision.value = found.index_rev;
   store.stale.value = false;

@@ -1135,8 +1135,26 @@ export interface operations {
                             index_rev: string;
                             indices: {
                                 kind: string | null;
+                                kinds: {
+                                    effort: number | null;
+                                    /** @description Answers of up to so many items. */
+                                    k: number;
+                                    /** @description As measured with such questions; null where rows are read in order instead. */
+                                    recall: number | null;
+                                    /**
+                                     * @description One example, several, negatives beside them, a filter, or one that leaves little of what is near.
+                                     * @enum {unknown}
+                                     */
+                                    shape: "one" | "several" | "negative" | "filtered" | "far";
+                                    /**
+                                     * @description What the examples of such questions are.
+                                     * @enum {unknown}
+                                     */
+                                    source: "image" | "text";
+                                }[];
                                 name: string;
                                 not_covered: number;
+                                /** @description The least of its kinds. */
                                 recall: number | null;
                                 rows: number;
                                 search_ms: number | null;
@@ -1833,7 +1851,7 @@ export interface operations {
                         next: string | null;
                         /** @description What of the question's texts the model leaves out, or does not know. */
                         notes: string[];
-                        /** @description Of an index that is not exact, as measured. */
+                        /** @description Of an index that is not exact, as measured with questions of this kind. */
                         recall: number | null;
                         timings_ms: {
                             [key: string]: number;

@@ -48,6 +48,8 @@ export const remarks = signal<string[]>([]);
 export const next = signal<string | null>(null);
 export const took = signal(0);
 export const claim = signal<string>("exact");
+/** Of a complete answer: the share of it that the index finds, as measured with such questions. */
+export const recall = signal<number | null>(null);
 export const revision = signal<string | null>(null);
 export const stale = signal(false);
 export const histogram = signal<Histogram | null>(null);

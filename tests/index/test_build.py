@@ -109,17 +109,11 @@ def test_a_latency_is_measured_here(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["SQ8", "IVF1,SQ8"])
-def test_an_index_that_visits_all_and_loses_some_has_its_recall_measured(tmp_path: Path, kind: str) -> None:
+def test_an_index_that_visits_all_and_loses_some_is_passed_over(tmp_path: Path, kind: str) -> None:
+    """Such a one, which `--memory 4K` used to make, claimed to be exact, and every question raised."""
     add(tmp_path, clustered(900))
-    (built,) = build_indices(tmp_path, factory=kind)
-    assert built.entry.recall is not None
-    index, recall = open_index(tmp_path, read_manifest(tmp_path), "image")
-    assert index is not None
-    assert recall == built.entry.recall
-    # Earlier versions kept none, so that every question raised.
-    manifest = read_manifest(tmp_path)
-    old = dataclasses.replace(manifest.indices[0], recall=None)
-    assert open_index(tmp_path, dataclasses.replace(manifest, indices=(old,)), "image") == (None, None)
+    build_indices(tmp_path, factory=kind)
+    assert open_index(tmp_path, read_manifest(tmp_path), "image") == (None, None)
 
 
 def test_a_small_collection_is_its_own_index(tmp_path: Path) -> None:
@@ -176,11 +170,11 @@ def test_an_approximate_index_is_tuned_measured_extended_and_rebuilt(tmp_path: P
 def test_an_effort_that_sufficed_is_kept_while_it_does() -> None:
     rows = Rows(DIM, [(range(3000), clustered(3000))])
     index = faiss_index.train_and_build("IVF64,Flat", rows)
-    kept = tune_and_measure(index, rows, None, 0.3, known=3)
+    kept = tune_and_measure(index, rows, 0.3, known=3)
     assert kept.effort == 3
     assert kept.recall is not None
     assert 0.3 <= kept.recall < 1
-    tuned = tune_and_measure(index, rows, None, 1.0, known=3)
+    tuned = tune_and_measure(index, rows, 1.0, known=3)
     assert (tuned.effort or 0) > 3
     assert (tuned.recall or 0) > kept.recall
 
