@@ -167,6 +167,7 @@ def index(
     ] = None,
     recall: options.Recall = 0.95,
     memory: options.Memory = "4G",
+    latency: options.Latency = None,
     device: Annotated[
         str, typer.Option("--device", metavar="cpu|cuda", help="Where to build; cuda needs faiss-gpu.")
     ] = "cpu",
@@ -178,7 +179,7 @@ def index(
 
     Example: clipsieve index photos.clip --recall 0.98 --memory 8G
     """
-    size = parse_size(memory)
+    size, most_ms = parse_size(memory), parse_latency(latency)
     if threads is not None:
         # Read once, when numpy and faiss are imported, which nothing has done yet.
         os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
@@ -188,7 +189,7 @@ def index(
         make_twin(folder, into)
     began = time.monotonic()
     out = folder if into is None else into
-    how = {"recall": recall, "memory_bytes": size, "device": device, "rebuild": rebuild}
+    how = {"recall": recall, "memory_bytes": size, "latency_ms": most_ms, "device": device, "rebuild": rebuild}
     done = build(out, texts=texts_by_model(ctx.obj, out), **how)
     if json:
         print_json(done)
@@ -379,3 +380,14 @@ def parse_size(text: str) -> int:
     if size < 1:
         raise InputError(f"The size {quoted(text)} is not understood; write for instance 512M or 4G.")
     return size
+
+
+def parse_latency(text: str | None) -> float | None:
+    """Milliseconds from "100ms", "0.5s" or a plain number, which is milliseconds. InputError for anything else."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|s)?", text.strip(), re.IGNORECASE)
+    found = float(match[1]) * (1000 if (match[2] or "").lower() == "s" else 1) if match else 0.0
+    if not found:
+        raise InputError(f"The latency {quoted(text)} is not understood; write for instance 100ms or 1s.")
+    return found

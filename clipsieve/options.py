@@ -139,6 +139,10 @@ Recall = Annotated[
     float, typer.Option("--recall", help="Share of the right answers that an approximate index is tuned to find.")
 ]
 Memory = Annotated[str, typer.Option("--memory", metavar="SIZE", help="What a search may hold in memory: 512M, 4G.")]
+Latency = Annotated[
+    str | None,
+    typer.Option("--latency", metavar="TIME", help="What a question may take before an index is made: 100ms, 1s."),
+]
 Device = Annotated[
     str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where the model runs; on a GPU if there is one.")
 ]

@@ -16,7 +16,6 @@ from clipsieve.index.learn import Learned
 from clipsieve.index.opened import Opened
 from clipsieve.index.review import Asking, Review, review
 from clipsieve.index.rule import Question, Ranked, Veto, View, first_of_group, settle
-from clipsieve.index.scan import scan_threshold
 from clipsieve.index.stored import Modality
 from clipsieve.types import (
     Calibration,
@@ -85,7 +84,7 @@ class Asked:
         put = dataclasses.replace(self, question=asked)
         rows = opened.rows(self.modality)
         if order != "score":
-            ranked = query.in_order(asked, rows, order).pick(slice(asked.k))
+            ranked = query.in_order(asked, opened.everything(self.modality, asked), order).pick(slice(asked.k))
             return RankedAnswer(put, ranked, "exact", None, {})
         index, recall = opened.index_for(self.modality, asked, sources_of(self.meta.positive))
         answer = query.search(asked, rows, index, recall, budget_ms, opened.scan(self.modality))
@@ -104,7 +103,7 @@ class Asked:
     def filter(self, dedup: bool) -> Iterator[Hit]:
         """Every item, by ascending id; `question.k` is not looked at."""
         groups, seen = self.opened.groups if dedup else None, set[int]()
-        for ranked in scan_threshold(self.opened.rows(self.modality), self.question):
+        for ranked in self.opened.everything(self.modality, self.question):
             if groups is not None:
                 of = groups(ranked.ids)
                 first = [i for i in first_of_group(of).tolist() if int(of[i]) not in seen]

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsieve.index.kinds import Shape, sample_of, shapes_of
-from clipsieve.index.query import DIRECT_SHARE
 from clipsieve.index.rows import Rows
 from clipsieve.index.rule import Question
+from clipsieve.index.scan import DIRECT_SHARE
 from clipsieve.types import ClassVectors, Float32, Int64, ModelId
 
 NEAR = 20

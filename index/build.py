@@ -5,6 +5,7 @@ file goes: a killed build leaves the collection as it was, and what it wrote is 
 """
 
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -17,13 +18,13 @@ import numpy as np
 from clipsieve import shards
 from clipsieve.durable import TEMPORARY, write_file
 from clipsieve.errors import InputError, MissingExtra
-from clipsieve.index import costs, duplicates, faiss_index
+from clipsieve.index import coarse, costs, duplicates, faiss_index
 from clipsieve.index.calibrate import SAMPLE
 from clipsieve.index.faiss_index import FaissIndex
 from clipsieve.index.flat import FlatIndex
 from clipsieve.index.kinds import KindRecall, kinds_of, kinds_of_json, to_json
 from clipsieve.index.measure import RECALL_AT, measure_kinds
-from clipsieve.index.plan import Plan, choose_index, lists_for
+from clipsieve.index.plan import EXACT_ROWS, FLAT_ROWS, Plan, choose_index, lists_for
 from clipsieve.index.pools import EmbedTexts, make_pools
 from clipsieve.index.region_rows import ROLES as REGIONS
 from clipsieve.index.stored import FLAT, ROLES, Modality, all_ids, all_rows, entry_of, rows_of, shards_of
@@ -45,6 +46,10 @@ from clipsieve.writer import Writer, open_writer, write_array
 
 GROWTH = 3
 """An index is made anew rather than extended once its collection is so many times as large as when it was trained."""
+
+
+PAIRING_BYTES = 2**30
+"""Memory that finding near-duplicates may take, whatever a search may hold afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,7 @@ def build_indices(
     factory: str | None = None,
     progress: Progress | None = None,
     texts: EmbedTexts | None = None,
+    latency_ms: float | None = None,
 ) -> list[Built]:
     """Index the collection's images, captions, regions and crops as far as that was not done; commit once for each.
 
@@ -83,12 +89,14 @@ def build_indices(
     factory       a faiss factory string, or "flat", in place of the choice by size and memory
     texts         embeds texts by the collection's model, to measure with; called only where an index is approximate.
                   Without, or where it raises, captions are the only texts, or there are none: then no figure either
+    latency_ms    what a question may take: an index is made where reading all vectors takes longer, measured here and
+                  now. By default from plan.EXACT_ROWS on
 
     InputError for options that cannot be, MissingExtra without the faiss that is needed; the folder's own errors.
     """
     with open_writer(folder) as writer:
         clean_indices(writer.folder, writer.manifest)
-        results = build_indices_of(writer, recall, memory_bytes, device, rebuild, factory, progress, texts)
+        results = build_indices_of(writer, recall, memory_bytes, device, rebuild, factory, progress, texts, latency_ms)
         clean_indices(writer.folder, writer.manifest)
     return results
 
@@ -102,17 +110,22 @@ def build_indices_of(
     factory: str | None = None,
     progress: Progress | None = None,
     texts: EmbedTexts | None = None,
+    latency_ms: float | None = None,
 ) -> list[Built]:
     """`build_indices` for a writer that is at work already. Files of indices that are no longer named stay."""
     if not 0 < recall <= 1:
         raise InputError(f"A recall of {recall} was asked for; it lies above 0 and at most at 1.")
+    if latency_ms is not None and not (latency_ms > 0 and math.isfinite(latency_ms)):
+        raise InputError(f"A latency of {latency_ms} milliseconds was asked for; give a number above 0, like 100.")
     check_device(device)
     results = []
     for modality in (*ROLES, *REGIONS):
         parts = shards_of(writer.manifest, modality)
         if not parts:
             continue
-        job = _Job(writer, modality, parts, recall, memory_bytes, device, factory, progress or _silent, texts)
+        job = _Job(
+            writer, modality, parts, recall, memory_bytes, device, factory, progress or _silent, texts, latency_ms
+        )
         made = job.run(rebuild)
         if made is not None:
             results.append(made)
@@ -135,11 +148,13 @@ class _Job:
         factory: str | None,
         progress: Progress,
         texts: EmbedTexts | None,
+        latency_ms: float | None,
     ) -> None:
         self.writer, self.modality, self.parts = writer, modality, parts
         self.folder = writer.folder
         self.recall, self.memory, self.device, self.factory = recall, memory_bytes, device, factory
         self.progress, self.texts = progress, texts
+        self.latency_ms = latency_ms
         self.lacks = ""
         # Removed rows are in the index, which covers whole shards; searches leave them out.
         self.rows = all_rows(self.folder, writer.manifest, parts, modality)
@@ -152,10 +167,13 @@ class _Job:
         if entry is not None and not new and self._lacks_kinds(entry):
             return self._measure_again(entry)
         if entry is not None and not new:
+            if self._keeps_coarse(entry.kind) and "coarse" not in entry.files:
+                plan = Plan(FLAT, False, 0, "It had no coarse copy of its rows, by which they are read faster.")
+                return self._commit(plan, None, {}, entry, "extended")
             return Built(entry, "kept", f"It covers all {entry.rows:,} rows.")
         if not self.rows.count and self.modality in REGIONS:
             return None
-        plan = choose_index(self.rows.count, self.dim, self.memory)
+        plan = self._plan()
         if self.factory is not None:
             plan = dataclasses.replace(plan, kind=self.factory, why=f"{self.factory} was asked for.")
         if entry is None or not self._extends(entry, new, plan):
@@ -164,6 +182,11 @@ class _Job:
             return self._commit(plan, None, {}, entry, "extended")
         plan = Plan(entry.kind, False, plan.bytes, f"{sum(s.rows for s in new):,} rows were added to it.")
         return self._commit(plan, *self._extend(entry, new), entry, "extended")
+
+    def _plan(self) -> Plan:
+        most = EXACT_ROWS if self.modality in ROLES else FLAT_ROWS  # of regions there is no coarse copy
+        scan = 0.0 if self.latency_ms is None or self.factory is not None else costs.exact_ms(self.rows)
+        return choose_index(self.rows.count, self.dim, self.memory, self.latency_ms, scan, most)
 
     def _extends(self, entry: Index, new: list[Shard], plan: Plan) -> bool:
         covered = max(s.last_id for s in self.parts if s.number in entry.shards)
@@ -196,6 +219,13 @@ class _Job:
         tuned, parameters = self._tuned(index, entry)
         return tuned, parameters | {"trained_rows": trained}
 
+    def _measured(self, index: Any) -> FaissIndex:
+        """The filled index with the error of its scores."""
+        made = FaissIndex(index, positions(self._all_ids), score_error=0.0)
+        if not made.lossless and not keeps_half(index, self.rows):
+            made = dataclasses.replace(made, score_error=faiss_index.measure_error(made, self.rows))
+        return made
+
     def _lacks_kinds(self, entry: Index) -> bool:
         """Whether an index says less of its recall than could be measured: an older one, or one without texts."""
         if entry.kind == FLAT or entry.recall is None or entry.name in REGIONS:
@@ -220,10 +250,7 @@ class _Job:
 
         before  the entry of the index before rows were added
         """
-        ids = self._all_ids
-        made = FaissIndex(index, positions(ids), score_error=0.0)
-        if not made.lossless and not keeps_half(index, self.rows):
-            made = dataclasses.replace(made, score_error=faiss_index.measure_error(made, self.rows))
+        made = self._measured(index)
         if made.exhaustive:
             return made, {}
         if self.modality in REGIONS:
@@ -263,6 +290,10 @@ class _Job:
             index = _for_own_rows(index, self.modality, kinds_of_json(parameters.get("kinds", [])))
             queries = self.rows.questions(self.rows.sample(costs.POSITIVES))
             parameters["search_ms"] = round(costs.question_ms(index, queries), 3)
+        if self._keeps_coarse(plan.kind):
+            paths = {role: self.folder / self._free(f"{role}.npy") for role in coarse.FILES}
+            coarse.write_coarse(self.rows, paths)
+            files |= {role: writer.file(path) for role, path in paths.items()}
         if self.modality == "image":
             threshold, groups = self._groups(index, before)
             path = self.folder / self._free("groups.npy")
@@ -285,6 +316,11 @@ class _Job:
             background = tuple(make_background(self.folder, manifest).tolist())
         writer.commit(dataclasses.replace(manifest, indices=(*others, entry), background=background))
         return Built(entry, action, plan.why, self.lacks)
+
+    def _keeps_coarse(self, kind: str) -> bool:
+        """Whether a coarse copy of the rows stands in for an index of this kind."""
+        large = self.rows.count * self.dim >= coarse.LEAST_NUMBERS
+        return kind == FLAT and self.modality in ROLES and large
 
     def _groups(self, index: FaissIndex | None, before: Index | None) -> tuple[float, Int64]:
         ids = self._all_ids
@@ -312,15 +348,17 @@ class _Job:
         """What finds near-duplicates: the index itself; where there is none, lists made for the purpose."""
         if index is not None:
             return index
-        lists = lists_for(self.rows.count, self.dim, self.memory)
-        if lists < 64:
+        kind = f"IVF{lists_for(self.rows.count, self.dim, self.memory)},Flat"
+        if self.rows.count > FLAT_ROWS:  # comparing each with all others would take days
+            kind = choose_index(self.rows.count, self.dim, max(self.memory, PAIRING_BYTES), None, 0.0, 0).kind
+        if kind == FLAT or int(re.findall(r"\d+", kind)[0]) < 64:
             return FlatIndex(self.rows)
         try:
-            made = train(f"IVF{lists},Flat", self.rows, "cpu", _silent)
+            made = train(kind, self.rows, "cpu", self.progress)
         except MissingExtra:  # a flat collection needs no faiss; this is only slower
             return FlatIndex(self.rows)
-        made = fill(made, self.rows, "cpu", _silent)
-        return FaissIndex(made, positions(self._all_ids), effort=8)
+        made = fill(made, self.rows, "cpu", self.progress)
+        return dataclasses.replace(self._measured(made), effort=8)
 
     def _free(self, suffix: str) -> str:
         """A name for a file of this modality: image.index, then image_2.index, image_3.index, ...
@@ -366,7 +404,7 @@ def clean_indices(folder: Path, manifest: Manifest) -> None:
     """Delete index files that the manifest does not name: older ones, and those of builds that were killed."""
     used = {file.path for index in manifest.indices for file in index.files.values()}
     names = "|".join((*ROLES, *REGIONS))
-    ours = re.compile(rf"\.?({names})(_\d+)?\.(index|ivfdata|groups\.npy)({re.escape(TEMPORARY)})?")
+    ours = re.compile(rf"\.?({names})(_\d+)?\.(index|ivfdata|(groups|coarse|coarse_\w+)\.npy)({re.escape(TEMPORARY)})?")
     for path in folder.iterdir():
         if ours.fullmatch(path.name) and path.name not in used:
             path.unlink()

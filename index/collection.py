@@ -598,7 +598,8 @@ class Collection:
         return True
 
     def keep_rows(self, most_bytes: int) -> None:
-        """Hold vectors in memory, as float32, where there is no index and they fit: for those who ask again and again.
+        """Hold a coarse copy of the vectors in memory, a byte a number, where there is no index and it fits: for those
+        who ask again and again. Without torch it is a copy in float32.
 
         To be called before the first question; they are read anew after each commit.
         """

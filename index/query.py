@@ -8,7 +8,7 @@ need no search: they only ever remove or lower what a positive found.
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,12 +22,11 @@ from clipsieve.index.rule import (
     first_of_group,
     join,
     judge,
-    key_slack,
     maxima,
     no_items,
     settle,
 )
-from clipsieve.index.scan import Pass, scan_threshold, scan_topk
+from clipsieve.index.scan import DIRECT_SHARE, Pass, scan_topk
 from clipsieve.protocols import VectorIndex
 from clipsieve.types import Claim, Distribution, Float32, Hit, Int64, MetaClass
 
@@ -40,9 +39,6 @@ SCAN_SHARE = 8
 
 MOSTLY_REJECTED = 0.9
 """Share of rejected candidates from which deepening is given up for a scan, unless the next step should suffice."""
-
-DIRECT_SHARE = 0.05
-"""Share of the rows under which a filter's rows are scored directly: graphs and lists find too few of so rare ones."""
 
 GROUPED = 4
 """Items that an answer of one per group is taken to look through, for each that it gives."""
@@ -218,9 +214,12 @@ class _Search:
         self.timings[stage] = self.timings.get(stage, 0.0) + (time.perf_counter() - started) * 1000
 
 
-def in_order(question: Question, rows: Rows, order: Order) -> Ranked:
-    """All items of the question's view, by falling margin or by falling id, one per group; its k is not looked at."""
-    ranked = join(list(scan_threshold(rows, question)))
+def in_order(question: Question, found: Iterable[Ranked], order: Order) -> Ranked:
+    """All items of the question's view, by falling margin or by falling id, one per group; its k is not looked at.
+
+    found  they, as `scan_threshold` finds them
+    """
+    ranked = join(list(found))
     first = ranked.best - ranked.worst if order == "margin" else ranked.ids
     ranked = ranked.pick(np.lexsort((ranked.ids, -question.key(ranked.best, ranked.worst), -first)))
     return ranked if question.groups is None else ranked.pick(first_of_group(question.groups(ranked.ids)))
@@ -279,10 +278,9 @@ def distribution(
     for ids, vectors in rows.blocks(step.rows, wanted):
         live = vectors[~contains(without, ids)] if len(without) else vectors
         best, worst = (side[0] for side in step(live)[1:])  # (b,), (b,)
-        key = question.key(best, worst)
-        near = [np.abs(best - worst) - compiled.slack, np.abs(best - least) - compiled.slack]
-        near += [np.abs(key - least) - key_slack(question.veto, compiled.slack)]
-        doubtful = np.flatnonzero(np.min(near, axis=0) <= 0)
+        off = compiled.slack
+        near = np.minimum(np.abs(best - worst) / 2, np.abs(best - least)) <= off
+        doubtful = np.flatnonzero(near | (asked.shows(best, worst, off) != asked.shows(best, worst, -off)))
         if len(doubtful):
             (best[doubtful],), (worst[doubtful],) = maxima(compiled, settle(compiled, live[doubtful]))
         seen, looked = seen + len(live), looked + len(vectors)

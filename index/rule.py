@@ -178,7 +178,7 @@ def accepted(best: Float32, worst: Float32, threshold: float | Float32 | None = 
 def ranked_by(veto: Veto, best: Float32, worst: Float32) -> Float32:
     """What ranks items, and is compared with a threshold, by P and N of one shape: P, or less under the soft veto.
 
-    Where P and N are off by up to a slack, it is off by up to `key_slack`.
+    It never falls where P rises or N falls: bounds of P and N give bounds of it.
     """
     if veto == "hard":
         return best
@@ -186,29 +186,27 @@ def ranked_by(veto: Veto, best: Float32, worst: Float32) -> Float32:
     return key
 
 
-def key_slack(veto: Veto, slack: float) -> float:
-    """How far `ranked_by` may be off where P and N are off by up to the slack: 2 P - N is off by three times that."""
-    return slack if veto == "hard" else 3 * slack
-
-
-def belongs(view: View, best: Float32, worst: Float32, least: float, slack: float = 0.0, veto: Veto = "hard") -> Bool:
+def belongs(
+    view: View, best: Float32, worst: Float32, least: float, slack: float | Float32 = 0.0, veto: Veto = "hard"
+) -> Bool:
     """Which items, by P and N of shape (b,), a view shows.
 
-    slack  how far P and N may be off: a positive one lets all in that may belong, a negative one those that surely do
+    slack  how far P and N may each be off, in all or item by item (b,): a positive one lets all in that may belong, a
+           negative one those that surely do
     """
     shown: Bool
     if view == "below":
-        shown = best < np.float32(least + slack)
+        shown = best - slack < np.float32(least)
+        return shown
+    reaches = best + slack >= np.float32(least)
+    if veto == "soft" and view == "rejected":
+        shown = reaches & (ranked_by(veto, best - slack, worst + slack) < np.float32(least))
     elif veto == "soft":
-        key, off = ranked_by(veto, best, worst), key_slack(veto, slack)
-        if view == "rejected":
-            shown = (best >= np.float32(least - slack)) & (key < np.float32(least + off))
-        else:
-            shown = key >= np.float32(least - off)
+        shown = ranked_by(veto, best + slack, worst - slack) >= np.float32(least)
     elif view == "rejected":
-        shown = (best >= np.float32(least - slack)) & (worst >= best - np.float32(slack))
+        shown = reaches & (worst + slack >= best - slack)
     else:
-        shown = (best >= np.float32(least - slack)) & (best > worst - np.float32(slack))
+        shown = reaches & (best + slack > worst - slack)
     return shown
 
 
@@ -313,7 +311,7 @@ class Question:
         """What ranks items, by their P and N; see `ranked_by`."""
         return ranked_by(self.veto, best, worst)
 
-    def shows(self, best: Float32, worst: Float32, slack: float = 0.0) -> Bool:
+    def shows(self, best: Float32, worst: Float32, slack: float | Float32 = 0.0) -> Bool:
         """Which items its view shows; see `belongs`."""
         return belongs(self.view, best, worst, self.least, slack, self.veto)
 

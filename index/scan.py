@@ -39,6 +39,9 @@ MOST_ROWS, LEAST_ROWS = 8192, 512
 MOST_THREADS = 16
 """Each labels blocks of its own, in buffers of some 30 MiB."""
 
+DIRECT_SHARE = 0.05
+"""Share of the rows under which a filter's rows are scored directly: graphs and lists find too few of so rare ones."""
+
 LEAST_SHARE = 2**21
 """Numbers to read from which a thread of its own is worth starting."""
 

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from clipsieve import cli
 from clipsieve.command import STOPPED, Command
-from clipsieve.commands_build import size
-from clipsieve.errors import ModelUnavailable
+from clipsieve.commands_build import parse_latency, size
+from clipsieve.errors import InputError, ModelUnavailable
 from clipsieve.index.build import build_indices
 from clipsieve.inference.fake import FakeEmbedder
 from clipsieve.parts import Parts
@@ -559,6 +559,17 @@ def test_a_text_that_is_cut_is_told(run, photos):
 def test_an_empty_text_is_refused(run, photos, words):
     found = run("search", str(photos), *words, code=2)
     assert "an empty text" in found.stderr
+
+
+@pytest.mark.parametrize(("text", "ms"), [("100ms", 100), ("0.5s", 500), ("2 S", 2000), ("40", 40), (None, None)])
+def test_a_latency_is_milliseconds_or_seconds(text: str | None, ms: float | None) -> None:
+    assert parse_latency(text) == ms
+
+
+@pytest.mark.parametrize("text", ["", "0ms", "-1s", "fast", "1m", "1e3", "nan"])
+def test_a_latency_that_is_none_is_told(text: str) -> None:
+    with pytest.raises(InputError, match="latency"):
+        parse_latency(text)
 
 
 def test_texts_that_a_spreadsheet_computes_are_exact_where_asked(run, images, tmp_path):

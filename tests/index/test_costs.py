@@ -88,7 +88,7 @@ def made_info(**changed: object) -> dict[str, object]:
         ({"kind": None, "rows": 0, "not_covered": 50_000, "scan_ms": 70.0}, "it finds duplicates"),
         ({"kind": "flat", "rows": 50_000, "scan_ms": 70.0}, None),
         ({"kind": "flat", "rows": 50_000, "not_covered": 10, "scan_ms": 70.0}, "looked through for duplicates"),
-        ({"kind": "flat", "rows": 100_000, "not_covered": 1, "scan_ms": 150.0}, "an index is worth it"),
+        ({"kind": "flat", "rows": 1_000_000, "not_covered": 1, "scan_ms": 150.0}, "an index is worth it"),
         ({"count": 161_000, "removed": 39_000}, None),
         ({"count": 160_000, "removed": 40_000}, "20% of what is stored was removed"),
         ({"shards": 1_002}, None),
