@@ -1,14 +1,15 @@
 """Options that several commands share, each worded once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipsieve.checks import check_choice
 from clipsieve.errors import InputError
 from clipsieve.output_path import refuse_address
-from clipsieve.types import Decoding
+
+if TYPE_CHECKING:
+    from clipsieve.types import Decoding
 
 Folder = Annotated[Path, typer.Argument(help="The collection: the folder that `clipsieve inference` wrote.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -216,10 +217,12 @@ def require_csv(raw: bool, csv: bool) -> None:
         raise InputError("--raw-csv is for CSV, and none is written here; name a .csv file, or leave it out.")
 
 
-def decoding_of(decode: str | None, out: Path, new: Decoding = "own") -> Decoding:
+def decoding_of(decode: str | None, out: Path, new: "Decoding" = "own") -> "Decoding":
     """What --decode says; not given, as the collection `out` has it, or `new` where there is none yet."""
+    from clipsieve.checks import check_choice
     from clipsieve.errors import CollectionMissing
     from clipsieve.manifest import read_manifest
+    from clipsieve.types import Decoding
 
     if decode is not None:
         check_choice("--decode", decode, Decoding)
