@@ -18,7 +18,7 @@ from clipsieve.commands_build import parse_size, size_of_memory
 from clipsieve.errors import InputError
 from clipsieve.image_memory import IMAGE_WAIT_S
 from clipsieve.parts import print_json
-from clipsieve.served_collections import model_of, open_entries, read_flags
+from clipsieve.served_collections import encoder_of, model_of, open_entries, read_flags
 from clipsieve.served_models import Models
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def back(
             embedder=(lambda: models.get(named or model_of(shelf))) if entries or model else None,
             detector=find,
             detector_name=detector,
-            encoder=lambda: models.batcher(named or model_of(shelf)),
+            encoder=lambda: encoder_of(models, shelf, named),
             store=make_store(store, state, entries),
             protection=protection,
             models=models.figures,

@@ -23,7 +23,7 @@ from clipsieve.commands_build import (
     tell_embedded,
     texts_by_model,
 )
-from clipsieve.commands_regions import find_with, load
+from clipsieve.commands_regions import find_with, load_for
 from clipsieve.errors import InputError, quoted
 from clipsieve.parts import print_json
 
@@ -36,6 +36,7 @@ def end2end(
     format: options.InputFormat = "auto",
     text: options.CaptionTexts = True,
     thumbs: options.Thumbs = False,
+    decode: options.Decode = None,
     regions: options.Regions = None,
     region_count: options.RegionCount = None,
     crops: options.Crops = False,
@@ -75,7 +76,7 @@ def end2end(
         fetching=fetch_options(allow_private_addresses, timeout, retries, max_bytes, connections),
     )
     require_free(out)
-    embedder = load(ctx.obj, model, device, precision)
+    embedder = load_for(ctx.obj, out, model, device, precision, decode)
     finder = find_with(ctx.obj, out, embedder, regions, region_count, crops, device, precision)
     how = {"text": text, "batch_size": batch_size, "workers": workers, "thumbs": thumbs, "finder": finder}
     embedded = embed(source, embedder, out, **how)
@@ -106,6 +107,7 @@ def inference_worker(
     format: options.InputFormat = "auto",
     text: options.CaptionTexts = True,
     thumbs: options.Thumbs = False,
+    decode: options.Decode = None,
     regions: options.Regions = None,
     region_count: options.RegionCount = None,
     crops: options.Crops = False,
@@ -148,7 +150,7 @@ def inference_worker(
         )
         for number in numbers
     ]
-    embedder = load(ctx.obj, model, device, precision)
+    embedder = load_for(ctx.obj, out, model, device, precision, decode)
     how: dict[str, Any] = {
         "text": text,
         "batch_size": batch_size,

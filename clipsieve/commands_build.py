@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipsieve import options
-from clipsieve.commands_regions import find_with, load
+from clipsieve.commands_regions import find_with, load_for
 from clipsieve.errors import InputError, quoted
 from clipsieve.output_path import refuse_address
 from clipsieve.parts import Parts, print_json, progress, stages
@@ -35,6 +35,7 @@ def inference(
     format: options.InputFormat = "auto",
     text: options.CaptionTexts = True,
     thumbs: options.Thumbs = False,
+    decode: options.Decode = None,
     regions: options.Regions = None,
     region_count: options.RegionCount = None,
     crops: options.Crops = False,
@@ -81,7 +82,7 @@ def inference(
     )
     require_free(out)
     ctx.obj.image_memory.set(size_of_memory(image_memory), None)
-    embedder = load(ctx.obj, model, device, precision)
+    embedder = load_for(ctx.obj, out, model, device, precision, decode)
     done = embed(
         source,
         embedder,

@@ -18,7 +18,7 @@ from clipsieve.errors import CollectionMissing, InputError, ModelUnavailable, qu
 from clipsieve.parts import Parts, print_json, progress
 
 if TYPE_CHECKING:
-    from clipsieve.types import Float32, Int64
+    from clipsieve.types import Decoding, Float32, Int64
 
 TEMPLATE = "A photo of a {text}."
 
@@ -110,7 +110,7 @@ def evaluate(
 
     parts: Parts = ctx.obj
     name = model or _model_of(images) or DEFAULT_MODEL
-    embedder = parts.load(name, device=device)
+    embedder = parts.load(name, device=device).decoding_as(_decoding_of(images))
     if zero_shot and not hasattr(embedder, "embed_texts"):
         raise ModelUnavailable(
             f"The model {quoted(name)} embeds no texts, so that --zero-shot cannot be; give --few-shot."
@@ -228,6 +228,16 @@ def _figures(
 def _split(line: str) -> tuple[str, str]:
     first, *rest = line.split()
     return first, " ".join(rest) or first
+
+
+def _decoding_of(given: str) -> "Decoding":
+    """How the images of a collection were decoded; "own" for what is none."""
+    from clipsieve.shards import open_manifest
+
+    try:
+        return open_manifest(given).decoding
+    except CollectionMissing:
+        return "own"
 
 
 def _model_of(given: str) -> str | None:

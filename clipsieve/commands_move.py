@@ -36,6 +36,14 @@ def import_(
         str | None, typer.Option("--caption-column", metavar="NAME", help="Where the captions are.")
     ] = None,
     shard_size: Annotated[int, typer.Option("--shard-size", help="Most rows in one shard.")] = 100_000,
+    decode: Annotated[
+        str | None,
+        typer.Option(
+            "--decode",
+            metavar="own|reference",
+            help="How images of questions are decoded; clip-retrieval: reference.",
+        ),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Make the collection OUT of vectors that exist. Stopped, it goes on where it was.
@@ -63,6 +71,7 @@ def import_(
         opened = vector_sources.TarSource(source, vector_column)
     else:
         opened = vector_sources.TableSource(source, vector_column, lance=chosen == "lance")
+    decoding = options.decoding_of(decode, out, "reference" if chosen == "clip-retrieval" else "own")
     parts: Parts = ctx.obj
     embedder = None if model is None else parts.load(model)
     with progress("importing", "vectors") as shown:
@@ -74,6 +83,7 @@ def import_(
             key_column=key_column,
             caption_column=caption_column,
             shard_size=shard_size,
+            decoding=decoding,
             progress=shown.update,
         )
     if json:

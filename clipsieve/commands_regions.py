@@ -87,6 +87,12 @@ def load(parts: Parts, model: str, device: str, precision: str) -> Any:
     return parts.load(model, device=device, precision=precision)
 
 
+def load_for(parts: Parts, out: Path, model: str, device: str, precision: str, decode: str | None) -> Any:
+    """The embedder of images for the collection `out`, which decodes as asked for, or as the collection has it."""
+    decoding = options.decoding_of(decode, out)
+    return load(parts, model, device, precision).decoding_as(decoding)
+
+
 def find_with(
     parts: Parts,
     out: Path,

@@ -67,7 +67,16 @@ def make_manifest(folder: Path) -> Manifest:
         if name not in ("float16", "float32"):
             raise CollectionDamaged(f"{path} holds {name}; vectors are float16 or float32, so write it again.")
     _, dim, dtype = min(formats)
-    return Manifest(None, dim, dtype, next_id=next_id, next_shard=len(shards), shards=tuple(shards), read_only=True)
+    return Manifest(
+        None,
+        dim,
+        dtype,
+        next_id=next_id,
+        next_shard=len(shards),
+        shards=tuple(shards),
+        decoding="reference",
+        read_only=True,
+    )
 
 
 def complete(table: pa.Table, shard: Shard) -> pa.Table:

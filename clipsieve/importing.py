@@ -12,7 +12,7 @@ from clipsieve.captions import NO_TEXT, caption_text, no_text
 from clipsieve.errors import InputError
 from clipsieve.manifest import Manifest, Source
 from clipsieve.shards import OWN_COLUMNS, read_metadata
-from clipsieve.types import Embeddings, Float32, ModelId, Skipped
+from clipsieve.types import Decoding, Embeddings, Float32, ModelId, Skipped
 from clipsieve.writer import Writer, open_writer
 
 NOT_KNOWN = ModelId("not known", "", "")
@@ -65,6 +65,7 @@ def import_vectors(
     key_column: str | None = None,
     caption_column: str | None = None,
     shard_size: int = 100_000,
+    decoding: Decoding = "own",
     progress: Callable[[int, int | None, int], None] | None = None,
 ) -> Imported:
     """Make the collection `out` of what `source` holds, or go on where a run that was stopped had got to.
@@ -74,6 +75,7 @@ def import_vectors(
     key_column      what names an item; by default `key`, `image_path` or `url`, else where it lies
     caption_column  by default `caption`, `text` or `TEXT`
     shard_size      rows in a shard, and so in a commit
+    decoding        how images of questions, and what is added, are to be decoded, of a new collection
     progress        called with (rows read in all, their total or None, skipped) after each commit
 
     Rows without direction (zero, NaN, infinite) are listed in skipped/, and so is a second one of a key.
@@ -90,7 +92,7 @@ def import_vectors(
     for column in (key_column, caption_column):
         if column is not None and column not in first.columns:
             raise InputError(f"{source.name} has no column {column!r}; it has {', '.join(first.columns) or 'none'}.")
-    with open_writer(out, Manifest(model=model, dim=found)) as writer:
+    with open_writer(out, Manifest(model=model, dim=found, decoding=decoding)) as writer:
         return _Import(writer, source, key_column, caption_column).run(shard_size, progress)
 
 

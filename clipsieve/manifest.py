@@ -16,17 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from clipsieve.checks import check_count, check_counts, check_finite, check_str, check_text
+from clipsieve.checks import check_choice, check_count, check_counts, check_finite, check_str, check_text
 from clipsieve.durable import write_file
 from clipsieve.errors import CollectionDamaged, CollectionError, CollectionMissing, InputError, ModelMismatch
-from clipsieve.types import Float32, ModelId
+from clipsieve.types import Decoding, Float32, ModelId
 
 NAME = "clipsieve.json"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """The newest that is read here. A folder has the least version that can tell what it holds."""
 
 RESTORING = 2
 """From this version on the list of removed items has lines that take items back."""
+
+DECODING = 3
+"""From this version on images may be decoded as the reference libraries do, and so must be those of questions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +224,7 @@ class Manifest:
     removed     removed.jsonl as far as it counts: what follows was appended by a writer that died before committing;
                 None if nothing was ever removed
     detection   what finds regions in its images; None if nothing does. Older shards may lack them all the same
+    decoding    how images were decoded before the model saw them, and how those of questions are
     read_only   True for a folder that clipsieve did not write; such a manifest is never written to disk
     """
 
@@ -237,6 +241,7 @@ class Manifest:
     retired: tuple[Source, ...] = ()
     removed: File | None = None
     detection: Detection | None = None
+    decoding: Decoding = "own"
     read_only: bool = False
     format_version: int = field(default=1, kw_only=True)
 
@@ -246,6 +251,9 @@ class Manifest:
         check_count("Manifest.next_id", self.next_id)
         check_count("Manifest.next_shard", self.next_shard)
         check_counts("Manifest.background", self.background)
+        check_choice("Manifest.decoding", self.decoding, Decoding)
+        if self.decoding == "reference" and self.format_version < DECODING:
+            object.__setattr__(self, "format_version", DECODING)
         ranges = sorted((shard.first_id, shard.last_id) for shard in self.shards if shard.rows)
         if any(first <= last for (_, last), (first, _) in itertools.pairwise(ranges)):
             raise InputError("Manifest.shards overlap in their ids; each id is given once.")
@@ -331,6 +339,8 @@ def _to_json(manifest: Manifest) -> dict[str, Any]:
     value["retired"] = [dataclasses.asdict(s) for s in manifest.retired]
     value["removed"] = None if manifest.removed is None else dataclasses.asdict(manifest.removed)
     value["detection"] = None if manifest.detection is None else dataclasses.asdict(manifest.detection)
+    if manifest.decoding == "own":  # as manifests were before there was a choice, for who reads them
+        del value["decoding"]
     if manifest.probe is not None:
         value["probe"] = {"images": _floats(manifest.probe.images), "texts": _floats(manifest.probe.texts)}
     return value

@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
+from clipsieve.checks import check_choice
 from clipsieve.errors import InputError
 from clipsieve.output_path import refuse_address
+from clipsieve.types import Decoding
 
 Folder = Annotated[Path, typer.Argument(help="The collection: the folder that `clipsieve inference` wrote.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -33,6 +35,12 @@ LongTextName = Annotated[
 ]
 CaptionTexts = Annotated[bool, typer.Option("--text/--no-text", help="Embed captions too, where there are some.")]
 Thumbs = Annotated[bool, typer.Option("--thumbs/--no-thumbs", help="Keep a small WebP of each image.")]
+Decode = Annotated[
+    str | None,
+    typer.Option(
+        "--decode", metavar="own|reference", help="reference: alpha, 16 bits, EXIF as open_clip and transformers do it."
+    ),
+]
 Regions = Annotated[
     str | None,
     typer.Option("--regions", metavar="MODEL", help="Find regions too, with mini, hf:ORG/NAME or local-dir:PATH."),
@@ -206,3 +214,17 @@ def require_csv(raw: bool, csv: bool) -> None:
     """InputError if --raw-csv is given where no CSV is written."""
     if raw and not csv:
         raise InputError("--raw-csv is for CSV, and none is written here; name a .csv file, or leave it out.")
+
+
+def decoding_of(decode: str | None, out: Path, new: Decoding = "own") -> Decoding:
+    """What --decode says; not given, as the collection `out` has it, or `new` where there is none yet."""
+    from clipsieve.errors import CollectionMissing
+    from clipsieve.manifest import read_manifest
+
+    if decode is not None:
+        check_choice("--decode", decode, Decoding)
+        return decode  # type: ignore[return-value]  # it is one of them
+    try:
+        return read_manifest(out).decoding
+    except CollectionMissing:
+        return new

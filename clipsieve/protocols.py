@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from clipsieve.reading import Reading
-from clipsieve.types import Box, Float32, Int64, ModelId, Neighbors, Regions
+from clipsieve.types import Box, Decoding, Float32, Int64, ModelId, Neighbors, Regions
 
 
 @runtime_checkable
@@ -28,6 +28,14 @@ class ImageEmbedder(Protocol):
         A row does not depend on the rest of the batch beyond float32 rounding. InputError names the position of the
         first image that cannot be decoded; nothing is returned for the others then.
         """
+
+
+@runtime_checkable
+class DecodesImages(Protocol):
+    """What an ImageEmbedder also is, if it decodes with clipsieve and so can do it in either way."""
+
+    def decoding_as(self, decoding: Decoding) -> ImageEmbedder:
+        """The same model, given images decoded so."""
 
 
 @runtime_checkable

@@ -7,10 +7,13 @@ scaling to 8 bits and reducing go strip by strip, since each would otherwise hol
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
+
+from clipsieve.types import Decoding
 
 STRIP_PIXELS = 2**20
 """Pixels that are converted at a time, in whole rows."""
@@ -20,6 +23,12 @@ LARGE_PIXELS = 50_000_000
 
 REDUCED_PIXELS = 4_000_000
 """That a large image keeps at least."""
+
+View = Decoding | Literal["stored"]
+"""What is seen of an image: RGB by one of the decodings, or the image in its own mode, to be made RGB later."""
+
+SCALABLE = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "F", "I;16"})
+"""Modes that Pillow scales and then converts to RGB. Images of others are converted first."""
 
 PixelBox = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels."""
@@ -73,28 +82,29 @@ class Raster:
             self._load(1)
         return _turned_size(self._stored, self._orientation)
 
-    def whole(self) -> Image.Image:
-        """Every pixel, RGB of 8 bits."""
+    def whole(self, decoding: Decoding = "own") -> Image.Image:
+        """Every pixel, RGB of 8 bits; upright unless the decoding is that of the reference."""
         with self._guard():
             self._load(1)
-            return self._seen((0, 0, *self._image.size), 1)
+            return self._seen((0, 0, *self._image.size), 1, decoding)
 
-    def reduced(self, factor: int) -> Image.Image:
+    def reduced(self, factor: int, view: View = "own", *, last: bool = True) -> Image.Image:
         """The image with both sides divided by `factor`, a power of 2, and rounded up.
 
         JPEGs are decoded at an eighth, a quarter or half of their size as far as that goes, others by the mean of
-        each `factor` x `factor` pixels. Nothing can be asked for afterwards where that is more than 1.
+        each `factor` x `factor` pixels. Where that is more than 1, only the same can be asked for afterwards, and
+        nothing at all after the `last`.
         """
         with self._guard():
             self._load(factor)
-            made = self._seen((0, 0, *self._image.size), max(1, factor // self._scaled))
-        if factor > 1:
+            made = self._seen((0, 0, *self._image.size), max(1, factor // self._scaled), view)
+        if factor > 1 and last:
             self._image = made  # lets go of the large one
         return made
 
-    def for_model(self) -> Image.Image:
-        """What a model sees: whole, or `reduced` where it has more than LARGE_PIXELS."""
-        return self.reduced(reduction(*self._stored))
+    def for_model(self, view: View = "own", *, last: bool = True) -> Image.Image:
+        """What a model sees: whole, or `reduced` where it has more than LARGE_PIXELS, which is then RGB in any case."""
+        return self.reduced(reduction(*self._stored), view, last=last)
 
     def crop(self, box: PixelBox) -> Image.Image:
         """A part of the upright image: every pixel of it, or reduced where it alone has more than LARGE_PIXELS."""
@@ -117,23 +127,25 @@ class Raster:
         self._orientation = orientation(self._image)  # of a PNG it may stand behind the pixels
         self._loaded = True
 
-    def _seen(self, box: PixelBox, factor: int) -> Image.Image:
-        """A part of the stored image, reduced and turned upright."""
+    def _seen(self, box: PixelBox, factor: int, view: View = "own") -> Image.Image:
+        """A part of the stored image, reduced; turned upright, which the reference does not do."""
+        if view == "stored" and factor == self._scaled == 1 and self._image.mode in SCALABLE:
+            return _plain(self._image, None)
         profile = None
-        if not needs_converting(self._image):
+        reference = view != "own"
+        if self._image.mode == "RGB" if reference else not needs_converting(self._image):
             profile = self._image.info.get("icc_profile")
             whole = box == (0, 0, *self._image.size)
             flat = self._image.reduce(factor, box) if factor > 1 else self._image if whole else self._image.crop(box)
         else:
-            flat = self._flat(box, factor)
-        if self._orientation in _TURNS:
+            flat = self._flat(box, factor, _by_pillow if reference else self._converter())
+        if self._orientation in _TURNS and not reference:
             flat = flat.transpose(_TURNS[self._orientation])
         return _plain(flat, profile)
 
-    def _flat(self, box: PixelBox, factor: int) -> Image.Image:
+    def _flat(self, box: PixelBox, factor: int, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
         left, top, right, bottom = box
         width, height = -(-(right - left) // factor), -(-(bottom - top) // factor)
-        convert = self._converter()
         made = Image.new("RGB", (width, height))
         for first, end in _strips(top, bottom, right - left, factor):
             part = convert(self._image.crop((left, first, right, end)))
@@ -162,7 +174,7 @@ class Raster:
         if mode in ("I", "F"):
             low, span = self._range()
             return lambda part: _from_unit((_finite(part) - low) / span)
-        return lambda part: part.convert("RGB")
+        return _by_pillow
 
     def _range(self) -> tuple[float, float]:
         """Which 32-bit or float value of the whole image becomes black, and how far above it white is."""
@@ -216,6 +228,11 @@ def _strips(top: int, bottom: int, width: int, factor: int) -> Iterator[tuple[in
     rows = max(1, STRIP_PIXELS // max(1, width * factor)) * factor
     for first in range(top, bottom, rows):
         yield first, min(first + rows, bottom)
+
+
+def _by_pillow(part: Image.Image) -> Image.Image:
+    part.info.pop("transparency", None)  # of a palette, which RGB does without: Pillow would warn that it is lost
+    return part.convert("RGB")
 
 
 def _on_white(part: Image.Image) -> Image.Image:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from clipsieve.index.collection import Collection
     from clipsieve.protocols import TextEmbedder
     from clipsieve.reading import LongText
+    from clipsieve.served_models import Models
 
 FILTER_SECONDS = 10.0
 """That a filter of a request may take."""
@@ -71,6 +72,12 @@ def model_of(shelf: "Shelf") -> str:
     if made_with is None:
         raise ModelUnavailable(f"The collection {served.name!r} does not say which model made it; give --model.")
     return made_with.name
+
+
+def encoder_of(models: "Models", shelf: "Shelf", name: str | None) -> Any:
+    """The batcher of the model named, or of the first collection's, which decodes images as that one has them."""
+    batcher = models.batcher(name or model_of(shelf))
+    return batcher.decoding_as(shelf[None].collection.manifest.decoding) if shelf.names else batcher
 
 
 def read_ratings(folder: Path | None, dim: int) -> dict[int, Any]:

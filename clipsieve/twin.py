@@ -32,7 +32,13 @@ def make_twin(folder: Path, into: Path) -> None:
         raise CollectionReadOnly(
             f"{folder} was not made by clipsieve; it can be searched as it is, but not indexed into another folder."
         )
-    new = Manifest(model=manifest.model, dim=manifest.dim, dtype=manifest.dtype, licence=manifest.licence)
+    new = Manifest(
+        model=manifest.model,
+        dim=manifest.dim,
+        dtype=manifest.dtype,
+        licence=manifest.licence,
+        decoding=manifest.decoding,
+    )
     with open_writer(into, new) as writer:
         known = {shard.number: _images(shard) for shard in manifest.shards}
         if any(known.get(shard.number) != _images(shard) for shard in writer.manifest.shards):

@@ -43,6 +43,9 @@ TemplateSet = Literal["openai", "simple"]
 """open_clip's prompt lists by name: "openai" is its 80 ImageNet templates, "simple" its 7."""
 Mode = Literal["agnostic", "class-wise"]
 Claim = Literal["exact", "complete", "partial"]
+Decoding = Literal["own", "reference"]
+"""How an image becomes RGB: "own" turns it upright, lays it on white and scales 16 bits to 8; "reference" is PIL's
+`convert("RGB")` of the image as stored, as open_clip and transformers have it."""
 
 
 def content_hash(data: bytes) -> str:

@@ -402,6 +402,11 @@ def _require_same_space(folder: Path, manifest: Manifest, vectors: Embeddings, w
 def _require_compatible(folder: Path, there: Manifest, new: Manifest) -> None:
     if there.model is not None and new.model is not None:
         there.model.require(new.model, f"What is to be added to {folder}")
+    if there.decoding != new.decoding:
+        raise InputError(
+            f"{folder} is of images decoded as --decode {there.decoding} has it, not {new.decoding}; go on with that, "
+            "or choose another folder."
+        )
     if there.dim != new.dim:
         raise InputError(f"{folder} holds vectors of {there.dim} dimensions, not {new.dim}; choose another folder.")
 

@@ -113,7 +113,14 @@ def make_manifest(folder: Path) -> Manifest:
         for name, found in files.items()
     )
     return Manifest(
-        None, dims.pop(), next_id=total, next_shard=len(shards), shards=tuple(shards), indices=indices, read_only=True
+        None,
+        dims.pop(),
+        next_id=total,
+        next_shard=len(shards),
+        shards=tuple(shards),
+        indices=indices,
+        decoding="reference",
+        read_only=True,
     )
 
 

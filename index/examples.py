@@ -11,7 +11,7 @@ from clipsieve.errors import InputError, ModelMismatch
 from clipsieve.index.templates import expand
 from clipsieve.kept import Kept
 from clipsieve.manifest import Manifest, Probe
-from clipsieve.protocols import ImageEmbedder, TextEmbedder
+from clipsieve.protocols import DecodesImages, ImageEmbedder, TextEmbedder
 from clipsieve.reading import LongText, check_long_text, notes_of, read_with, require_read
 from clipsieve.types import Box, ClassVectors, Example, Float32, MetaClass, ModelId, TemplateSet, content_hash
 
@@ -122,7 +122,7 @@ class Embedding:
         """Embed an image; its content hash, under which it is remembered."""
         name = content_hash(data)
         if self._uploads.find((name, None)) is None:
-            self._uploads.put((name, None), self._need_images().embed_images([data])[0])
+            self._uploads.put((name, None), self._need_images(whole=True).embed_images([data])[0])
         return name
 
     def part(self, example: Example, data: bytes) -> Float32:
@@ -133,8 +133,11 @@ class Embedding:
         self._uploads.put((example.image, example.box), vector)
         return vector
 
-    def _need_images(self) -> ImageEmbedder:
+    def _need_images(self, *, whole: bool = False) -> ImageEmbedder:
+        """The embedder of images; of whole ones, decoded as the collection's were. Parts were cut from decoded ones."""
         embedder = self._need("An image")
+        if whole and isinstance(embedder, DecodesImages):
+            return embedder.decoding_as(self._manifest.decoding)
         if not isinstance(embedder, ImageEmbedder):
             raise InputError("The embedder given takes no images; give one that does, or ask with texts or items.")
         return embedder

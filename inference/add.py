@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from clipsieve.errors import InputError
 from clipsieve.image_memory import ImageMemory
@@ -21,6 +22,7 @@ from clipsieve.inference.probe import probe
 from clipsieve.inference.reader import Source
 from clipsieve.inference.run import commit_batches
 from clipsieve.manifest import Detection
+from clipsieve.protocols import DecodesImages
 from clipsieve.skips import commonest
 from clipsieve.types import ImageItem, Skipped
 from clipsieve.writer import Writer, open_writer
@@ -109,6 +111,8 @@ def add_to_collection(
         first = next(items, None)
         if first is not None:
             embedder = load(model.name)
+            if isinstance(embedder, DecodesImages):
+                embedder = cast(StagedEmbedder, embedder.decoding_as(writer.manifest.decoding))
             _require_same(writer, embedder)
             if thumbs is None:
                 thumbs = any("thumbs" in shard.files for shard in writer.manifest.shards)

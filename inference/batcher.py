@@ -5,12 +5,13 @@
 are decoded in a pool of threads, ahead of the model. Texts are tokenized with their batch.
 """
 
+import copy
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Protocol, Self, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Protocol, Self, TypedDict, TypeVar, Unpack, cast, overload
 
 import numpy as np
 from PIL import Image
@@ -19,11 +20,14 @@ from clipsieve.errors import InputError
 from clipsieve.inference.batch_request import BatchOptions, Request
 from clipsieve.inference.batch_statistics import BatchStatistics
 from clipsieve.inference.checkpoint import Tensors
+from clipsieve.inference.decode import decoding_of, view_of
 from clipsieve.inference.embedder import StagedEmbedder, StagedTextEmbedder
 from clipsieve.inference.row_queue import Model, RowQueue
 from clipsieve.ordered import processors
+from clipsieve.protocols import DecodesImages
+from clipsieve.raster import View
 from clipsieve.reading import Reading, read_texts, split_text
-from clipsieve.types import Float32, Int64
+from clipsieve.types import Decoding, Float32, Int64
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -93,10 +97,13 @@ def batched(
     queue = RowQueue(models, embedder.dim, embedder.lanes, options or BatchOptions(), clock)
     if not isinstance(embedder, StagedEmbedder):
         return BatchedTextEmbedder(embedder, queue)
-    preprocess = _timed(embedder.preprocess, "image", clock, prepared)
+
+    def timed(preprocess: Callable[[bytes], Tensors]) -> Callable[[bytes], Tensors]:
+        return _timed(preprocess, "image", clock, prepared)
+
     if isinstance(embedder, StagedTextEmbedder):
-        return BatchedEmbedder(embedder, queue, preprocess)
-    return BatchedImageEmbedder(embedder, queue, preprocess)
+        return BatchedEmbedder(embedder, queue, timed)
+    return BatchedImageEmbedder(embedder, queue, timed)
 
 
 class Batched:
@@ -162,11 +169,36 @@ class Batched:
 class BatchedImageEmbedder(Batched):
     """A StagedEmbedder for many threads; made by `batched`."""
 
-    def __init__(self, embedder: StagedEmbedder, queue: RowQueue, preprocess: Callable[[bytes], Tensors]) -> None:
+    def __init__(
+        self,
+        embedder: StagedEmbedder,
+        queue: RowQueue,
+        timed: Callable[[Callable[[bytes], Tensors]], Callable[[bytes], Tensors]],
+    ) -> None:
         super().__init__(embedder, queue)
         self._embedder = embedder
-        self._preprocess = preprocess
+        self._timed = timed
+        self._preprocess = timed(embedder.preprocess)
         self._decoders = ThreadPoolExecutor(queue.options.workers or processors(), "clipsieve-decode")
+
+    @property
+    def decoding(self) -> Decoding:
+        """How images are decoded."""
+        return decoding_of(self._embedder)
+
+    @property
+    def view(self) -> View:
+        """What it is to be shown of an image."""
+        return view_of(self._embedder)
+
+    def decoding_as(self, decoding: Decoding) -> Self:
+        """See protocols.DecodesImages; both share one queue, which is closed with the one that was made first."""
+        if decoding == self.decoding or not isinstance(self._embedder, DecodesImages):
+            return self
+        other = copy.copy(self)
+        other._embedder = cast(StagedEmbedder, self._embedder.decoding_as(decoding))
+        other._preprocess = self._timed(other._embedder.preprocess)
+        return other
 
     def preprocess(self, data: bytes) -> Tensors:
         """See StagedEmbedder."""

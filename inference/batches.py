@@ -14,7 +14,7 @@ from clipsieve.errors import InputError
 from clipsieve.image_files import open_raster
 from clipsieve.image_memory import ImageMemory
 from clipsieve.inference.checkpoint import Tensors
-from clipsieve.inference.decode import decoder
+from clipsieve.inference.decode import decoder, view_of
 from clipsieve.inference.embedder import StagedEmbedder
 from clipsieve.inference.finding import BATCH, Finder, Looked
 from clipsieve.inference.pending import Embedded, Row
@@ -110,8 +110,13 @@ def _prepare(
     looked = thumb = None
     try:
         with open_raster(item.data, memory, max_pixels=max_pixels, factor=None) as raster:
-            image = raster.for_model()
+            view = view_of(embedder)
+            shown = thumbs or finder is not None
+            image = raster.for_model(view, last=view == "own" or not shown)
             tensors = embedder.preprocess_image(image)
+            if view != "own" and shown:  # boxes and small pictures are of the upright one
+                del image  # first, so that there is one at a time
+                image = raster.for_model()
             if finder is not None:
                 looked = _look(finder, image, item.data)
             if thumbs:

@@ -46,6 +46,7 @@ class Checkpoint:
     count_tokens   texts -> how many token ids each has before it is cut, its ends included; None where none tells
     context        token ids that are read of a text, its ends included; None where that is not known
     unknown        words -> whether the tokenizer has no token for each; None where it has one for all
+    converts       whether `prepare` also takes images of any mode in `raster.SCALABLE`, and makes RGB of them itself
     """
 
     module: "torch.nn.Module"
@@ -60,6 +61,7 @@ class Checkpoint:
     count_tokens: Count | None = None
     context: int | None = None
     unknown: Unknown | None = None
+    converts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,22 @@ from clipsieve.errors import InputError
 from clipsieve.heif import SUFFIXES, has_heif
 from clipsieve.image_files import MAX_PIXELS, open_raster, readable_formats
 from clipsieve.image_memory import ImageMemory
+from clipsieve.raster import View
+from clipsieve.types import Decoding
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
-__all__ = ["MAX_PIXELS", "decode", "decode_for_model", "decoder", "image_extensions", "prepare_each"]
+__all__ = [
+    "MAX_PIXELS",
+    "decode",
+    "decode_for_model",
+    "decoder",
+    "decoding_of",
+    "image_extensions",
+    "prepare_each",
+    "view_of",
+]
 
 
 def image_extensions() -> frozenset[str]:
@@ -45,22 +56,45 @@ def prepare_each(images: Iterable[_In], prepare: Callable[[_In], _Out], to_be: s
     return made
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, memory: ImageMemory | None = None) -> Image.Image:
+def decoding_of(embedder: object) -> Decoding:
+    """How an embedder wants images decoded: its attribute `decoding`, "own" where it has none."""
+    decoding: Decoding = getattr(embedder, "decoding", "own")
+    return decoding
+
+
+def view_of(embedder: object) -> View:
+    """What an embedder is to be shown of an image: its attribute `view`, else as it wants images decoded."""
+    view: View = getattr(embedder, "view", decoding_of(embedder))
+    return view
+
+
+def decode(
+    data: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    memory: ImageMemory | None = None,
+    decoding: Decoding = "own",
+) -> Image.Image:
     """The image in `data`: mode RGB, 8 bits, turned upright by its EXIF, its first frame if it moves.
 
     Transparency is laid on white. More than 8 bits a channel are scaled to 8, not cut off: 16-bit values by their full
     range; 32-bit and float ones by the least of 1 (float only), 255 and 65535 that holds them all, else from their
     minimum to their maximum. Colour profiles are not applied: the models were trained without.
 
-    memory  from which what decoding takes is reserved meanwhile; by default one image is no matter
+    memory    from which what decoding takes is reserved meanwhile; by default one image is no matter
+    decoding  "reference": none of that, but PIL's `convert("RGB")` of the image as it is stored, as open_clip and
+              transformers have it: what is transparent shows the colours behind it, 16 bits are cut off at 255, and
+              EXIF turns nothing
 
     InputError says in a sentence why there is no image: empty, not an image, damaged, over `max_pixels`.
     """
     with open_raster(data, memory or ImageMemory(), max_pixels=max_pixels) as raster:
-        return raster.whole()
+        return raster.whole(decoding)
 
 
-def decode_for_model(data: bytes, memory: ImageMemory, prepare: Callable[[Image.Image], _Out]) -> _Out:
+def decode_for_model(
+    data: bytes, memory: ImageMemory, prepare: Callable[[Image.Image], _Out], view: View = "own"
+) -> _Out:
     """What `prepare` makes of the image, where it is large reduced, see `Raster.for_model`. Errors as `decode`."""
     with open_raster(data, memory, factor=None) as raster:
-        return prepare(raster.for_model())
+        return prepare(raster.for_model(view))

@@ -1,10 +1,11 @@
 """Images and texts to unit vectors, by any CLIP-like model."""
 
+import copy
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -20,8 +21,9 @@ from clipsieve.inference.text_reader import TextReader, locked
 from clipsieve.inference.token_ids import TokenIds
 from clipsieve.ordered import processors
 from clipsieve.protocols import ImageEmbedder, TextEmbedder
+from clipsieve.raster import View
 from clipsieve.reading import Reading
-from clipsieve.types import Float32, Int64, ModelId
+from clipsieve.types import Decoding, Float32, Int64, ModelId
 
 if TYPE_CHECKING:
     import torch
@@ -217,6 +219,7 @@ class TorchImageEmbedder(TorchModel):
         super().__init__(name, checkpoint, devices, dtype)
         self._checkpoint = checkpoint
         self._image_memory = image_memory or ImageMemory()
+        self.decoding: Decoding = "own"
         pictures = [self.preprocess_image(picture) for picture in pictures_to_tell_apart(checkpoint.side)]
         self._image_name = min(pictures[0])
         rows = self.embed_tensors(pictures)
@@ -225,7 +228,18 @@ class TorchImageEmbedder(TorchModel):
 
     def preprocess(self, data: bytes) -> Tensors:
         """See StagedEmbedder."""
-        return decode_for_model(data, self._image_memory, self.preprocess_image)
+        return decode_for_model(data, self._image_memory, self.preprocess_image, self.view)
+
+    @property
+    def view(self) -> View:
+        """What it is to be shown of an image."""
+        return "stored" if self.decoding == "reference" and self._checkpoint.converts else self.decoding
+
+    def decoding_as(self, decoding: Decoding) -> Self:
+        """See protocols.DecodesImages; the model itself is shared."""
+        other = copy.copy(self)
+        other.decoding = decoding
+        return other
 
     def preprocess_image(self, image: Image.Image) -> Tensors:
         """See StagedEmbedder."""

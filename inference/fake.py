@@ -1,8 +1,10 @@
 """An embedder and a detector without a model, for tests: yours as well as ours."""
 
+import copy
 import hashlib
 import re
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 from PIL import Image
@@ -13,7 +15,7 @@ from clipsieve.inference.checkpoint import Tensors
 from clipsieve.inference.decode import decode, decode_for_model, prepare_each
 from clipsieve.inference.token_ids import TokenIds
 from clipsieve.reading import Reading
-from clipsieve.types import Box, Float32, Int64, ModelId, Regions
+from clipsieve.types import Box, Decoding, Float32, Int64, ModelId, Regions
 
 MOST_WORDS = 40
 """Words of a text that a FakeEmbedder reads."""
@@ -32,10 +34,17 @@ class FakeEmbedder:
         self._image_memory = image_memory or ImageMemory()
         self.dim = dim
         self.lanes = 1
+        self.decoding: Decoding = "own"
+
+    def decoding_as(self, decoding: Decoding) -> Self:
+        """See protocols.DecodesImages."""
+        other = copy.copy(self)
+        other.decoding = decoding
+        return other
 
     def preprocess(self, data: bytes) -> Tensors:
         """See embedder.StagedEmbedder."""
-        return decode_for_model(data, self._image_memory, self.preprocess_image)
+        return decode_for_model(data, self._image_memory, self.preprocess_image, self.decoding)
 
     def preprocess_image(self, image: Image.Image) -> Tensors:
         """See embedder.StagedEmbedder."""

@@ -97,6 +97,7 @@ def load_open_clip(
         count_tokens=count_tokens,
         context=tokenizer.context_length,
         unknown=None if inner is None else unknown_with(inner),
+        converts=True,  # its transform scales first
     )
 
 

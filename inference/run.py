@@ -12,7 +12,7 @@ from pathlib import Path
 from clipsieve.errors import ClipsieveError, CollectionError, InputError
 from clipsieve.image_memory import ImageMemory
 from clipsieve.inference.batches import embed_items
-from clipsieve.inference.decode import MAX_PIXELS, decoder
+from clipsieve.inference.decode import MAX_PIXELS, decoder, decoding_of
 from clipsieve.inference.embedder import StagedEmbedder
 from clipsieve.inference.finding import Finder, settle
 from clipsieve.inference.pending import TWICE, Embedded, Pending, read_of
@@ -103,7 +103,7 @@ def embed_collection(
         )
     require_collection_path(out)
     folder, seen = Path(out), probe(embedder)
-    new = Manifest(model=embedder.model, dim=embedder.dim, licence=licence, probe=seen)
+    new = Manifest(model=embedder.model, dim=embedder.dim, licence=licence, probe=seen, decoding=decoding_of(embedder))
     keys = Keys(folder)
     require = partial(_require_same_input, folder, source)
     with turns(folder, new, keys, require, waiting) as turn:

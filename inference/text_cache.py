@@ -13,9 +13,9 @@ import numpy as np
 
 from clipsieve.errors import InputError, TimedOut
 from clipsieve.inference.batch_request import check_timeout
-from clipsieve.protocols import TextEmbedder
+from clipsieve.protocols import DecodesImages, ImageEmbedder, TextEmbedder
 from clipsieve.reading import Reading, read_texts, split_text
-from clipsieve.types import Float32
+from clipsieve.types import Decoding, Float32
 
 
 class PatientTextEmbedder(TextEmbedder, Protocol):
@@ -144,6 +144,10 @@ class CachedEmbedder(TextCache):
     def __init__(self, embedder: PatientEmbedder, max_bytes: int = 64 * 2**20) -> None:
         super().__init__(embedder, max_bytes)
         self._images = embedder
+
+    def decoding_as(self, decoding: Decoding) -> ImageEmbedder:
+        """See protocols.DecodesImages."""
+        return self._images.decoding_as(decoding) if isinstance(self._images, DecodesImages) else self
 
     def embed_images(self, images: Sequence[bytes], *, timeout: float | None = None, priority: int = 0) -> Float32:
         """See protocols.ImageEmbedder."""

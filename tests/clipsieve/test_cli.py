@@ -99,6 +99,31 @@ def keys(result):
     return [hit["key"] for hit in json.loads(result.stdout)["hits"]]
 
 
+def test_who_decodes_as_the_reference_finds_its_images_again(run, tmp_path):
+    folder = tmp_path / "clear"
+    folder.mkdir()
+    for i, colour in enumerate([*COLOURS.values(), (128, 128, 128)]):
+        Image.new("RGBA", (24, 20), (*colour, 0)).save(folder / f"{i}.png")  # seen by nobody but the reference
+    ask = ("--image", folder / "2.png", "-k", 1, "--json")
+    out = tmp_path / "reference"
+    run("inference", folder, out, "--model", "fake", "--decode", "reference")
+    run("inference", folder, out, "--model", "fake")
+    assert keys(run("search", out, *ask)) == ["2.png"]
+    Image.new("RGBA", (24, 20), (200, 200, 30, 0)).save(folder / "4.png")
+    run("add", out, folder)  # as the collection has it
+    assert keys(run("search", out, "--image", folder / "4.png", "-k", 1, "--json")) == ["4.png"]
+    refused = run("inference", folder, out, "--model", "fake", "--decode", "own", code=2)
+    assert "--decode reference" in refused.stderr
+    assert '"decoding": "reference"' in (out / "clipsieve.json").read_text()
+    own = tmp_path / "own"
+    run("inference", folder, own, "--model", "fake")
+    (hit,) = json.loads(run("search", own, *ask).stdout)["hits"]
+    assert hit["score"] > 0.9999
+    assert keys(run("search", own, *ask)) == ["0.png"]  # all are white to it
+    assert '"decoding"' not in (own / "clipsieve.json").read_text()  # which older releases read
+    assert "must be one of" in run("inference", folder, own, "--model", "fake", "--decode", "other", code=2)
+
+
 def test_inference_says_what_it_did_and_runs_again_for_nothing(run, images, tmp_path):
     out = tmp_path / "c"
     said = run("inference", images, out, "--model", "fake")

@@ -60,6 +60,7 @@ def test_npy_with_a_csv(tmp_path):
     assert table["meta.id"].to_pylist() == [10 * i for i in kept]
     assert [(s.key, "zeros" in s.reason) for s in skipped] == [("n4", True), ("n7", False)]
     assert manifest.model == FakeEmbedder(DIM, "fake").model
+    assert manifest.decoding == "own"
     again = json.loads(run("import", tmp_path / "v.npy", out, "--table", tmp_path / "t.csv", "--key-column", "name",
                            "--json").stdout)  # fmt: skip
     assert (again["written"], again["before"]) == (0, 12)
@@ -139,8 +140,10 @@ def test_a_folder_of_clip_retrieval(tmp_path):
     table = pa.table({"image_path": [f"{i}.jpg" for i in range(N)], "caption": captions, "w": range(N)})
     pq.write_table(table, peer / "metadata" / "metadata_0.parquet")
     run("import", peer, tmp_path / "c", "--shard-size", 5)
+    run("import", peer, tmp_path / "c", "--shard-size", 5)  # for nothing, and with the same decoding
     manifest, vectors, rows, skipped = load(tmp_path / "c")
     assert not skipped
+    assert manifest.decoding == shards.open_manifest(peer).decoding == "reference"
     np.testing.assert_allclose(vectors, VECTORS, atol=2e-3)
     assert rows.select(["key", "image_path", "w"]).to_pydict()["key"] == [f"{i}.jpg" for i in range(N)]
     mask = np.concatenate([shards.read_caption_mask(tmp_path / "c", s) for s in manifest.shards])

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from clipsieve.errors import Closed, InputError, Overloaded, TimedOut
 from clipsieve.inference.batch_request import BatchOptions
 from clipsieve.inference.batcher import batched
 from clipsieve.inference.fake import FakeEmbedder
+from clipsieve.inference.text_cache import CachedEmbedder
 from clipsieve.protocols import TextEmbedder
 from tests.inference.gates import PATIENCE, until
 from tests.inference.pictures import encoded, picture
@@ -268,3 +270,14 @@ def test_a_real_model_gives_each_thread_its_own(open_clip_folder):
     np.testing.assert_allclose(raw / lengths, real.embed_texts(TEXTS), atol=1e-5)
     np.testing.assert_allclose(np.concatenate(images), real.embed_images(IMAGES), atol=1e-5)
     np.testing.assert_allclose(np.concatenate(texts), real.embed_texts(TEXTS), atol=1e-5)
+
+
+def test_images_are_decoded_as_they_are_asked_for():
+    clear = [encoded(Image.new("RGBA", (6, 5), (i, 2, 3, 0))) for i in range(3)]
+    reference = FAKE.decoding_as("reference")
+    with batched(FakeEmbedder()) as one:
+        cached = CachedEmbedder(one)
+        for other in (one.decoding_as("reference"), cached.decoding_as("reference")):
+            assert np.array_equal(other.embed_images(clear), reference.embed_images(clear))
+        assert np.array_equal(cached.decoding_as("own").embed_images(clear), FAKE.embed_images(clear))
+    assert not np.array_equal(reference.embed_images(clear), FAKE.embed_images(clear))

@@ -216,3 +216,56 @@ def test_extensions_are_lower_case_and_of_pictures():
     assert {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".avif", ".jp2"} <= extensions
     assert not {".eps", ".ps", ".pdf", ".svg", ".mpg", ".h5", ".txt", ".json"} & extensions
     assert all(ext == ext.lower() for ext in extensions)
+
+
+def stored(mode):
+    """A picture in a mode, as a file that Pillow opens in it: every other pixel of one with alpha is transparent."""
+    image = picture(3).convert("RGBA")
+    image.putalpha(Image.fromarray(np.indices((48, 64)).sum(axis=0).astype(np.uint8) * 37))
+    if mode == "P with transparency":
+        return encoded(picture(3).convert("P"), transparency=bytes(range(256)))
+    if mode == "RGB with a transparent colour":
+        return encoded(picture(3), transparency=picture(3).getpixel((0, 0)))
+    if mode.startswith("I;16"):
+        values = np.linspace(0, 65535, 48 * 64).reshape(48, 64)
+        return encoded(Image.fromarray(values.astype(">u2" if mode == "I;16B" else np.uint16)), "TIFF")
+    if mode in ("I", "F"):
+        return encoded(Image.fromarray(np.linspace(-90, 900, 48 * 64).reshape(48, 64)).convert(mode), "TIFF")
+    return encoded(image.convert(mode), "TIFF" if mode in ("CMYK", "LAB") else "PNG")
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "RGBA",
+        "LA",
+        "P",
+        "P with transparency",
+        "RGB with a transparent colour",
+        "I;16",
+        "I;16B",
+        "I",
+        "F",
+        "CMYK",
+        "1",
+        "L",
+    ],
+)
+def test_the_reference_is_what_pillow_converts(mode, monkeypatch):
+    monkeypatch.setattr("clipsieve.raster.STRIP_PIXELS", 200)  # more strips than one
+    data = stored(mode)
+    opened = Image.open(io.BytesIO(data))
+    assert opened.mode == mode.split()[0]
+    opened.load()
+    opened.info.pop("transparency", None)  # or Pillow warns that it is lost
+    np.testing.assert_array_equal(pixels(data, decoding="reference"), np.asarray(opened.convert("RGB")))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_the_reference_turns_nothing(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for mode, format in (("RGB", "JPEG"), ("RGBA", "PNG"), ("CMYK", "JPEG")):
+        data = encoded(picture(3).convert(mode), format, exif=exif)
+        expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        np.testing.assert_array_equal(pixels(data, decoding="reference"), expected)

@@ -1,3 +1,4 @@
+import io
 import json
 import shutil
 
@@ -54,6 +55,37 @@ def test_open_clip_preprocessing_is_the_same_float_for_float(open_clip_folder):
     batch = torch.stack([torch.from_numpy(checkpoint.prepare(image)["pixels"]) for image in images])
     checkpoint.encode_images(Spy(), {"pixels": batch})
     assert torch.equal(seen[0], torch.stack([transform(image) for image in images]))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "CMYK", "L"])
+def test_the_reference_decoding_is_that_of_each_library(open_clip_folder, clip_folder, mode):
+    import open_clip
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    if mode == "I;16":
+        data = encoded(Image.fromarray(np.linspace(0, 999, 40 * 70).reshape(40, 70).astype(np.uint16)), exif=exif)
+    else:
+        image = picture(1, (70, 40)).convert("RGBA")
+        image.putalpha(Image.linear_gradient("L").resize((70, 40)))
+        data = encoded(
+            (picture(1, (70, 40)) if mode == "P" else image).convert(mode), "TIFF" if mode == "CMYK" else "PNG"
+        )
+    opened = Image.open(io.BytesIO(data))
+    assert opened.mode == mode
+    ours = load_embedder(f"local-dir:{open_clip_folder}", device="cpu").decoding_as("reference").preprocess(data)
+    _, _, transform = open_clip.create_model_and_transforms(f"local-dir:{open_clip_folder}")
+    np.testing.assert_array_equal(ours["pixels"], transform_to_pixels(transform, opened))
+    ours = load_embedder(f"local-dir:{clip_folder}", device="cpu").decoding_as("reference").preprocess(data)
+    own = load_embedder(f"local-dir:{clip_folder}", device="cpu").preprocess(encoded(opened.convert("RGB")))
+    np.testing.assert_array_equal(ours["pixel_values"], own["pixel_values"])
+
+
+def transform_to_pixels(transform, image):
+    """uint8 (h, w, 3): what open_clip's transform makes before it makes floats."""
+    for step in transform.transforms[:-2]:
+        image = step(image)
+    return np.asarray(image)
 
 
 @pytest.mark.parametrize("fixture", ["clip_folder", "siglip_folder", "siglip2_folder", "dino_folder"])

@@ -6,14 +6,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from clipsieve import raster
 from clipsieve.errors import InputError
 from clipsieve.inference.fake import FakeEmbedder
 from clipsieve.inference.pending import columns_of
 from clipsieve.inference.reader import open_source
 from clipsieve.inference.run import embed_collection
-from clipsieve.shards import open_manifest, read_metadata
+from clipsieve.shards import open_array, open_manifest, read_metadata
 from clipsieve.writer import Writer
-from tests.inference.pictures import jpeg, write_tree
+from tests.inference.pictures import encoded, jpeg, write_tree
 
 
 @pytest.mark.parametrize(
@@ -122,3 +123,24 @@ def test_metadata_says_what_was_read(tmp_path):
     assert row["mtime"] == (root / "a.jpg").stat().st_mtime
     assert len(row["content_hash"]) == 64
     assert np.load(tmp_path / "out" / shard.files["img_emb"].path).dtype == np.float16
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_thumbnail_is_as_people_see_it_however_the_model_does(tmp_path, monkeypatch, large):
+    if large:
+        monkeypatch.setattr(raster, "LARGE_PIXELS", 500)
+        monkeypatch.setattr(raster, "REDUCED_PIXELS", 100)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.new("RGBA", (64, 48), (200, 10, 10, 0)), exif=exif)
+    root = write_tree(tmp_path / "in", {"clear.png": data})
+    embedder = FakeEmbedder().decoding_as("reference")
+    embed_collection(open_source(root), embedder, tmp_path / "out", thumbs=True)
+    (shard,) = open_manifest(tmp_path / "out").shards
+    seen = encoded(Image.new("RGB", (16, 12) if large else (64, 48), (200, 10, 10)))
+    expected = FakeEmbedder().embed_images([seen])
+    np.testing.assert_allclose(open_array(tmp_path / "out", shard), expected, atol=1e-3)
+    (row,) = pq.read_table(tmp_path / "out" / shard.files["thumbs"].path).to_pylist()
+    thumb = Image.open(io.BytesIO(row["thumb"]))
+    assert thumb.size == ((12, 16) if large else (48, 64))
+    assert thumb.convert("RGB").getpixel((5, 5)) == (255, 255, 255)
