@@ -121,7 +121,7 @@ def test_who_decodes_as_the_reference_finds_its_images_again(run, tmp_path):
     assert hit["score"] > 0.9999
     assert keys(run("search", own, *ask)) == ["0.png"]  # all are white to it
     assert '"decoding"' not in (own / "clipsieve.json").read_text()  # which older releases read
-    assert "must be one of" in run("inference", folder, own, "--model", "fake", "--decode", "other", code=2)
+    assert "must be one of" in run("inference", folder, own, "--model", "fake", "--decode", "other", code=2).stderr
 
 
 def test_inference_says_what_it_did_and_runs_again_for_nothing(run, images, tmp_path):
