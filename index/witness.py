@@ -34,7 +34,7 @@ SURELY = 0.3
 """Pictures that differ by less are copies, however many others look like them."""
 WORTH_FITTING = 4.5
 """Pictures that differ by more before they are laid on each other are no copies."""
-LEAST_CONTRAST = 5.0
+LEAST_CONTRAST = 3.0
 """Grey levels, standard deviation over the cells: a picture with less has nothing to be known by."""
 
 

@@ -1,5 +1,3 @@
-import io
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -24,6 +22,7 @@ from clipsieve.index.duplicates import (
 )
 from clipsieve.index.flat import FlatIndex
 from clipsieve.index.rows import Rows
+from clipsieve.inference.decode import decode
 from clipsieve.perceptual import hashes_as_array, perceptual_hash
 from clipsieve.types import Float32, Int64
 from tests.inference.pictures import encoded, picture
@@ -50,7 +49,8 @@ def candidates_of(hashes: witness.Hashes, ids: Int64 | None = None, usable: np.n
 
 
 def grouped(images: list[Image.Image], ids: Int64 | None = None, **options: object) -> list[int]:
-    return group_items(candidates_of(hashes_of(images), ids), USUAL_RATIO, **options).tolist()  # type: ignore[arg-type]
+    found: Int64 = group_items(candidates_of(hashes_of(images), ids), USUAL_RATIO, **options)  # type: ignore[arg-type]
+    return list(map(int, found))
 
 
 def copies_of(image: Image.Image, count: int, rng: np.random.Generator) -> list[Image.Image]:
@@ -74,7 +74,8 @@ def leaders(hashes: witness.Hashes, ratio: float) -> list[int]:
     copies = difference.alike & (
         (difference.whole < witness.SURELY) | (difference.whole < ratio * np.minimum(reference[one], reference[other]))
     )
-    differing = {(a, b): w for a, b, w, is_copy in zip(one, other, difference.whole, copies, strict=True) if is_copy}
+    pairs = zip(one.tolist(), other.tolist(), difference.whole.tolist(), copies.tolist(), strict=True)
+    differing = {(a, b): whole for a, b, whole, is_copy in pairs if is_copy}
     groups: list[int] = []
     for i in range(n):
         heads = [(differing[g, i], g) for g in range(i) if groups[g] == g and (g, i) in differing]
@@ -137,10 +138,10 @@ def test_what_many_others_come_as_near_to_is_no_copy() -> None:
     base = np.asarray(picture(5, (90, 80))).astype(float)
     alike = []
     for _ in range(60):
-        noise = np.asarray(picture(int(rng.integers(1e6)), (90, 80))).astype(float) - 127
+        noise = np.asarray(picture(int(rng.integers(10**6)), (90, 80))).astype(float) - 127
         alike.append(Image.fromarray((base + 0.05 * noise).clip(0, 255).astype(np.uint8)))
-    copy = Image.open(io.BytesIO(encoded(alike[7], "JPEG", quality=60)))
-    hashes = hashes_of([*alike, copy.convert("RGB")])
+    copy = decode(encoded(alike[7], "JPEG", quality=60))
+    hashes = hashes_of([*alike, copy])
     made = candidates_of(hashes)
     pairs = np.stack([np.arange(59), np.arange(1, 60)], axis=1)
     assert made.differences(pairs).alike.mean() > 0.5
