@@ -26,7 +26,7 @@ REACH = 0.13
 """The most that a picture is stretched or shifted to fit, as a share of half of its side."""
 STEPS = 4
 
-MOST, MOST_SPOT = 1.4, 4.0
+MOST, MOST_SPOT = 1.2, 3.6
 """Of the difference in luminance: over the whole picture, and where it is greatest (3 x 3 cells)."""
 MOST_COLOUR, MOST_COLOUR_SPOT = 1.4, 2.8
 

@@ -49,7 +49,7 @@ def candidates_of(hashes: witness.Hashes, ids: Int64 | None = None, usable: np.n
 
 
 def grouped(images: list[Image.Image], ids: Int64 | None = None, **options: object) -> list[int]:
-    found: Int64 = group_items(candidates_of(hashes_of(images), ids), USUAL_RATIO, **options)  # type: ignore[arg-type]
+    found: Int64 = group_items(candidates_of(hashes_of(images), ids), USUAL_RATIO, **options)
     return list(map(int, found))
 
 
