@@ -194,6 +194,7 @@ class Answers:
                     modality=body.modality,
                     view=body.view,
                     order=body.sort,
+                    veto=body.veto,
                 )
 
             vectors = embedded(served, one_class(classes, name), body)
@@ -239,6 +240,7 @@ def _distribution(served: Served, body: schema.Histogram, classes: ClassSet, nam
     sample = sieve.look(SAMPLE if sieve.collection.count > EXACT_ROWS else None, body.modality)
     at = sieve.collection.fixed(vectors, sieve.without)
     asked = {"name": name, "threshold": body.threshold, "where": body.where, "modality": body.modality}
+    asked["veto"] = body.veto
     if (body.lo is None) != (body.hi is None) or (body.lo is not None and not body.lo < (body.hi or 0.0)):
         raise InputError(f"lo is {body.lo} and hi is {body.hi}; give both, the less one first, or neither.")
     if body.lo is not None and body.hi is not None:
@@ -261,7 +263,9 @@ def _coarser(found: Distribution, bins: int) -> Distribution:
     def summed(counts: Any) -> Any:
         return np.add.reduceat(counts[: int(starts[-1]) + width], starts)
 
-    return dataclasses.replace(found, counts=summed(found.counts), rivalled=summed(found.rivalled), edges=edges)
+    histograms = {name: summed(getattr(found, name)) for name in ("counts", "rivalled", "ranked")}
+    histograms["ranked"][0] += found.ranked[:first].sum()  # what negatives lowered to under every positive's score
+    return dataclasses.replace(found, **histograms, edges=edges)
 
 
 def add_sizes(served: Served, ids: list[int], hits: list[dict[str, Any]]) -> None:

@@ -34,7 +34,25 @@ FOUND: Json = {
     **HIT,
     "properties": {**HIT["properties"], "boxes": said(some(BOX), "Where boxes were asked for: by falling score.")},
 }
-INDEX = obj(name=TEXT, kind=maybe(TEXT), recall=maybe(NUMBER), rows=COUNT, search_ms=maybe(NUMBER), not_covered=COUNT)
+KIND_RECALL = obj(
+    source=said({"enum": ["image", "text"]}, "What the examples of such questions are."),
+    shape=said(
+        {"enum": ["one", "several", "negative", "filtered", "far"]},
+        "One example, several, negatives beside them, a filter, or one that leaves little of what is near.",
+    ),
+    k=said(COUNT, "Answers of up to so many items."),
+    effort=maybe(COUNT),
+    recall=said(maybe(NUMBER), "As measured with such questions; null where rows are read in order instead."),
+)
+INDEX = obj(
+    name=TEXT,
+    kind=maybe(TEXT),
+    recall=said(maybe(NUMBER), "The least of its kinds."),
+    kinds=some(KIND_RECALL),
+    rows=COUNT,
+    search_ms=maybe(NUMBER),
+    not_covered=COUNT,
+)
 FLAG = obj(
     name=TEXT,
     kind=said(
@@ -75,7 +93,7 @@ PAGE = result(
         claim=said(
             {"enum": ["exact", "complete", "partial"]}, "What may be missing: nothing, what the index misses, or more."
         ),
-        recall=said(maybe(NUMBER), "Of an index that is not exact, as measured."),
+        recall=said(maybe(NUMBER), "Of an index that is not exact, as measured with questions of this kind."),
         timings_ms={"type": "object", "additionalProperties": NUMBER},
         notes=said(TEXTS, "What of the question's texts the model leaves out, or does not know."),
         hits=some(FOUND),
@@ -88,7 +106,10 @@ DISTRIBUTION = result(
         hist=obj(
             lo=NUMBER,
             hi=NUMBER,
-            bins=said(some(some(COUNT)), "Items nearer a positive, and nearer a negative, per bin."),
+            bins=said(
+                some(some(COUNT)), "Items nearer a positive, and nearer a negative, per bin of the positives' score."
+            ),
+            ranked=said(some(COUNT), "Items per bin of the score that ranks them, from which `threshold` is counted."),
         ),
         estimated=said(SWITCH, "Counted on a sample."),
     )

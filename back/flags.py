@@ -16,6 +16,7 @@ import numpy as np
 from clipsieve.index.collection import Collection
 from clipsieve.index.examples import unit_rows
 from clipsieve.index.head import Head, Prompts
+from clipsieve.index.kinds import Source
 from clipsieve.index.rule import Bool
 from clipsieve.index.stored import Modality
 from clipsieve.types import ClassSet, Float32, Int64, MetaClass
@@ -59,6 +60,7 @@ class Flags:
         *,
         modality: Modality,
         dedup: bool,
+        source: Source | None = None,
         timings: dict[str, float] | None = None,
     ) -> tuple[Int64, Float32]:
         """As `Collection.nearest`, as if what these flags leave out were not there. One that is not known does nothing.
@@ -70,7 +72,7 @@ class Flags:
         start = time.perf_counter()
         sieve = self.sieve(flags)
         asked = time.perf_counter()
-        found = sieve.nearest(vector, k, modality=modality, dedup=dedup, timings=spent)
+        found = sieve.nearest(vector, k, modality=modality, dedup=dedup, source=source, timings=spent)
         spent["safety"] = asked - start + sieve.seconds
         spent["knn_index"] = time.perf_counter() - asked - sieve.seconds
         return found
@@ -145,13 +147,16 @@ class Sieve:
         *,
         modality: Modality,
         dedup: bool = False,
+        source: Source | None = None,
         timings: dict[str, float] | None = None,
     ) -> tuple[Int64, Float32]:
         """As `Collection.nearest`, as if what is left out were not there."""
         at = self.collection
 
         def find(without: Int64 | None, wanted: int) -> tuple[tuple[Int64, Float32], Int64]:
-            found = at.nearest(vector, wanted, modality=modality, dedup=dedup, without=without, timings=timings)
+            found = at.nearest(
+                vector, wanted, modality=modality, dedup=dedup, without=without, source=source, timings=timings
+            )
             return found, found[0]
 
         ids, products = self.search(k, find)

@@ -25,6 +25,7 @@ from clipsieve.back.notes import Reply, note_header
 from clipsieve.back.shelf import Fetch, Served, Shelf
 from clipsieve.checks import check_said
 from clipsieve.errors import ClipsieveError, InputError, NotFound, quoted
+from clipsieve.index.kinds import Source
 from clipsieve.types import Float32
 
 TAG = Tag(name="clip-retrieval", description="The protocol of clip-retrieval's back.")
@@ -236,6 +237,13 @@ def _question(served: Served, query: Query, meters: Meters, fetch: Fetch) -> Flo
     return vector / np.float32(length) if length else vector
 
 
+def _source(query: Query) -> Source | None:
+    """What the vector is made of, on which it depends how an index is searched; None where the client made it."""
+    if query.embedding is not None or query.rating is not None:
+        return None
+    return "image" if query.text is None else "text"
+
+
 def _found(served: Served, query: Query, vector: Float32, meters: Meters, limits: Limits) -> list[dict[str, Any]]:
     if not query.found:
         return []
@@ -246,6 +254,7 @@ def _found(served: Served, query: Query, vector: Float32, meters: Meters, limits
         query.flags,
         modality=query.modality,  # type: ignore[arg-type]  # one of the two
         dedup=query.dedup,
+        source=_source(query),
         timings=timings,
     )
     for stage, seconds in timings.items():

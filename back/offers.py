@@ -47,7 +47,9 @@ def embedded(served: Served, classes: ClassSet, asked: schema.Question) -> tuple
 
 def notes_on(served: Served, classes: ClassSet, asked: schema.Question) -> list[str]:
     """What is to be told of the classes' texts, as the model reads them that they are embedded with."""
-    return list(served.collection.notes(classes, tower=served.options.multilingual if asked.multilingual else None))
+    tower = served.options.multilingual if asked.multilingual else None
+    modality = asked.modality if isinstance(asked, schema.Search) else None  # an answer's own, and no count's
+    return list(served.collection.notes(classes, tower=tower, modality=modality))
 
 
 def towards(vectors: ClassVectors, rating: Float32, weight: float) -> ClassVectors:

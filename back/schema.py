@@ -56,6 +56,18 @@ class Question(Model):
     ] = False
 
 
+class Vetoed(Model):
+    """What negatives do."""
+
+    veto: Annotated[
+        Literal["hard", "soft"],
+        Field(
+            description="soft: one that is nearer than every positive lowers the score by as much as it is nearer; "
+            "hard: it removes the item."
+        ),
+    ] = "soft"
+
+
 class Rated(Model):
     """Which rating is preferred."""
 
@@ -76,7 +88,7 @@ class Sifted(Model):
     ] = ()
 
 
-class Search(Question, Rated, Sifted):
+class Search(Question, Vetoed, Rated, Sifted):
     """A question, and which of its answers to show."""
 
     view: Literal["matched", "rejected", "below"] = "matched"
@@ -88,7 +100,7 @@ class Search(Question, Rated, Sifted):
     limit: Annotated[int, Field(ge=1, le=MOST_RESULTS)] = 100
 
 
-class Histogram(Question, Rated, Sifted):
+class Histogram(Question, Vetoed, Rated, Sifted):
     """A question, and how to count."""
 
     bins: Annotated[int, Field(ge=2, le=1024)] = 64
@@ -125,7 +137,7 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
 """What jobs write, by their kind."""
 
 
-class NewJob(Question, Rated, Sifted):
+class NewJob(Question, Vetoed, Rated, Sifted):
     """Long work: every item labelled with the best class of a set, or the items of a question, or of ids, as a file."""
 
     kind: Literal["label", "export"]
@@ -138,6 +150,9 @@ class NewJob(Question, Rated, Sifted):
     sort: Literal["score", "margin", "new"] = "score"
     dedup: Annotated[bool, Field(description="export: one of each group of near-duplicates.")] = False
     limit: Annotated[int | None, Field(description="export: the first so many.", ge=1)] = None
+    raw_csv: Annotated[
+        bool, Field(description="csv: texts as they are, also those that a spreadsheet would compute.")
+    ] = False
     images: Annotated[bool, Field(description="yolo: the images beside their labels.")] = False
     boxes: Annotated[bool, Field(description="Where in each image a detector sees the class, or those of the set.")] = (
         False
@@ -318,7 +333,10 @@ def explained_to_json(meta: MetaClass, positive: list[float], negative: list[flo
 
 
 def distribution_to_json(found: Distribution) -> dict[str, Any]:
-    """Counts, and per bin of the score how many are nearer a positive and how many nearer a negative."""
+    """Counts, and per bin of the positives' score how many are nearer a positive and how many nearer a negative.
+
+    "ranked" counts by the score that ranks and is compared with a threshold.
+    """
     won = found.counts - found.rivalled
     return {
         "counts": {"matched": found.matched, "rejected": found.rejected, "below": found.below},
@@ -326,6 +344,7 @@ def distribution_to_json(found: Distribution) -> dict[str, Any]:
             "lo": float(found.edges[0]),
             "hi": float(found.edges[-1]),
             "bins": [list(pair) for pair in zip(won.tolist(), found.rivalled.tolist(), strict=True)],
+            "ranked": found.ranked.tolist(),
         },
         "estimated": not found.exact,
     }

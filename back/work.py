@@ -61,8 +61,12 @@ LEAST_PART, MOST_PART = 10_000, 1_000_000
 ATTEMPTS = 3
 
 _TASK, _VECTORS, _IDS = "task.json", "vectors.npz", "ids.npy"
-_OF_LABEL = frozenset({"kind", "format", "collection", "set", "reject", "multilingual", "boxes", "box_threshold"})
-_OF_EXPORT = frozenset({"threshold", "where", "modality", "view", "sort", "dedup", "without", "limit", "images"})
+_OF_LABEL = frozenset(
+    {"kind", "format", "collection", "set", "reject", "multilingual", "boxes", "box_threshold", "raw_csv"}
+)
+_OF_EXPORT = frozenset(
+    {"threshold", "where", "modality", "view", "sort", "veto", "dedup", "without", "limit", "images"}
+)
 _OF_QUESTION = frozenset({"multilingual", "rating", "rating_weight", "without"})
 
 
@@ -89,6 +93,8 @@ class Task:
     def of(cls, served: Served, body: schema.NewJob, stored: Any, boxes: Boxes) -> "Task":
         """What a request asks. What is wrong with it is said now, not by a job that fails: InputError, NotFound."""
         collection = served.collection
+        if body.raw_csv and body.format != "csv":
+            raise InputError(f"raw_csv is for CSV, and not for {body.format}; leave it out.")
         if body.format not in schema.FORMATS[body.kind]:
             raise InputError(f"A job of kind {quoted(body.kind)} writes {', '.join(schema.FORMATS[body.kind])}.")
         if body.boxes:
@@ -104,10 +110,11 @@ class Task:
                 raise InputError("There is no set to label with; give one.")
             classes = schema.read_set(body.set, stored)
             vectors = embedded(served, classes, body)
-            return cls(classes, vectors, None, None, {"reject": body.reject}, sought(classes))
+            options = {"reject": body.reject, "raw_csv": body.raw_csv}
+            return cls(classes, vectors, None, None, options, sought(classes))
         if body.reject:
             raise InputError("An export takes no reject; it is for a job that labels.")
-        options = body.model_dump(include=set(_OF_EXPORT))
+        options = body.model_dump(include={*_OF_EXPORT, "raw_csv"})
         ids = None if body.ids is None else np.array(list(dict.fromkeys(map(int, body.ids))), np.int64)
         if body.set is None and body.class_ is None and ids is not None:
             if body.boxes:
@@ -216,15 +223,16 @@ def _label(collection: Collection, task: Task, format: str, folder: Path, tell: 
     suffix, kind = KINDS[format]
     out = folder / f"result{suffix}"
     skipped: list[Skipped] = []
+    raw_csv = task.options.get("raw_csv", False)  # jobs of versions before had none
     if kind == "list":
         tables, columns = _told_tables(parts, total, tell), SCHEMA
         if task.sought is not None:
             tables = task.sought.tables(tables, collection, skipped)
             columns = pa.schema([*SCHEMA, *(pa.field(*column) for column in COLUMNS)])
-        write_table(tables, columns, out, format)
-        return _done(out, total - len(skipped), skipped)
+        write_table(tables, columns, out, format, raw_csv=raw_csv)
+        return _done(out, total - len(skipped), skipped, raw_csv)
     records = _told(label_records(parts), total, tell)
-    return _write(_with_boxes(records, task, collection, skipped), out, kind, collection, skipped, "")
+    return _write(_with_boxes(records, task, collection, skipped), out, kind, collection, skipped, "", raw_csv)
 
 
 def _export(sieve: Sieve, task: Task, format: str, folder: Path, tell: Tell) -> Result:
@@ -242,7 +250,9 @@ def _export(sieve: Sieve, task: Task, format: str, folder: Path, tell: Tell) -> 
         records, total = _of_answer(answer, ranked, task.label), len(ranked.ids)
     out = folder / f"result{suffix}"
     told = _told(records, total, tell)
-    return _write(_with_boxes(told, task, collection, skipped), out, kind, collection, skipped, task.label or "")
+    raw_csv = task.options.get("raw_csv", False)  # jobs of versions before had none
+    told = _with_boxes(told, task, collection, skipped)
+    return _write(told, out, kind, collection, skipped, task.label or "", raw_csv)
 
 
 def _found(sieve: Sieve, task: Task, skipped: list[Skipped]) -> tuple[RankedAnswer, Ranked]:
@@ -260,6 +270,7 @@ def _found(sieve: Sieve, task: Task, skipped: list[Skipped]) -> tuple[RankedAnsw
             modality=options["modality"],
             view=options["view"],
             order=options["sort"],
+            veto=options.get("veto", "hard"),  # jobs of before there was a choice
         )
 
     answer = rank(sieve, task.vectors, min(most, max(sieve.collection.count, 1)), ask)
@@ -297,18 +308,24 @@ def _of_ids(collection: Collection, ids: Int64, skipped: list[Skipped]) -> Itera
 
 
 def _write(
-    records: Iterator[Record], out: Path, kind: As, collection: Collection, skipped: list[Skipped], note: str
+    records: Iterator[Record],
+    out: Path,
+    kind: As,
+    collection: Collection,
+    skipped: list[Skipped],
+    note: str,
+    raw_csv: bool,
 ) -> Result:
     out.unlink(missing_ok=True)  # of a service that was killed before it said so
-    done = export(records, out, kind, collection, note=note)
+    done = export(records, out, kind, collection, note=note, raw_csv=raw_csv)
     skipped += done.skipped
-    return _done(out, done.written, skipped)
+    return _done(out, done.written, skipped, raw_csv)
 
 
-def _done(out: Path, written: int, skipped: list[Skipped]) -> Result:
+def _done(out: Path, written: int, skipped: list[Skipped], raw_csv: bool) -> Result:
     if skipped:
         with (out.parent / SKIPPED).open("w", newline="", encoding="utf-8") as file:
-            CsvWriter(file).writerows([("key", "reason"), *((s.key, s.reason) for s in skipped)])
+            CsvWriter(file, raw=raw_csv).writerows([("key", "reason"), *((s.key, s.reason) for s in skipped)])
     return Result(out.name, written, len(skipped))
 
 

@@ -34,7 +34,7 @@ ALL = (
     "page",
 )
 
-APART = ("onnx",)
+APART = ("onnx", "negatives", "thresholds", "mixed_examples", "recall")
 """Those with a report that need a data set."""
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from benchmarks.figure import Figure, Record
 from benchmarks.measuring import medians
 
@@ -26,15 +28,39 @@ def labelling(record: Record) -> Iterator[Figure]:
 
 
 def exact_scan(record: Record) -> Iterator[Figure]:
-    seconds = medians(record["seconds"])
+    copy, plain = record["cases"]["copy"], record["cases"]["float32"]
+    seconds = medians(copy["seconds"])
+    read = min((s for s in seconds if s.startswith("read")), key=lambda s: seconds[s])
+    rows = f"{copy['rows']:,} rows"
+    yield Figure(f"reading the coarse copy of {rows} ({read}), GB/s", copy["bytes"] / seconds[read] / 1e9)
+    yield Figure(f"one question by the copy of {rows}: over reading it", seconds["one_question"] / seconds[read], 1.3)
+    yield Figure(
+        f"the product of that question alone ({copy['ways']['1']}): over reading", seconds["product_1"] / seconds[read]
+    )
+    yield Figure(
+        f"16 questions by the copy in one pass: over its product ({copy['ways']['16']})",
+        seconds["sixteen_questions"] / seconds["product_16"],
+        1.5,
+    )
+    yield Figure("one question by the copy, milliseconds", seconds["one_question"] * 1000)
+    yield Figure(
+        "the same over reading all rows as float16", seconds["one_question"] / seconds["one_question_as_stored"]
+    )
+    yield Figure("rows settled again, per million and question", copy["settled"] * 1e6)
+    yield Figure("making the copy, seconds", copy["making_s"])
+    seconds = medians(plain["seconds"])
     read = min((s for s in seconds if s.startswith("read")), key=lambda s: seconds[s])
     product = min((s for s in seconds if s.startswith("product")), key=lambda s: seconds[s])
-    yield Figure(f"one exact question: over reading the rows ({read})", seconds["one_question"] / seconds[read], 1.3)
+    what = f"one question to {plain['rows']:,} float32 rows"
+    yield Figure(f"{what}: over reading them ({read})", seconds["one_question"] / seconds[read], 1.3)
+    yield Figure(f"{what}, by a copy: over reading the rows", seconds["one_question_by_copy"] / seconds[read], 1.3)
     yield Figure(
-        f"16 questions in one pass: over the matrix product ({product})",
+        f"16 questions in one float32 pass: over the matrix product ({product})",
         seconds["sixteen_questions"] / seconds[product],
         1.5,
     )
+    by_copy = seconds["sixteen_questions_by_copy"] / seconds[product]
+    yield Figure("the same by a copy", by_copy, 1.5)
 
 
 def search(record: Record) -> Iterator[Figure]:
@@ -168,3 +194,51 @@ def learning(record: Record) -> Iterator[Figure]:
             )
         if rest:
             yield Figure(f"{name}, {len(rest)} other classes: learned, spread, gain", over(rest, "learned, spread", 2))
+
+
+def recall(record: Record) -> Iterator[Figure]:
+    for name, made in record["sets"].items():
+        kinds = made["answers"].values()
+        stated, found = (np.array([pair[side] for answers in kinds for pair in answers]) for side in (0, 1))
+        yield Figure(f"{name}: recall stated less measured, mean", float((stated - found).mean()), most=0.01)
+        below = float((found < stated - 0.05).mean())
+        yield Figure(f"{name}: share of answers more than 0.05 below what they state", below, most=0.05)
+        read = sum(made["scanned"].values())
+        yield Figure(f"{name}: share of questions answered exactly, from all rows", read / (read + len(stated)))
+
+
+def negatives(record: Record) -> Iterator[Figure]:
+    for name, kinds in record["sets"].items():
+        for kind, found in kinds.items():
+            soft, hard = found["ways"]["P - max(0, N - P)"], found["ways"]["hard: P if P > N, else behind all"]
+            title = f"{name}, {kind}"
+            yield Figure(f"{title}: soft veto, gain in average precision over positives alone", soft["gain"], least=0)
+            yield Figure(f"{title}: soft veto, share of cases that lose more than 0.02", soft["harmed"], most=0.05)
+            yield Figure(f"{title}: hard veto, gain", hard["gain"])
+            yield Figure(f"{title}: hard veto, share of cases that lose more than 0.02", hard["harmed"])
+
+
+def thresholds(record: Record) -> Iterator[Figure]:
+    shares: dict[str, list[float]] = {}
+    for name, kinds in record["sets"].items():
+        for kind, found in kinds.items():
+            beyond = found.pop("beyond")
+            yield Figure(f"{name}, {kind}: items not of the class over a score of 3, of one in a thousand", beyond)
+            for line, value in found.items():
+                yield Figure(f"{name}, {kind}: F1 at the line {line}", value)
+                shares.setdefault(line, []).append(value / found["best"])
+    for line, values in shares.items():
+        yield Figure(f"all: share of the best line's F1 at {line}, mean", statistics.mean(values))
+        yield Figure(f"all: share of the best line's F1 at {line}, least", min(values))
+
+
+def mixed_examples(record: Record) -> Iterator[Figure]:
+    for name, ways in record["sets"].items():
+        for way, found in ways.items():
+            said = f"{found['precision']:.3f}" if "alone" in way else f"{found['precision']:.3f}, {found['share']:.2f}"
+            yield Figure(f"{name}: {way}, average precision, share that the image decides", said)
+    for way in next(iter(record["sets"].values())):
+        lost = [ways["better alone"]["precision"] - ways[way]["precision"] for ways in record["sets"].values()]
+        shares = [ways[way]["share"] for ways in record["sets"].values()]
+        yield Figure(f"all: {way}, mean loss against the better one alone", statistics.mean(lost))
+        yield Figure(f"all: {way}, mean share that the image decides", statistics.mean(shares))

@@ -34,6 +34,10 @@ FIGURES: dict[str, Callable[[Record], Iterable[Figure]]] = {
     "triton": figures_of_services.triton,
     "embedding": figures_of_services.embedding,
     "page": figures_of_services.page,
+    "recall": figures_of_collections.recall,
+    "negatives": figures_of_collections.negatives,
+    "thresholds": figures_of_collections.thresholds,
+    "mixed_examples": figures_of_collections.mixed_examples,
     "onnx": figures_of_services.onnx,
 }
 

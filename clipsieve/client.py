@@ -29,6 +29,7 @@ Question = MetaClass | ClassSet | tuple[Sequence[str], Sequence[str]]
 Kind = Literal["image", "text"]
 View = Literal["matched", "rejected", "below"]
 Order = Literal["score", "margin", "new"]
+Veto = Literal["hard", "soft"]
 
 
 class Modality(enum.Enum):
@@ -143,11 +144,12 @@ class Client:
         dedup: bool = False,
         modality: Kind = "image",
         order: Order = "score",
+        veto: Veto = "soft",
     ) -> QueryResult:
         """The best k items of a class; every option is that of `Collection.search`."""
         if k < 0:
             raise InputError(f"k is {k}; give a number from 0 on.")
-        body = self._body(question, threshold, view, name, where, dedup, modality, order)
+        body = self._body(question, threshold, view, name, where, dedup, modality, order, veto)
         hits: list[Hit] = []
         for page in self._pages(body, min(max(k, 1), PAGE)):
             hits += map(_hit, page["hits"])
@@ -168,13 +170,14 @@ class Client:
         dedup: bool = False,
         modality: Kind = "image",
         order: Order = "score",
+        veto: Veto = "soft",
         page: int = 100,
     ) -> Iterator[Hit]:
         """All items of a class, best first, asked for `page` at a time as they are wanted.
 
         InputError where the collection changes before the last page.
         """
-        body = self._body(question, threshold, view, name, where, dedup, modality, order)
+        body = self._body(question, threshold, view, name, where, dedup, modality, order, veto)
         for one in self._pages(body, page):
             yield from map(_hit, one["hits"])
 
@@ -231,10 +234,11 @@ class Client:
         dedup: bool,
         modality: Kind,
         order: Order,
+        veto: Veto,
     ) -> dict[str, Any]:
         asked, _ = _asked(question, name)
         options = {"threshold": threshold, "view": view, "where": where, "dedup": dedup, "modality": modality}
-        return {"collection": self.indice_name, **asked, **options, "sort": order}
+        return {"collection": self.indice_name, **asked, **options, "sort": order, "veto": veto}
 
     def _pages(self, body: Mapping[str, Any], limit: int) -> Iterator[dict[str, Any]]:
         cursor = None

@@ -18,12 +18,19 @@ from clipsieve.parts import Parts, print_json, progress
 
 if TYPE_CHECKING:
     from clipsieve.index.collection import Collection
+    from clipsieve.index.first_line import Proposal
+    from clipsieve.index.rule import Veto
     from clipsieve.output import Known
     from clipsieve.question import Asked
     from clipsieve.reading import LongText
     from clipsieve.types import Hit, QueryResult, Skipped
 
 SHOWN = 5
+
+ONLY_NOT = (
+    "Without --threshold, --not alone decides: an image is written if it is nearer to what was asked for than to what "
+    "it must not be, even where it looks like neither."
+)
 
 
 def search(
@@ -37,6 +44,7 @@ def search(
     class_: options.ClassName = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many images.")] = 20,
     threshold: options.Threshold = None,
+    veto: options.VetoName = "soft",
     calibration: options.CalibrationName = None,
     where: options.Where = None,
     dedup: options.Dedup = False,
@@ -63,6 +71,7 @@ def search(
     device: options.Device = "auto",
     state: options.State = None,
     images: options.Images = None,
+    raw_csv: options.RawCsv = False,
     json: options.Json = False,
 ) -> None:
     """Show the best images for a question, and why each is there.
@@ -77,6 +86,7 @@ def search(
     from clipsieve.output import choose_format
 
     chosen = choose_format(format, out)
+    options.require_csv(raw_csv, chosen == "csv")
     if every_box and not regions:
         raise InputError("--every-box is about boxes; give --regions with it.")
     if regions and (calibration or dedup or modality != "image" or budget_ms is not None):
@@ -86,6 +96,7 @@ def search(
         )
     # On the detector's scale texts and images meet.
     asked = _asked(text, not_, image, not_image, set_, class_, threshold, "background" if regions else calibration)
+    chosen_veto = _veto(veto)
     with open_folder(ctx, folder, model, device, state, long_text, images) as collection:
         if regions or counts(where or ""):
             note_lacking(collection)
@@ -102,6 +113,7 @@ def search(
                 dedup=dedup,
                 modality=cast(Any, _modality(modality)),
                 budget_ms=budget_ms,
+                veto=chosen_veto,
             )
         tell(result.notes)
         if json and out is None:
@@ -109,7 +121,7 @@ def search(
 
             print_json(to_json(result, asked.names, _known(collection, result)))
             return
-        _deliver(collection, asked, result, chosen, out, regions)
+        _deliver(collection, asked, result, chosen, out, regions, raw_csv)
     if json:
         print_json(
             {
@@ -151,6 +163,7 @@ def filter_(
     device: options.Device = "auto",
     state: options.State = None,
     images: options.Images = None,
+    raw_csv: options.RawCsv = False,
     json: options.Json = False,
 ) -> None:
     """Export every image that matches a question: as copies, links, a list, webdataset tars or Parquet.
@@ -159,6 +172,7 @@ def filter_(
 
     Example: clipsieve filter photos.clip "red bus" --not "red truck" --threshold 0.24 --out buses
     """
+    options.require_csv(raw_csv, as_ == "list" and out.suffix.lower() in ("", ".csv"))
     asked = _asked(text, not_, image, not_image, set_, class_, threshold, calibration)
     from clipsieve.durable import naming
     from clipsieve.index.counting import counts
@@ -166,26 +180,29 @@ def filter_(
     from clipsieve.index.records import hit_records
 
     counting = counts(where or "")
-    if k is None and asked.question.threshold is None and not asked.question.negative and not counting:
-        raise InputError(
-            "Every image would match: there is no --threshold, --not or -k, and --where counts nothing; give one "
-            "(`clipsieve search` shows which scores to expect)."
-        )
     with open_folder(ctx, folder, model, device, state, long_text, images) as collection:
         upload(collection, asked)
-        tell(notes := collection.notes(asked.classes, where=where))
+        notes = collection.notes(asked.classes, where=where, modality=cast(Any, _modality(modality)))
+        if k is None and asked.question.threshold is None and not counting:
+            found = collection.propose(asked.classes, where=where, modality=cast(Any, _modality(modality)))
+            if not asked.question.negative:
+                raise InputError(
+                    "Every image would match: there is no --threshold, --not or -k, and --where counts nothing; give "
+                    f"one. {_proposed(found)}"
+                )
+            notes += (f"{ONLY_NOT} {_about(found, found.without)} would be written. {_proposed(found)}",)
+        tell(notes)
         if counting:
             note_lacking(collection)
         wanted: dict[str, Any] = {"where": where, "dedup": dedup, "modality": _modality(modality)}
         hits: Iterator[Hit] = (
             collection.filter(asked.classes, **wanted)
             if k is None
-            else iter(collection.search(asked.classes, k, **wanted).hits)
+            else iter(collection.search(asked.classes, k, veto="hard", **wanted).hits)
         )
         with progress("writing", "images") as shown, naming(out):
-            exported = export(
-                hit_records(_counted(hits, shown.update)), out, cast(Any, as_), collection, note=_note(asked)
-            )
+            records = hit_records(_counted(hits, shown.update))
+            exported = export(records, out, cast(Any, as_), collection, note=_note(asked), raw_csv=raw_csv)
     if json:
         skipped = [{"key": s.key, "reason": s.reason} for s in exported.skipped]
         print_json({"written": exported.written, "path": str(exported.path), "skipped": skipped, "notes": list(notes)})
@@ -286,6 +303,22 @@ def _modality(name: str) -> str:
     return name
 
 
+def _about(found: "Proposal", number: int) -> str:
+    return f"{'' if found.exact else 'About '}{number:,} of {found.count:,} images"
+
+
+def _proposed(found: "Proposal") -> str:
+    """What the first line would write, in a sentence."""
+    within = _about(found, found.within).lower()
+    return f"From the shape of the scores --threshold {found.thresholds[0]:g} is a first line: it writes {within}."
+
+
+def _veto(name: str) -> "Veto":
+    if name not in ("soft", "hard"):
+        raise InputError(f"The veto {quoted(name)} is not known; choose soft or hard.")
+    return cast("Veto", name)
+
+
 def _counted(hits: Iterator["Hit"], update: Any) -> Iterator["Hit"]:
     for done, hit in zip(itertools.count(1), hits, strict=False):
         yield hit
@@ -300,7 +333,13 @@ def _note(asked: "Asked") -> str:
 
 
 def _deliver(
-    collection: "Collection", asked: "Asked", result: "QueryResult", format: str, out: Path | None, regions: bool
+    collection: "Collection",
+    asked: "Asked",
+    result: "QueryResult",
+    format: str,
+    out: Path | None,
+    regions: bool,
+    raw_csv: bool,
 ) -> None:
     """Print the answer, or write it to the file."""
     from clipsieve import output
@@ -321,7 +360,7 @@ def _deliver(
         case "jsonl":
             text = output.to_jsonl(result, asked.names, _known(collection, result))
         case "csv":
-            text = output.to_csv(result, asked.names, _known(collection, result))
+            text = output.to_csv(result, asked.names, _known(collection, result), raw=raw_csv)
         case "html":
             text = _sheet(collection, asked, result, regions)
         case _:

@@ -17,9 +17,11 @@ from clipsieve.commands_build import (
     build,
     embed,
     fetch_options,
+    parse_latency,
     parse_size,
     tell_built,
     tell_embedded,
+    texts_by_model,
 )
 from clipsieve.commands_regions import find_with, load_for
 from clipsieve.errors import InputError, quoted
@@ -52,6 +54,7 @@ def end2end(
     connections: options.Connections = 32,
     recall: options.Recall = 0.95,
     memory: options.Memory = "4G",
+    latency: options.Latency = None,
     run_back: Annotated[bool, typer.Option("--run-back/--no-run-back", help="Serve the collection afterwards.")] = True,
     port: Annotated[int, typer.Option("--port", help="Where to serve it; 0 takes a free port.")] = 1234,
     json: options.Json = False,
@@ -60,7 +63,7 @@ def end2end(
 
     Example: clipsieve end2end urls.parquet web.clip --thumbs
     """
-    size = parse_size(memory)
+    size, most_ms = parse_size(memory), parse_latency(latency)
     from clipsieve.inference.reader import open_source
     from clipsieve.lock import require_free
 
@@ -79,7 +82,8 @@ def end2end(
     embedded = embed(source, embedder, out, **how)
     if not json:
         typer.echo(tell_embedded(embedded))
-    built = build(out, recall=recall, memory_bytes=size)
+    how_indexed = {"recall": recall, "memory_bytes": size, "latency_ms": most_ms}
+    built = build(out, texts=texts_by_model(ctx.obj, out), **how_indexed)
     if json:
         print_json({"folder": str(out), "inference": embedded, "index": built})
     else:

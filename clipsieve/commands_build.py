@@ -1,10 +1,11 @@
 """`inference`, `index` and `info`: making a collection, and what it holds."""
 
+import functools
 import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,8 +16,9 @@ from clipsieve import options
 from clipsieve.commands_regions import find_with, load_for
 from clipsieve.errors import InputError, quoted
 from clipsieve.output_path import refuse_address
-from clipsieve.parts import print_json, progress, stages
+from clipsieve.parts import Parts, print_json, progress, stages
 from clipsieve.progress import duration
+from clipsieve.recall_lines import recall_lines
 
 if TYPE_CHECKING:
     from clipsieve.inference.fetch import FetchOptions
@@ -118,9 +120,17 @@ def tell_embedded(done: Mapping[str, Any]) -> str:
     before = f", after {done['before']:,} of an earlier run" if done["before"] else ""
     recovered = f", {done['recovered']:,} of them skipped by earlier runs" if done["recovered"] else ""
     told = f"{done['embedded']:,} images embedded into {done['folder']} in {duration(done['seconds'])}"
-    long = done["captions_cut"]
-    cut = f" {long:,} captions are longer than the model reads; their ends are left out." if long else ""
-    return "\n".join([f"{told}{recovered}{before}{tell_skipped(done)}.{cut}", *tell_reasons(done)])
+    return "\n".join([f"{told}{recovered}{before}{tell_skipped(done)}.", *tell_reasons(done), *tell_captions(done)])
+
+
+def tell_captions(done: Mapping[str, Any]) -> Iterator[str]:
+    """What became of captions that could not be taken as they are, and which columns were left out."""
+    if long := done["captions_cut"]:
+        yield f"  {long:,} captions are longer than the model reads; their ends are left out."
+    if no_text := done["captions_no_text"]:
+        yield f"  {no_text:,} captions are no text and stay in the metadata; caption_error says what they are."
+    if done["left_out"]:
+        yield f"  Columns left out, for they hold bytes: {', '.join(done['left_out'])}."
 
 
 def tell_skipped(done: Mapping[str, Any]) -> str:
@@ -157,6 +167,7 @@ def index(
     ] = None,
     recall: options.Recall = 0.95,
     memory: options.Memory = "4G",
+    latency: options.Latency = None,
     device: Annotated[
         str, typer.Option("--device", metavar="cpu|cuda", help="Where to build; cuda needs faiss-gpu.")
     ] = "cpu",
@@ -168,7 +179,7 @@ def index(
 
     Example: clipsieve index photos.clip --recall 0.98 --memory 8G
     """
-    size = parse_size(memory)
+    size, most_ms = parse_size(memory), parse_latency(latency)
     if threads is not None:
         # Read once, when numpy and faiss are imported, which nothing has done yet.
         os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
@@ -177,13 +188,38 @@ def index(
 
         make_twin(folder, into)
     began = time.monotonic()
-    done = build(folder if into is None else into, recall=recall, memory_bytes=size, device=device, rebuild=rebuild)
+    out = folder if into is None else into
+    how = {"recall": recall, "memory_bytes": size, "latency_ms": most_ms, "device": device, "rebuild": rebuild}
+    done = build(out, texts=texts_by_model(ctx.obj, out), **how)
     if json:
         print_json(done)
         return
     for line in tell_built(done):
         typer.echo(line)
     typer.echo(f"Done in {duration(time.monotonic() - began)}.")
+
+
+def texts_by_model(parts: Parts, folder: Path) -> Callable[[Sequence[str]], Any]:
+    """Embeds texts by the model of a collection, which is loaded the first time; see `build.build_indices`.
+
+    Calling it raises InputError where the model has no text tower, or is not known, and what loading raises.
+    """
+
+    @functools.cache
+    def embedder() -> Any:
+        from clipsieve.protocols import TextEmbedder
+        from clipsieve.shards import open_manifest
+
+        model = open_manifest(folder).model
+        if model is None:
+            raise InputError(f"{folder} does not say which model embeds texts")
+        loaded = (parts.load_texts or parts.load)(model.name)
+        if not isinstance(loaded, TextEmbedder):
+            raise InputError(f"the model {quoted(model.name)} embeds no texts")
+        model.require(loaded.model, "The texts to measure with")
+        return loaded
+
+    return lambda texts: embedder().embed_texts(texts)
 
 
 def build(folder: Path, **how: Any) -> dict[str, Any]:
@@ -194,7 +230,7 @@ def build(folder: Path, **how: Any) -> dict[str, Any]:
         built = build_indices(folder, progress=update, **how)
     rows = [
         {"name": b.entry.name, "kind": b.entry.kind, "rows": b.entry.rows, "recall": b.entry.recall}
-        | {"action": b.action, "why": b.why}
+        | {"action": b.action, "why": b.why, "lacks": b.lacks, "kinds": b.entry.parameters.get("kinds", [])}
         for b in built
     ]
     return {"folder": str(folder), "indices": rows}
@@ -203,8 +239,14 @@ def build(folder: Path, **how: Any) -> dict[str, Any]:
 def tell_built(done: Mapping[str, Any]) -> Iterator[str]:
     """What `build` did, a line for each index."""
     for index in done["indices"]:
-        found = "exact" if index["recall"] is None else f"measured recall {index['recall']:.3f}"
-        yield f"{index['name']}: {index['action']}, {index['kind']}, {found}. {index['why']}"
+        if not index["kinds"]:
+            found = "exact" if index["recall"] is None else f"measured recall {index['recall']:.3f}"
+            yield f"{index['name']}: {index['action']}, {index['kind']}, {found}. {index['why']}"
+            continue
+        yield f"{index['name']}: {index['action']}, {index['kind']}. {index['why']}"
+        yield from ("  " + line for line in recall_lines(index["kinds"]))
+        if index["lacks"]:
+            yield f"  Questions by text have no figure, and their answers are partial: {index['lacks'].rstrip('.')}."
 
 
 def info(
@@ -269,6 +311,7 @@ def describe(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "on disk", f"{size(sum(info['bytes'].values()))}: {kinds}" if kinds else "nothing yet"
     for index in info["indices"]:
         yield f"{index['name']} index", _index_line(index)
+        yield from (("  recall", line) for line in recall_lines(index["kinds"]))
     if info["regions"] is not None:
         yield "regions", _regions_line(info["regions"])
     types = info["types"]
@@ -284,8 +327,7 @@ def _index_line(index: Mapping[str, Any]) -> str:
     scan = f"about {index['scan_ms']:.1f} ms"
     if index["kind"] is None:
         return f"none; every question reads all vectors, {scan}"
-    found = "exact" if index["recall"] is None else f"measured recall {index['recall']:.3f}"
-    text = f"{index['kind']}, {found}, {index['rows']:,} rows"
+    text = f"{index['kind']}, {'exact, ' if index['recall'] is None else ''}{index['rows']:,} rows"
     new = index["not_covered"]
     if index["kind"] == "flat":
         return f"{text}{f' and {new:,} new ones' if new else ''}; every question reads all of them, {scan}"
@@ -338,3 +380,14 @@ def parse_size(text: str) -> int:
     if size < 1:
         raise InputError(f"The size {quoted(text)} is not understood; write for instance 512M or 4G.")
     return size
+
+
+def parse_latency(text: str | None) -> float | None:
+    """Milliseconds from "100ms", "0.5s" or a plain number, which is milliseconds. InputError for anything else."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|s)?", text.strip(), re.IGNORECASE)
+    found = float(match[1]) * (1000 if (match[2] or "").lower() == "s" else 1) if match else 0.0
+    if not found:
+        raise InputError(f"The latency {quoted(text)} is not understood; write for instance 100ms or 1s.")
+    return found

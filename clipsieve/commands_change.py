@@ -7,7 +7,7 @@ import typer
 
 from clipsieve import options
 from clipsieve.command import say
-from clipsieve.commands_build import as_json, fetch_options, size_of_memory, tell_reasons, tell_skipped
+from clipsieve.commands_build import as_json, fetch_options, size_of_memory, tell_captions, tell_reasons, tell_skipped
 from clipsieve.commands_regions import finder_as_before
 from clipsieve.errors import CollectionError, InputError
 from clipsieve.named_items import named_ids
@@ -106,8 +106,8 @@ def add(
     typer.echo(f"{told}. {same}.")
     for line in tell_reasons(done):
         typer.echo(line)
-    if added.captions_cut:
-        say(f"Note: {added.captions_cut:,} captions are longer than the model reads; their ends are left out.")
+    for line in tell_captions(done):
+        typer.echo(line)
 
 
 def remove(
@@ -131,17 +131,24 @@ def remove(
         raise InputError("Say which images to remove: one of --where, --ids and --missing.")
     with open_folder(ctx, folder) as collection:
         found: Any
+        within = 0
         if ids is not None:
             found = named_ids(ids, collection.ids_of_keys)
             collection.items(found)  # says which is not there
+        elif where is not None:
+            found = collection.select(where).tolist()
         else:
-            found = (collection.select(where) if where is not None else collection.missing()).tolist()
+            looked = collection.missing()
+            found, within = looked.gone.tolist(), looked.within
         if not dry_run:
             collection.remove(found, gone=missing)
         left = collection.count
     if json:
-        print_json({"folder": str(folder), "found": len(found), "removed": 0 if dry_run else len(found), "left": left})
+        counts = {"found": len(found), "removed": 0 if dry_run else len(found), "left": left}
+        print_json({"folder": str(folder), **counts, **({"not_looked_for": within} if missing else {})})
         return
+    if within:
+        say(f"{within:,} images lie in tars, tables or behind addresses; --missing does not look for those.")
     if dry_run:
         typer.echo(f"{len(found):,} of {left:,} images would be removed.")
     else:

@@ -18,8 +18,9 @@ from clipsieve.parts import Parts, print_json, progress
 
 if TYPE_CHECKING:
     from clipsieve.index.collection import Collection
-    from clipsieve.types import Skipped
+    from clipsieve.types import ClassSet, Skipped
 
+SHOWN = 5
 _FORMATS = ("parquet", "csv", "directai", "folders", "coco", "webdataset", "datasets")
 
 
@@ -58,6 +59,7 @@ def label(
     device: options.Device = "auto",
     state: options.State = None,
     images: options.Images = None,
+    raw_csv: options.RawCsv = False,
     json: options.Json = False,
 ) -> None:
     """Give every image the class of a set that fits it best.
@@ -67,6 +69,7 @@ def label(
     Example: clipsieve label photos --set vehicles.json --eval --truth folder --out labels.csv
     """
     kind = _format(format, out)
+    options.require_csv(raw_csv, kind in ("csv", "directai"))
     if out is None and not eval_:
         raise InputError("Where to is not said; give --out FILE, or --eval to grade alone.")
     if only is not None and kind == "parts" and out is not None:
@@ -85,7 +88,8 @@ def label(
     with contextlib.ExitStack() as stack:
         collection = _open(ctx, folder, wanted, model, batch_size, device, state, long_text, images, stack)
         upload(collection, asked)
-        tell(notes := collection.notes(classes))
+        notes = collection.notes(classes) + unbounded(collection, classes, reject)
+        tell(notes)
         parts = _parts_folder(out, kind, stack)
         with progress("labelling", "images") as shown:
             shown.update(0, collection.count)
@@ -96,7 +100,8 @@ def label(
             counts = count_labels(collection, parts, counts, wanted)
         skipped: tuple[Skipped, ...] = ()
         if out is not None and kind != "parts":
-            skipped = write_labels(collection, parts, out, kind, names, truth or ("folder" if eval_ else None), wanted)
+            known = truth or ("folder" if eval_ else None)
+            skipped = write_labels(collection, parts, out, kind, names, known, wanted, raw_csv=raw_csv)
             shutil.rmtree(parts)
     picture = confusion or (None if out is None else out.with_name(f"{out.stem}.confusion.png"))
     if graded is not None and picture is not None:
@@ -123,6 +128,34 @@ def label(
     if skipped:
         tell_skipped(skipped)
         raise typer.Exit(1)
+
+
+def unbounded(collection: "Collection", classes: "ClassSet", reject: bool) -> tuple[str, ...]:
+    """A note where images get a label although they may be like none of the classes: what to do, what it changes."""
+    lacking = [c.name for c in classes.classes if c.threshold is None]
+    if not lacking or not collection.count:
+        return ()
+    found = collection.propose(classes)
+    about = "" if found.exact else "about "
+    lines = zip(classes.classes, found.thresholds, strict=True)
+    proposed = [f"{quoted(c.name)} {line:g}" for c, line in lines if c.threshold is None]
+    more = f" and {len(proposed) - SHOWN:,} more" if proposed[SHOWN:] else ""
+    if reject:
+        first = (
+            f"{len(lacking):,} of {len(classes.classes):,} classes have no threshold: they accept what is nearer to a "
+            "positive example than to a negative one, even where it looks like neither."
+        )
+    else:
+        first = (
+            f"Every image gets a label, {found.count:,} in all, also those that look like none of the classes: "
+            "thresholds hold with --reject alone."
+        )
+    named = ", ".join(proposed[:SHOWN]) + more
+    how = "them" if reject else "them and --reject"
+    return (
+        f"{first} From the shape of the scores these thresholds would be first lines: {named}; with {how} {about}"
+        f"{found.within:,} of {found.count:,} images get a label.",
+    )
 
 
 def _format(given: str | None, out: Path | None) -> str:

@@ -16,7 +16,7 @@ import typer
 
 from clipsieve import options
 from clipsieve.command import say
-from clipsieve.commands_build import as_json, fetch_options, tell_skipped
+from clipsieve.commands_build import as_json, fetch_options, tell_captions, tell_skipped
 from clipsieve.commands_regions import finder_as_before
 from clipsieve.errors import CollectionError
 from clipsieve.parts import Parts, progress
@@ -265,8 +265,8 @@ def _tell(folder: Path, json: bool, added: "Added", gone: int) -> None:
     typer.echo(f"{now:%Y-%m-%d %H:%M:%S}  {'; '.join(part for part in parts if part)}.")
     for reason, count in added.reasons:
         typer.echo(f"  {count:,} skipped: {reason}")
-    if added.captions_cut:
-        say(f"Note: {added.captions_cut:,} captions are longer than the model reads; their ends are left out.")
+    for line in tell_captions(asdict(added)):
+        typer.echo(line)
 
 
 @contextlib.contextmanager

@@ -79,7 +79,7 @@ def describe_claim(result: QueryResult) -> str:
         case "complete":
             return f"complete within what the index can find (measured recall {result.recall:.3f})"
         case _:
-            return "partial: the time budget ended the search"
+            return "partial: better images may exist"
 
 
 def describe_timings(result: QueryResult) -> str:
@@ -153,8 +153,7 @@ def _frame(box: Box, picture: Picture) -> str:
 _LEGENDS = {
     "none": "Score: cosine similarity to the closest positive example. ",
     "regions": "Score: how sure the detector is that the box shows the closest positive example, 0 to 1. ",
-    "background": "Score: how unusual the likeness to the closest positive example is in this collection; 3 means that "
-    "one unrelated image in a thousand looks as much like it. ",
+    "background": "Score: how far the likeness to the closest positive example stands out in this collection. ",
 }
 _LEGENDS = {
     kind: text + "Margin, after the + sign: by how much it beats the closest negative example."

@@ -1,6 +1,6 @@
 """CSV that a spreadsheet may open: a text that it would compute gets an apostrophe in front, the sign of a text.
 
-`'=x` becomes `''=x`, so that taking one apostrophe from such a field gives back what it was.
+`'=x` becomes `''=x`, so that taking one apostrophe from such a field gives back what it was, see `exact_text`.
 """
 
 import csv
@@ -19,15 +19,21 @@ def plain_cell(value: Any) -> Any:
     return value
 
 
-class CsvWriter:
-    """csv.writer, and no spreadsheet computes what it writes."""
+def exact_text(cell: str) -> str:
+    """The text that `plain_cell` made this cell of."""
+    return cell[1:] if cell.startswith("'") and _COMPUTED.match(cell) else cell
 
-    def __init__(self, file: Any, lineterminator: str = "\r\n") -> None:
+
+class CsvWriter:
+    """csv.writer, and no spreadsheet computes what it writes, except where it is `raw`: the values as they are."""
+
+    def __init__(self, file: Any, lineterminator: str = "\r\n", *, raw: bool = False) -> None:
         self._writer = csv.writer(file, lineterminator=lineterminator)
+        self._raw = raw
 
     def writerow(self, row: Iterable[Any]) -> None:
         """Write one row."""
-        self._writer.writerow([plain_cell(value) for value in row])
+        self._writer.writerow(row if self._raw else [plain_cell(value) for value in row])
 
     def writerows(self, rows: Iterable[Iterable[Any]]) -> None:
         """Write rows."""

@@ -47,19 +47,22 @@ def write_labels(
     names: tuple[str, ...],
     truth: str | None,
     wanted: frozenset[str] | None,
+    *,
+    raw_csv: bool = False,
 ) -> tuple[Skipped, ...]:
     """The labels in `parts` as the file or folder asked for; which images could not be written, and why.
 
     kind    parquet, csv, directai, or what `clipsieve.index.export` knows
     truth   for directai's CSV, as in `labels.truth_of`; None takes the folders for it if each image lies in one
     wanted  only these images, as from `labels.read_only`
+    raw_csv  as in `CsvWriter`
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     if kind in ("parquet", "csv"):
-        write_table((table for table, _ in tables(parts, collection.items, wanted)), SCHEMA, out, kind)
+        write_table((table for table, _ in tables(parts, collection.items, wanted)), SCHEMA, out, kind, raw_csv=raw_csv)
         return ()
     if kind == "directai":
-        write_directai(_directai(collection, parts, names, truth, wanted), out)
+        write_directai(_directai(collection, parts, names, truth, wanted), out, raw_csv=raw_csv)
         return ()
     stream = (
         Record(row.pop("id"), row.pop("key"), {k: v if v != math.inf else None for k, v in row.items()})

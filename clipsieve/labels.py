@@ -66,11 +66,11 @@ def tables(parts: Path, rows: Rows, only: Collection[str] | None = None) -> Iter
                 yield table, places
 
 
-def write_table(stream: Iterator[pa.Table], schema: pa.Schema, path: Path, kind: str) -> None:
+def write_table(stream: Iterator[pa.Table], schema: pa.Schema, path: Path, kind: str, *, raw_csv: bool = False) -> None:
     """The rows as one file, "parquet", "csv" or "jsonl"; it appears at once.
 
     In CSV, fields are empty where a value is null, and lists are JSON. In JSON lines ids are texts, and an infinite
-    margin is null.
+    margin is null. `raw_csv` as in `CsvWriter`.
     """
 
     def write_parquet(file: BinaryIO) -> None:
@@ -80,7 +80,7 @@ def write_table(stream: Iterator[pa.Table], schema: pa.Schema, path: Path, kind:
 
     def write_csv(file: BinaryIO) -> None:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        lines = CsvWriter(text)
+        lines = CsvWriter(text, raw=raw_csv)
         lines.writerow(schema.names)
         for table in stream:
             lines.writerows(zip(*map(_in_csv, table.columns), strict=True))
@@ -95,7 +95,9 @@ def write_table(stream: Iterator[pa.Table], schema: pa.Schema, path: Path, kind:
     write_file(path, {"csv": write_csv, "jsonl": write_jsonl}.get(kind, write_parquet))
 
 
-def write_directai(stream: Iterator[tuple[list[str], list[str | None], list[str | None] | None]], path: Path) -> None:
+def write_directai(
+    stream: Iterator[tuple[list[str], list[str | None], list[str | None] | None]], path: Path, *, raw_csv: bool = False
+) -> None:
     """DirectAI's CSV: `path,pred`, or `path,label,pred,is_correct` where the truth is known; quoted where need be.
 
     stream  places, labels given, and true labels or None
@@ -103,7 +105,7 @@ def write_directai(stream: Iterator[tuple[list[str], list[str | None], list[str 
 
     def write(file: BinaryIO) -> None:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        lines = CsvWriter(text)
+        lines = CsvWriter(text, raw=raw_csv)
         head = False
         for places, given, truth in stream:
             if not head:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from clipsieve.csv_cells import exact_text
 from clipsieve.errors import InputError, NotFound
 from clipsieve.path_text import canonical, given_path
 
@@ -32,7 +33,8 @@ def named_ids(text: str, ids_of_keys: Callable[[Sequence[str]], Any]) -> list[in
         names = [line.rstrip("\r") for line in lines.split("\n") if line.strip()]
     if not names:
         raise InputError(f"The file {text} names no item; write one id or key per line.")
-    return [int(name) if name.strip().isdecimal() else _id_of(name, ids_of_keys) for name in names]
+    written_by_us = path.suffix.lower() == ".csv"
+    return [int(name) if name.strip().isdecimal() else _id_of(name, ids_of_keys, written_by_us) for name in names]
 
 
 def parse_ids(text: str) -> list[int]:
@@ -63,7 +65,10 @@ def _json_lines(path: Path, text: str) -> Iterator[Any]:
                 raise InputError(f"{path} line {number} is not JSON; write one object per line.") from None
 
 
-def _id_of(key: str, ids_of_keys: Callable[[Sequence[str]], Any]) -> int:
+def _id_of(key: str, ids_of_keys: Callable[[Sequence[str]], Any], csv_cell: bool) -> int:
+    if csv_cell and (exact := exact_text(key)) != key:
+        with contextlib.suppress(NotFound):
+            return _id_of(exact, ids_of_keys, False)
     spelt = canonical(key)  # a line may have a name as its file has it
     if key.isprintable() and key != spelt:
         with contextlib.suppress(NotFound):

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from clipsieve.checks import check_choice
+from clipsieve.errors import InputError
 from clipsieve.output_path import refuse_address
 from clipsieve.types import Decoding
 
@@ -87,6 +88,15 @@ SetFile = Annotated[
     Path | None, typer.Option("--set", metavar="FILE", help="A class set in JSON, instead of texts and images.")
 ]
 ClassName = Annotated[str | None, typer.Option("--class", metavar="NAME", help="Which class of the set.")]
+VetoName = Annotated[
+    str,
+    typer.Option(
+        "--veto",
+        metavar="soft|hard",
+        help="What a negative example does that is nearer than the positive ones: soft lowers the score by as much "
+        "as it is nearer, hard leaves the image out.",
+    ),
+]
 Threshold = Annotated[float | None, typer.Option("--threshold", help="Least score of a match.")]
 CalibrationName = Annotated[
     str | None,
@@ -129,6 +139,10 @@ Recall = Annotated[
     float, typer.Option("--recall", help="Share of the right answers that an approximate index is tuned to find.")
 ]
 Memory = Annotated[str, typer.Option("--memory", metavar="SIZE", help="What a search may hold in memory: 512M, 4G.")]
+Latency = Annotated[
+    str | None,
+    typer.Option("--latency", metavar="TIME", help="What a question may take before an index is made: 100ms, 1s."),
+]
 Device = Annotated[
     str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where the model runs; on a GPU if there is one.")
 ]
@@ -189,7 +203,17 @@ LogLevel = Annotated[
 LogFormat = Annotated[
     str | None, typer.Option("--log-format", metavar="json|text", help="By itself, text on a terminal, else JSON.")
 ]
+RawCsv = Annotated[
+    bool, typer.Option("--raw-csv", help="CSV with the exact texts, also those that a spreadsheet would compute.")
+]
+
 ListenJson = Annotated[bool, typer.Option("--json", help="Say where it listens as one JSON object on stdout.")]
+
+
+def require_csv(raw: bool, csv: bool) -> None:
+    """InputError if --raw-csv is given where no CSV is written."""
+    if raw and not csv:
+        raise InputError("--raw-csv is for CSV, and none is written here; name a .csv file, or leave it out.")
 
 
 def decoding_of(decode: str | None, out: Path, new: Decoding = "own") -> Decoding:

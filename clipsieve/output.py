@@ -97,11 +97,11 @@ def to_jsonl(result: QueryResult, names: Mapping[int | str, str], known: Known =
     return "".join(line + "\n" for line in lines)
 
 
-def to_csv(result: QueryResult, names: Mapping[int | str, str], known: Known = ()) -> str:
-    """A header and one line per hit, quoted where a value needs it."""
+def to_csv(result: QueryResult, names: Mapping[int | str, str], known: Known = (), *, raw: bool = False) -> str:
+    """A header and one line per hit, quoted where a value needs it; `raw` as in `CsvWriter`."""
     text = io.StringIO()
     columns = (*COLUMNS, *(BOX_COLUMNS if _boxed(result) else ()), *(WEB_COLUMNS if known else ()))
-    writer = CsvWriter(text, "\n")
+    writer = CsvWriter(text, "\n", raw=raw)
     writer.writerow(columns)
     writer.writerows([row.get(name) for name in columns] for row in rows(result, names, known))
     return text.getvalue()

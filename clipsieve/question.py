@@ -78,8 +78,13 @@ def ask(
         if mixed:
             notes.append(
                 "Texts and images are compared by how unusual their likeness is in this collection "
-                "(--calibration background): 3 means that one unrelated image in a thousand looks as much like it."
+                "(--calibration background): scores, and --threshold, are on that scale and not cosines."
             )
+    if calibration == "none" and threshold is not None and threshold > 1:
+        notes.append(
+            f"No cosine reaches --threshold {threshold:g}; a line from the page is on the scale of "
+            "--calibration background."
+        )
     name = " or ".join([*texts, *(to_text(p.name) for p in images)])
     question = MetaClass(name, positive, negative, threshold)
     return Asked(ClassSet([question], calibration), uploads, names, tuple(notes))

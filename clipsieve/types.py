@@ -405,7 +405,8 @@ class QueryResult:
 
     claim       "exact": no better item exists in the collection
                 "complete": none that the approximate index can find; `recall` says how much that is
-                "partial": the time budget ended the search
+                "partial": the time budget ended the search, or nothing is known of what the index finds for
+                such a question; a note says so
     recall      in 0..1, measured on this collection; given when complete
     timings_ms  milliseconds by stage
     notes       what is to be known of the question's texts: what of them the model leaves out, or does not know
@@ -431,9 +432,11 @@ class QueryResult:
 class Distribution:
     """How a collection's items fall under one class.
 
-    matched, rejected, below  numbers of items: accepted; over the threshold but nearer a negative; under it
+    matched, rejected, below  numbers of items: matched; over the threshold by their positives alone; under it
     counts                    int64 (b,), items per bin of the score of their best positive
     rivalled                  int64 (b,), those of them that are nearer a negative, whatever the threshold
+    ranked                    int64 (b,), items per bin of the score that ranks them and is compared with a threshold;
+                              without those that a negative removes under whatever threshold
     edges                     float32 (b + 1,), ascending, bin i is edges[i] <= score < edges[i + 1], the last closed
     exact                     True after a scan of everything, False when scaled up from a sample
     """
@@ -443,6 +446,7 @@ class Distribution:
     below: int
     counts: Int64
     rivalled: Int64
+    ranked: Int64
     edges: Float32
     exact: bool
 
@@ -452,6 +456,7 @@ class Distribution:
                 raise InputError(f"Distribution.{name} is {getattr(self, name)}; it counts items, from 0 up.")
         check_array("Distribution.counts", self.counts, np.int64, "(b,)", (None,))
         check_array("Distribution.rivalled", self.rivalled, np.int64, "(b,)", (len(self.counts),))
+        check_array("Distribution.ranked", self.ranked, np.int64, "(b,)", (len(self.counts),))
         check_array("Distribution.edges", self.edges, np.float32, "(b + 1,)", (len(self.counts) + 1,))
         if (self.rivalled < 0).any() or (self.counts < self.rivalled).any():
             raise InputError("Distribution.rivalled counts some of the items of Distribution.counts, from 0 up.")

@@ -35,6 +35,7 @@ _TAR_DAMAGE = (
     zlib.error,
     lzma.LZMAError,
     ValueError,
+    KeyError,  # a hard link to what the tar does not hold
     ArithmeticError,
     MemoryError,
 )

@@ -75,11 +75,11 @@ def open_writer(
 
 
 class Place(NamedTuple):
-    """Where the file of an item lies: the item's key, the path as text, and the file's time in seconds since 1970."""
+    """Where an item lies: its key, and the path as text and time in seconds since 1970 of a file of its own."""
 
     key: str
-    path: str
-    mtime: float
+    path: str | None
+    mtime: float | None
 
 
 class Writer:
@@ -209,6 +209,12 @@ class Writer:
             version = max(self.manifest.format_version, manifests.RESTORING)
             self.commit(dataclasses.replace(self.manifest, removed=removed, format_version=version))
 
+    def note_input(self, input: str) -> None:
+        """Note an input below which items lie now that were read from another one. Nothing if it is known."""
+        if all(source.input != input for source in self.manifest.sources):
+            found = Source(input, cursor=0, read=0, embedded=0, skipped=0, added=True)
+            self.commit(dataclasses.replace(self.manifest, retired=(*self.manifest.retired, found)))
+
     def move(self, places: Mapping[int, Place], displaced: Sequence[int] = ()) -> None:
         """Note where the files of items lie now; ids and all else stay. One commit.
 
@@ -233,7 +239,8 @@ class Writer:
             for id, row in rows.items():
                 values[row] = places[id][part]
             at = table.column_names.index(name)
-            table = table.set_column(at, name, pa.array(values, table.schema.field(name).type))
+            type_ = table.schema.field(name).type
+            table = table.set_column(at, name, pa.array(values, None if pa.types.is_null(type_) else type_))
         # Under a name of its own, since readers and the last commit have the old one; sorted where that was.
         before = re.fullmatch(r"(.*?)(?:\.r(\d+))?\.parquet", shard.files["metadata"].path)
         assert before is not None

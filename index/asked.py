@@ -11,11 +11,11 @@ from clipsieve.errors import InputError, NotFound, quoted
 from clipsieve.index import query
 from clipsieve.index.calibrate import Scale
 from clipsieve.index.examples import Templates, unit_rows
+from clipsieve.index.kinds import sources_of
 from clipsieve.index.learn import Learned
 from clipsieve.index.opened import Opened
 from clipsieve.index.review import Asking, Review, review
-from clipsieve.index.rule import Question, Ranked, View, settle
-from clipsieve.index.scan import scan_threshold
+from clipsieve.index.rule import Question, Ranked, Veto, View, settle
 from clipsieve.index.stored import Modality
 from clipsieve.types import (
     Calibration,
@@ -30,6 +30,11 @@ from clipsieve.types import (
 )
 
 Own = Literal["own"]
+
+UNMEASURED = (
+    "How much of the answer the index finds was not measured for questions of this kind; `clipsieve index` measures it."
+)
+"""Told with an answer that is partial for that reason."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,9 +76,9 @@ class Asked:
     modality: Modality
     notes: tuple[str, ...] = ()
 
-    def rank(self, dedup: bool, view: View, order: query.Order, budget_ms: float | None) -> RankedAnswer:
+    def rank(self, dedup: bool, view: View, order: query.Order, budget_ms: float | None, veto: Veto) -> RankedAnswer:
         """The best items, `question.k` of them."""
-        opened, asked = self.opened, dataclasses.replace(self.question, view=view)
+        opened, asked = self.opened, dataclasses.replace(self.question, view=view, veto=veto)
         put = dataclasses.replace(self, question=asked)
         if dedup:
             asked, notes = self._without_copies(asked), self.notes
@@ -82,10 +87,12 @@ class Asked:
             put = dataclasses.replace(self, question=asked, notes=notes)
         rows = opened.rows(self.modality)
         if order != "score":
-            ranked = query.in_order(asked, rows, order).pick(slice(asked.k))
+            ranked = query.in_order(asked, opened.everything(self.modality, asked), order).pick(slice(asked.k))
             return RankedAnswer(put, ranked, "exact", None, {})
-        index, recall = opened.index(self.modality)
+        index, recall = opened.index_for(self.modality, asked, sources_of(self.meta.positive))
         answer = query.search(asked, rows, index, recall, budget_ms, opened.scan(self.modality))
+        if answer.unmeasured:
+            put = dataclasses.replace(put, notes=(*put.notes, UNMEASURED))
         return RankedAnswer(put, answer.ranked, answer.claim, answer.recall, answer.timings_ms)
 
     def explain(self, id: int) -> tuple[list[float], list[float]]:
@@ -99,7 +106,7 @@ class Asked:
     def filter(self, dedup: bool) -> Iterator[Hit]:
         """Every item, by ascending id; `question.k` is not looked at."""
         question = self._without_copies(self.question) if dedup else self.question
-        for ranked in scan_threshold(self.opened.rows(self.modality), question):
+        for ranked in self.opened.everything(self.modality, question):
             yield from self.hits(ranked)
 
     def _without_copies(self, question: Question) -> Question:
@@ -108,11 +115,11 @@ class Asked:
         gone = worse if question.without is None else np.union1d(worse, question.without)
         return dataclasses.replace(question, without=gone)
 
-    def distribution(self, sample: int | None, edges: Float32 | None) -> Distribution:
+    def distribution(self, sample: int | None, edges: Float32 | None, veto: Veto) -> Distribution:
         """How the items fall under the class."""
         rows = self.opened.rows(self.modality)
         drawn = None if sample is None or sample >= rows.count else rows.sample(sample)
-        return query.distribution(self.question, rows, drawn, edges)
+        return query.distribution(dataclasses.replace(self.question, veto=veto), rows, drawn, edges)
 
     def review(
         self, right: Sequence[int], wrong: Sequence[int], limit: int, asking: Asking, learned: Learned | None

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from clipsieve.index.rows import contains
-from clipsieve.index.rule import Question, Ranked, belongs, first_of_group, join, judge, no_items
+from clipsieve.index.rows import ascending, contains
+from clipsieve.index.rule import Question, Ranked, first_of_group, join, judge, no_items
 from clipsieve.types import Float32, Int64
 
 Positions = npt.NDArray[np.intp]
@@ -21,8 +21,9 @@ SPREAD = 16
 class Best:
     """The best k so far, exact for the rows offered and settled.
 
-    `offer` keeps what may be among them by levels that are off by up to a slack; `settle` decides about what was kept,
-    from the vectors: at once where they will be gone, at the end where they can be had later.
+    `offer` keeps what may be among them by levels that are off by up to a slack, of all rows or of each; `settle`
+    decides about what was kept, from the vectors: at once where they will be gone, at the end where they can be had
+    later.
     """
 
     def __init__(self, question: Question) -> None:
@@ -30,33 +31,38 @@ class Best:
         self._top = no_items()
         self._new: list[Ranked] = []  # not sorted in yet: for a large k that would cost more than the pass itself
         self.compiled = question.compile()
-        self._only = None if question.only is None else np.unique(question.only)
-        self._without = None if question.without is None else np.unique(question.without)
-        self._floor = -np.inf if question.view == "below" else question.least
-        self._kept: list[tuple[Positions, Int64, Float32, Float32]] = []
-        self._slack = 0.0  # the most of what was kept
+        self._only = None if question.only is None else ascending(question.only)
+        self._without = None if question.without is None else ascending(question.without)
+        # What a key must reach; one that is rejected by the soft veto has fallen below the threshold itself.
+        falls = question.view == "below" or (question.view == "rejected" and question.veto == "soft")
+        self._floor = -np.inf if falls else question.least
+        self._kept: list[tuple[Positions, Int64, Float32, Float32, Float32]] = []
         self._free = self._only is None and self._without is None and question.groups is None
 
-    def offer(self, ids: Int64, best: Float32, worst: Float32, slack: float, start: int = 0) -> None:
-        """A block: its ids, and its P and N to within the slack, (b,) each; ids above all offered before.
+    def offer(self, ids: Int64, best: Float32, worst: Float32, slack: float | Float32, start: int = 0) -> None:
+        """A block: its ids, and its P and N, (b,) each; ids above all offered before. Rows whose P is NaN are no items.
 
+        slack  how far P and N may be off, in all or row by row (b,)
         start  the position of its first row, for `settle`
         """
         question, k = self.question, self.question.k
         if self._free and len(best) > 2 * k:  # a first floor, before there is anything to compare with
-            sure = np.where(belongs(question.view, best, worst, question.least, -2 * slack), best, np.float32(-np.inf))
-            self._floor = max(self._floor, under_kth(sure, k) - slack)
+            sure = question.shows(best, worst, -slack)
+            least = np.where(sure, question.key(best - slack, worst + slack), np.float32(-np.inf))
+            self._floor = max(self._floor, under_kth(least, k))
             self._free = False
-        at = np.flatnonzero(best >= self._floor - slack)
-        at = at[belongs(question.view, best[at], worst[at], question.least, slack)]
-        if len(at) and self._only is not None:
-            at = at[contains(self._only, ids[at])]
-        if len(at) and self._without is not None:
-            at = at[~contains(self._without, ids[at])]
+        at = np.flatnonzero(best >= self._floor - np.max(slack, initial=0))  # no key is above its P
+        off = slack[at] if isinstance(slack, np.ndarray) else np.full(len(at), slack, np.float32)
+        may = question.key(best[at] + off, worst[at] - off) >= self._floor
+        may &= question.shows(best[at], worst[at], off)
+        at, off = at[may], off[may]
+        for allowed, ids_of in ((True, self._only), (False, self._without)):
+            if len(at) and ids_of is not None:
+                kept = contains(ids_of, ids[at]) == allowed
+                at, off = at[kept], off[kept]
         if not len(at):
             return
-        self._kept.append((at + start, ids[at], best[at], worst[at]))
-        self._slack = max(self._slack, slack)
+        self._kept.append((at + start, ids[at], best[at], worst[at], off))
         if sum(len(part[0]) for part in self._kept) > 2 * k:
             self._cut()
 
@@ -64,8 +70,8 @@ class Best:
         """Decide about what was kept. `take` gives the vectors, float32 (r, d), at these positions."""
         if not self._kept:
             return
-        at, ids, _, _ = self._joined()
-        self._kept, self._slack = [], 0.0
+        at, ids, *_ = self._joined()
+        self._kept = []
         for start in range(0, len(at), CHUNK):
             own = slice(start, start + CHUNK)
             self._new.append(judge(self.question, self.compiled, ids[own], take(at[own])))
@@ -74,38 +80,38 @@ class Best:
 
     @property
     def found(self) -> Ranked:
-        """The best k of what was settled, by (P descending, id ascending), one per group."""
+        """The best k of what was settled, by (key descending, id ascending), one per group."""
         self._sort()
         return self._top
 
-    def _joined(self) -> tuple[Positions, Int64, Float32, Float32]:
+    def _joined(self) -> tuple[Positions, Int64, Float32, Float32, Float32]:
         if len(self._kept) > 1:
-            at, ids, best, worst = (np.concatenate(column) for column in zip(*self._kept, strict=True))
-            self._kept = [(at, ids, best, worst)]
+            at, ids, best, worst, off = (np.concatenate(column) for column in zip(*self._kept, strict=True))
+            self._kept = [(at, ids, best, worst, off)]
         return self._kept[0]
 
     def _sort(self) -> None:
         if self._new:
-            self._top = join([self._top, *self._new]).top(self.question.k, self.question.groups)
+            self._top = join([self._top, *self._new]).top(self.question)
             self._new = []
             if len(self._top.ids) == self.question.k:
-                self._floor = max(self._floor, float(self._top.best[-1]))
+                last = self._top.pick(slice(-1, None))
+                self._floor = max(self._floor, float(self.question.key(last.best, last.worst)[0]))
 
     def _cut(self) -> None:
         """Keep of many candidates those that may be among their own best k."""
-        question, k, slack = self.question, self.question.k, self._slack
-        at, ids, best, worst = self._joined()
-        sure = belongs(question.view, best, worst, question.least, -2 * slack)
-        levels = best[sure]
+        question, k = self.question, self.question.k
+        at, ids, best, worst, off = self._joined()
+        sure = question.shows(best, worst, -off)
+        levels = question.key(best - off, worst + off)[sure]
         if question.groups is not None:
             order = np.argsort(-levels)
             levels = levels[order[first_of_group(question.groups(ids[sure][order]))]]
         if len(levels) < k:
             return
-        floor = under_kth(levels, k) - slack  # k items surely reach it
-        self._floor = max(self._floor, floor)
-        keep = best >= floor - slack
-        self._kept = [(at[keep], ids[keep], best[keep], worst[keep])]
+        self._floor = max(self._floor, under_kth(levels, k))  # k items surely reach it
+        keep = question.key(best + off, worst - off) >= self._floor
+        self._kept = [(at[keep], ids[keep], best[keep], worst[keep], off[keep])]
 
 
 def under_kth(values: Float32, k: int) -> float:

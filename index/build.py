@@ -5,27 +5,31 @@ file goes: a killed build leaves the collection as it was, and what it wrote is 
 """
 
 import dataclasses
+import math
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from clipsieve import perceptual, shards
 from clipsieve.durable import TEMPORARY, write_file
 from clipsieve.errors import InputError, MissingExtra
-from clipsieve.index import costs, duplicates, faiss_index, witness
+from clipsieve.index import coarse, costs, duplicates, faiss_index, witness
 from clipsieve.index.calibrate import SAMPLE
 from clipsieve.index.faiss_index import FaissIndex
 from clipsieve.index.flat import FlatIndex
-from clipsieve.index.plan import Plan, choose_index, lists_for
+from clipsieve.index.kinds import KindRecall, kinds_of, kinds_of_json, to_json
+from clipsieve.index.measure import RECALL_AT, measure_kinds
+from clipsieve.index.plan import EXACT_ROWS, FLAT_ROWS, Plan, choose_index, lists_for
+from clipsieve.index.pools import EmbedTexts, make_pools
 from clipsieve.index.region_rows import ROLES as REGIONS
 from clipsieve.index.rows import Rows
-from clipsieve.index.stored import FLAT, ROLES, all_ids, all_rows, entry_of, rows_of, shards_of
+from clipsieve.index.stored import FLAT, ROLES, Modality, all_ids, all_rows, entry_of, rows_of, shards_of
 from clipsieve.index.train import (
-    RECALL_AT,
     Progress,
     check_device,
     fill,
@@ -45,18 +49,24 @@ GROWTH = 3
 """An index is made anew rather than extended once its collection is so many times as large as when it was trained."""
 
 
+PAIRING_BYTES = 2**30
+"""Memory that finding near-duplicates may take, whatever a search may hold afterwards."""
+
+
 @dataclass(frozen=True, slots=True)
 class Built:
     """One index after `build_indices`.
 
     entry   as the manifest has it
-    action  "built", "extended" or "kept"
+    action  "built", "extended", "measured" or "kept"
     why     a sentence: what was chosen, or why nothing was to do
+    lacks   why it has no figure for questions by text; "" where it has one, or needs none
     """
 
     entry: Index
     action: str
     why: str
+    lacks: str = ""
 
 
 def build_indices(
@@ -68,20 +78,26 @@ def build_indices(
     rebuild: bool = False,
     factory: str | None = None,
     progress: Progress | None = None,
+    texts: EmbedTexts | None = None,
+    latency_ms: float | None = None,
 ) -> list[Built]:
     """Index the collection's images, captions, regions and crops as far as that was not done; commit once for each.
 
-    recall        wanted of an approximate index, 0..1, at RECALL_AT; what was reached is in the entry
+    recall        wanted of an approximate index, 0..1, for each kind of question; what was reached is in the entry
     memory_bytes  what a process that searches may hold
     device        "cpu", or "cuda" to train and fill with faiss-gpu
     rebuild       make everything anew: the kind is chosen again, duplicates and the background sample too
     factory       a faiss factory string, or "flat", in place of the choice by size and memory
+    texts         embeds texts by the collection's model, to measure with; called only where an index is approximate.
+                  Without, or where it raises, captions are the only texts, or there are none: then no figure either
+    latency_ms    what a question may take: an index is made where reading all vectors takes longer, measured here and
+                  now. By default from plan.EXACT_ROWS on
 
     InputError for options that cannot be, MissingExtra without the faiss that is needed; the folder's own errors.
     """
     with open_writer(folder) as writer:
         clean_indices(writer.folder, writer.manifest)
-        results = build_indices_of(writer, recall, memory_bytes, device, rebuild, factory, progress)
+        results = build_indices_of(writer, recall, memory_bytes, device, rebuild, factory, progress, texts, latency_ms)
         clean_indices(writer.folder, writer.manifest)
     return results
 
@@ -94,17 +110,23 @@ def build_indices_of(
     rebuild: bool = False,
     factory: str | None = None,
     progress: Progress | None = None,
+    texts: EmbedTexts | None = None,
+    latency_ms: float | None = None,
 ) -> list[Built]:
     """`build_indices` for a writer that is at work already. Files of indices that are no longer named stay."""
     if not 0 < recall <= 1:
         raise InputError(f"A recall of {recall} was asked for; it lies above 0 and at most at 1.")
+    if latency_ms is not None and not (latency_ms > 0 and math.isfinite(latency_ms)):
+        raise InputError(f"A latency of {latency_ms} milliseconds was asked for; give a number above 0, like 100.")
     check_device(device)
     results = []
     for modality in (*ROLES, *REGIONS):
         parts = shards_of(writer.manifest, modality)
         if not parts:
             continue
-        job = _Job(writer, modality, parts, recall, memory_bytes, device, factory, progress or _silent)
+        job = _Job(
+            writer, modality, parts, recall, memory_bytes, device, factory, progress or _silent, texts, latency_ms
+        )
         made = job.run(rebuild)
         if made is not None:
             results.append(made)
@@ -126,11 +148,15 @@ class _Job:
         device: str,
         factory: str | None,
         progress: Progress,
+        texts: EmbedTexts | None,
+        latency_ms: float | None,
     ) -> None:
         self.writer, self.modality, self.parts = writer, modality, parts
         self.folder = writer.folder
         self.recall, self.memory, self.device, self.factory = recall, memory_bytes, device, factory
-        self.progress = progress
+        self.progress, self.texts = progress, texts
+        self.latency_ms = latency_ms
+        self.lacks = ""
         # Removed rows are in the index, which covers whole shards; searches leave them out.
         self.rows = all_rows(self.folder, writer.manifest, parts, modality)
         self.dim = self.rows.dim
@@ -139,11 +165,16 @@ class _Job:
         """What was done; None where there is nothing to index: no region was found in any image."""
         entry = None if rebuild else entry_of(self.writer.manifest, self.modality)
         new = [s for s in self.parts if entry is None or s.number not in entry.shards]
+        if entry is not None and not new and self._lacks_kinds(entry):
+            return self._measure_again(entry)
         if entry is not None and not new:
+            if self._keeps_coarse(entry.kind) and "coarse" not in entry.files:
+                plan = Plan(FLAT, False, 0, "It had no coarse copy of its rows, by which they are read faster.")
+                return self._commit(plan, None, {}, entry, "extended")
             return Built(entry, "kept", f"It covers all {entry.rows:,} rows.")
         if not self.rows.count and self.modality in REGIONS:
             return None
-        plan = choose_index(self.rows.count, self.dim, self.memory)
+        plan = self._plan()
         if self.factory is not None:
             plan = dataclasses.replace(plan, kind=self.factory, why=f"{self.factory} was asked for.")
         if entry is None or not self._extends(entry, new, plan):
@@ -152,6 +183,11 @@ class _Job:
             return self._commit(plan, None, {}, entry, "extended")
         plan = Plan(entry.kind, False, plan.bytes, f"{sum(s.rows for s in new):,} rows were added to it.")
         return self._commit(plan, *self._extend(entry, new), entry, "extended")
+
+    def _plan(self) -> Plan:
+        most = EXACT_ROWS if self.modality in ROLES else FLAT_ROWS  # of regions there is no coarse copy
+        scan = 0.0 if self.latency_ms is None or self.factory is not None else costs.exact_ms(self.rows)
+        return choose_index(self.rows.count, self.dim, self.memory, self.latency_ms, scan, most)
 
     def _extends(self, entry: Index, new: list[Shard], plan: Plan) -> bool:
         covered = max(s.last_id for s in self.parts if s.number in entry.shards)
@@ -172,7 +208,8 @@ class _Job:
             index = fill_on_disk(index, self.rows, lists, self.memory, self.progress)
         else:
             index = fill(index, self.rows, self.device, self.progress)
-        return self._tuned(index), {"trained_rows": self.rows.count}
+        tuned, parameters = self._tuned(index)
+        return tuned, parameters | {"trained_rows": self.rows.count}
 
     def _extend(self, entry: Index, new: list[Shard]) -> tuple[FaissIndex, dict[str, Any]]:
         covered = [s for s in self.parts if s.number in entry.shards]
@@ -180,27 +217,57 @@ class _Job:
         rows = all_rows(self.folder, self.writer.manifest, new, self.modality)
         index = fill(index, rows, self.device, self.progress)
         trained = entry.parameters.get("trained_rows", entry.rows)
-        return self._tuned(index, entry.parameters.get("effort")), {"trained_rows": trained}
+        tuned, parameters = self._tuned(index, entry)
+        return tuned, parameters | {"trained_rows": trained}
 
-    def _tuned(self, index: Any, known: int | None = None) -> FaissIndex:
-        ids = self._all_ids
-        made = FaissIndex(index, positions(ids), score_error=0.0)
+    def _measured(self, index: Any) -> FaissIndex:
+        """The filled index with the error of its scores."""
+        made = FaissIndex(index, positions(self._all_ids), score_error=0.0)
         if not made.lossless and not keeps_half(index, self.rows):
             made = dataclasses.replace(made, score_error=faiss_index.measure_error(made, self.rows))
-        if made.exhaustive:
-            return made
-        self.progress("tuning", 0, 1)
-        tuned = tune_and_measure(made, self.rows, self._other_rows(), self.recall, known)
-        self.progress("tuning", 1, 1)
-        return tuned
+        return made
 
-    def _other_rows(self) -> Rows | None:
-        """Vectors of the other modality: captions are what questions to an index of images look like."""
+    def _lacks_kinds(self, entry: Index) -> bool:
+        """Whether an index says less of its recall than could be measured: an older one, or one without texts."""
+        if entry.kind == FLAT or entry.recall is None or entry.name in REGIONS:
+            return False
+        sources = {kind.source for kind in kinds_of(entry)}
+        return "kinds" not in entry.parameters or ("text" not in sources and self.texts is not None)
+
+    def _measure_again(self, entry: Index) -> Built:
+        index = open_faiss(self.folder, entry, self._all_ids)
+        tuned, parameters = self._tuned(index.index, entry)
+        if self.lacks and "kinds" in entry.parameters:
+            return Built(entry, "kept", f"It covers all {entry.rows:,} rows.", self.lacks)
+        parameters = {**entry.parameters, **parameters, "effort": tuned.effort}
+        entry = dataclasses.replace(entry, parameters=parameters, recall=tuned.recall)
+        manifest = self.writer.manifest
+        others = tuple(i for i in manifest.indices if i.name != self.modality)
+        self.writer.commit(dataclasses.replace(manifest, indices=(*others, entry)))
+        return Built(entry, "measured", "Its recall was not known for each kind of question.", self.lacks)
+
+    def _tuned(self, index: Any, before: Index | None = None) -> tuple[FaissIndex, dict[str, Any]]:
+        """The index with its effort and recall, and what the entry is to say of each kind of question.
+
+        before  the entry of the index before rows were added
+        """
+        made = self._measured(index)
+        if made.exhaustive:
+            return made, {}
         if self.modality in REGIONS:
-            return None
-        other = "text" if self.modality == "image" else "image"
-        parts = shards_of(self.writer.manifest, other)
-        return rows_of(self.folder, self.dim, parts, other) if parts else None
+            self.progress("tuning", 0, 1)
+            effort = None if before is None else before.parameters.get("effort")
+            tuned = tune_and_measure(made, self.rows, self.recall, effort)
+            self.progress("tuning", 1, 1)
+            return tuned, {}
+        self.progress("tuning", 0, 1)  # a model may have to be loaded first
+        modality = cast(Modality, self.modality)
+        pools, self.lacks = make_pools(self.folder, self.writer.manifest, modality, self.rows, self.texts)
+        known = () if before is None else kinds_of(before)
+        kinds = measure_kinds(
+            made, self.rows, pools, self.recall, known, lambda done, total: self.progress("tuning", done, total)
+        )
+        return _summed_up(made, kinds), {"kinds": to_json(kinds)}
 
     @property
     def _all_ids(self) -> Int64:
@@ -213,6 +280,7 @@ class _Job:
         self, plan: Plan, index: FaissIndex | None, parameters: dict[str, Any], before: Index | None, action: str
     ) -> Built:
         writer, files = self.writer, {}
+        recall = None if index is None else index.recall
         if index is not None:
             path = self.folder / self._free("index")
             faiss_index.write_index(index, path)
@@ -220,8 +288,13 @@ class _Job:
             if plan.on_disk:
                 files["lists"] = writer.file(self.folder / self._free("ivfdata"))
             parameters |= {"effort": index.effort, "score_error": index.score_error, "recall_at": RECALL_AT}
+            index = _for_own_rows(index, self.modality, kinds_of_json(parameters.get("kinds", [])))
             queries = self.rows.questions(self.rows.sample(costs.POSITIVES))
             parameters["search_ms"] = round(costs.question_ms(index, queries), 3)
+        if self._keeps_coarse(plan.kind):
+            paths = {role: self.folder / self._free(f"{role}.npy") for role in coarse.FILES}
+            coarse.write_coarse(self.rows, paths)
+            files |= {role: writer.file(path) for role, path in paths.items()}
         if self.modality == "image":
             groups, known = self._groups(index, before)
             path = self.folder / self._free("groups.npy")
@@ -234,7 +307,7 @@ class _Job:
             parameters=parameters,
             shards=tuple(s.number for s in self.parts),
             rows=self.rows.count,
-            recall=None if index is None else index.recall,
+            recall=recall,
             files=files,
         )
         manifest = writer.manifest
@@ -243,7 +316,12 @@ class _Job:
         if self.modality == "image" and (before is None or not background):
             background = tuple(make_background(self.folder, manifest).tolist())
         writer.commit(dataclasses.replace(manifest, indices=(*others, entry), background=background))
-        return Built(entry, action, plan.why)
+        return Built(entry, action, plan.why, self.lacks)
+
+    def _keeps_coarse(self, kind: str) -> bool:
+        """Whether a coarse copy of the rows stands in for an index of this kind."""
+        large = self.rows.count * self.dim >= coarse.LEAST_NUMBERS
+        return kind == FLAT and self.modality in ROLES and large
 
     def _groups(self, index: FaissIndex | None, before: Index | None) -> tuple[Int64, dict[str, Any]]:
         """int64 (2, n): the group of each item, and its rank by quality; and what was measured for that."""
@@ -283,15 +361,20 @@ class _Job:
         """What finds near-duplicates: the index itself; where there is none, lists made for the purpose."""
         if index is not None:
             return index
-        lists = lists_for(rows.count, rows.dim, self.memory)
-        if lists < 64:
+        kind = f"IVF{lists_for(rows.count, rows.dim, self.memory)},Flat"
+        if rows.count > FLAT_ROWS:  # comparing each with all others would take days
+            kind = choose_index(rows.count, rows.dim, max(self.memory, PAIRING_BYTES), None, 0.0, 0).kind
+        if kind == FLAT or int(re.findall(r"\d+", kind)[0]) < 64:
             return FlatIndex(rows)
         try:
-            made = train(f"IVF{lists},Flat", rows, "cpu", _silent)
+            made = train(kind, rows, "cpu", self.progress)
         except MissingExtra:  # a flat collection needs no faiss; this is only slower
             return FlatIndex(rows)
-        made = fill(made, rows, "cpu", _silent)
-        return FaissIndex(made, positions(ids), effort=8)
+        made = fill(made, rows, "cpu", self.progress)
+        found = FaissIndex(made, positions(ids), score_error=0.0)
+        if not found.lossless and not keeps_half(made, rows):
+            found = dataclasses.replace(found, score_error=faiss_index.measure_error(found, rows))
+        return dataclasses.replace(found, effort=8)
 
     def _free(self, suffix: str) -> str:
         """A name for a file of this modality: image.index, then image_2.index, image_3.index, ...
@@ -302,6 +385,19 @@ class _Job:
         found = [re.fullmatch(rf"{self.modality}(?:_(\d+))?\..*", path) for path in used]
         number = 1 + max((int(match[1] or 1) for match in found if match), default=0)
         return f"{self.modality}{'' if number == 1 else f'_{number}'}.{suffix}"
+
+
+def _summed_up(index: FaissIndex, kinds: Sequence[KindRecall]) -> FaissIndex:
+    """The index with what serves all kinds that use it: the greatest effort, and the least recall; 0 without any."""
+    used = [kind for kind in kinds if kind.recall is not None]
+    effort = max((kind.effort or 1 for kind in used), default=max(1, index.most_effort // 64))
+    return dataclasses.replace(index, effort=effort, recall=min((kind.recall or 0.0 for kind in used), default=0.0))
+
+
+def _for_own_rows(index: FaissIndex, modality: str, kinds: Sequence[KindRecall]) -> FaissIndex:
+    """The index with the effort that questions like its rows take, and not what the hardest kind does."""
+    own = [kind.effort for kind in kinds if (kind.source, kind.shape) == (modality, "one") and kind.effort is not None]
+    return dataclasses.replace(index, effort=min(own)) if own else index
 
 
 def make_background(folder: Path, manifest: Manifest) -> Int64:
@@ -351,7 +447,7 @@ def clean_indices(folder: Path, manifest: Manifest) -> None:
     """Delete index files that the manifest does not name: older ones, and those of builds that were killed."""
     used = {file.path for index in manifest.indices for file in index.files.values()}
     names = "|".join((*ROLES, *REGIONS))
-    ours = re.compile(rf"\.?({names})(_\d+)?\.(index|ivfdata|groups\.npy)({re.escape(TEMPORARY)})?")
+    ours = re.compile(rf"\.?({names})(_\d+)?\.(index|ivfdata|(groups|coarse|coarse_\w+)\.npy)({re.escape(TEMPORARY)})?")
     for path in folder.iterdir():
         if ours.fullmatch(path.name) and path.name not in used:
             path.unlink()

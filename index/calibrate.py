@@ -2,7 +2,8 @@
 
 Cosines differ between prompts, between texts and images, and between models. Here each example reads its own on a
 common scale: z = (cosine - median) / (1.4826 MAD) over a fixed random sample of the collection, and the score is -log10
-of the normal tail beyond z. 3.0 reads "one unrelated image in a thousand looks as much like it".
+of the normal tail beyond z. It makes examples comparable; it is no frequency: likenesses have no normal tail, and up to
+sixty times as many unrelated items pass a score of 3 as the formula says (docs/decisions/thresholds.md).
 
 Median and MAD rather than the sample's own tail: a class that makes up a tenth of the collection would otherwise be
 its own background. The tail is the same increasing function for every example, so that maxima and comparisons may be

@@ -10,24 +10,27 @@ from typing import Any
 
 import numpy as np
 
-from clipsieve.errors import CollectionReadOnly
+from clipsieve.errors import CollectionReadOnly, InputError
 from clipsieve.index import boxes, labels_out, query
 from clipsieve.index.asked import Asked, Own, RankedAnswer, choose, scales_of
 from clipsieve.index.box_questions import BoxQuestions
 from clipsieve.index.counting import counted_texts
 from clipsieve.index.example_images import Examples
 from clipsieve.index.examples import Embedded, Embedding, Templates
+from clipsieve.index.first_line import Proposal, propose
 from clipsieve.index.image_places import ImageAccess
+from clipsieve.index.kinds import Source
 from clipsieve.index.label import PART_ROWS, Labelling
 from clipsieve.index.learn import Learned
 from clipsieve.index.marked import learn_class
 from clipsieve.index.metadata import FILTER_SECONDS
-from clipsieve.index.missing import missing_files
+from clipsieve.index.missing import Looked, missing_files
 from clipsieve.index.nearest import nearest
 from clipsieve.index.opened import Opened
+from clipsieve.index.ordinary_texts import LEAST, Ordinary
 from clipsieve.index.regions import CollectionRegions
 from clipsieve.index.review import Asking, Review
-from clipsieve.index.rule import Question, View
+from clipsieve.index.rule import Question, Veto, View
 from clipsieve.index.stored import Modality
 from clipsieve.manifest import Manifest, Probe
 from clipsieve.protocols import Detector, TextEmbedder
@@ -112,6 +115,7 @@ class Collection:
         self._opened = opened
         self._examples = Examples(embedding)
         self._boxes = BoxQuestions(load_detector, long_text)
+        self._ordinary = Ordinary()
         self._refreshing = threading.Lock()
 
     @property
@@ -180,6 +184,7 @@ class Collection:
         calibration: Calibration | None = None,
         view: View = "matched",
         order: query.Order = "score",
+        veto: Veto = "soft",
     ) -> QueryResult:
         """The best k items of a class.
 
@@ -193,11 +198,13 @@ class Collection:
         budget_ms    when to stop and say so
         templates    wrapped around texts; the set's own by default, none for a single class
         calibration  in place of the set's own; "none" for a single class
-        view         "rejected": reaches the threshold but is nearer a negative; "below": does not reach it
+        view         "rejected": reaches the threshold but for its negatives; "below": does not reach it
         order        by falling score, by falling margin, or what was added last first
+        veto         what a negative does that is nearer than every positive: "soft" lowers the score by as much as it
+                     is nearer, "hard" removes the item, as `filter` and `label` do
         """
         asked = self._ask(question, k, name, threshold, where, modality, within, templates, calibration)
-        return asked.rank(dedup, view, order, budget_ms).result()
+        return asked.rank(dedup, view, order, budget_ms, veto).result()
 
     def rank(
         self,
@@ -215,10 +222,11 @@ class Collection:
         calibration: Calibration | None = None,
         view: View = "matched",
         order: query.Order = "score",
+        veto: Veto = "soft",
     ) -> RankedAnswer:
         """As `search`, without looking up whose keys they are: for answers of which only a part is shown at a time."""
         asked = self._ask(question, k, name, threshold, where, modality, within, templates, calibration)
-        return asked.rank(dedup, view, order, budget_ms)
+        return asked.rank(dedup, view, order, budget_ms, veto)
 
     def explain(
         self,
@@ -245,6 +253,7 @@ class Collection:
         modality: Modality = "image",
         dedup: bool = False,
         without: Int64 | None = None,
+        source: Source | None = None,
         timings: dict[str, float] | None = None,
     ) -> tuple[Int64, Float32]:
         """The items with the greatest inner product with a vector: ids int64 (r,), products float32 (r,), best first.
@@ -253,6 +262,7 @@ class Collection:
         dedup    one item per group of duplicates; where the folder has no groups, what is near-duplicate among the
                  first few thousand is found on the way
         without  ids that must not be found
+        source   what the vector is of, which says how deep an approximate index is searched; as the hardest by default
         timings  with `dedup`, "dedup" in it grows by the seconds that telling duplicates took
 
         InputError for a vector of another dimension, of length 0, or with what is no number.
@@ -260,7 +270,8 @@ class Collection:
         opened, model = self._opened, self.model
         if self._without is not None:
             without = self._without if without is None else np.union1d(self._without, without)
-        return nearest(opened, vector, k, model, modality=modality, dedup=dedup, without=without, timings=timings)
+        how = {"modality": modality, "dedup": dedup, "without": without, "source": source, "timings": timings}
+        return nearest(opened, vector, k, model, **how)  # type: ignore[arg-type]
 
     def filter(
         self,
@@ -294,6 +305,7 @@ class Collection:
         calibration: Calibration | None = None,
         sample: int | None = None,
         edges: Float32 | None = None,
+        veto: Veto = "soft",
     ) -> Distribution:
         """How the items fall under a class: matched, rejected, below, and a histogram; as `search` is asked.
 
@@ -301,7 +313,23 @@ class Collection:
         edges   float32 (b + 1,), ascending, of the histogram's bins, on the score's scale
         """
         asked = self._ask(question, 1, name, threshold, where, modality, None, templates, calibration)
-        return asked.distribution(sample, edges)
+        return asked.distribution(sample, edges, veto)
+
+    def propose(
+        self,
+        classes: ClassSet,
+        *,
+        where: str | None = None,
+        modality: Modality = "image",
+    ) -> Proposal:
+        """A threshold for each class that has none, from the shape of its scores, and how many items are accepted then.
+
+        where  as in `search`
+        """
+        vectors, opened = self.embed(classes), self._opened
+        scales = scales_of(opened, classes, vectors, modality) or (None,) * len(vectors)
+        given = [c.threshold for c in classes.classes]
+        return propose(opened.rows(modality), vectors, scales, given, self._only(opened, where, None))
 
     def review(
         self,
@@ -355,6 +383,7 @@ class Collection:
         reject: bool = False,
         progress: Callable[[int], object] | None = None,
         part_rows: int = PART_ROWS,
+        raw_csv: bool = False,
     ) -> dict[str | None, int]:
         """Give every item the class of the set that fits it best; how many each class got (None: no class).
 
@@ -363,11 +392,13 @@ class Collection:
         reject     give no label to items that no class accepts
         progress   called with the number of items after each part; what it raises ends the work as a kill would
         part_rows  items of a part
+        raw_csv    a CSV has texts as they are, also those that a spreadsheet would compute
         """
         vectors, opened = self.embed(classes), self._opened
         work = Labelling(vectors, classes.classes, scales_of(opened, classes, vectors, "image"), reject)
         rows = opened.rows("image")
-        return labels_out.label_to(rows, work, Path(out), opened.keys, part_rows=part_rows, progress=progress)
+        how: dict[str, Any] = {"part_rows": part_rows, "progress": progress, "raw_csv": raw_csv}
+        return labels_out.label_to(rows, work, Path(out), opened.keys, **how)
 
     def embed(
         self, classes: ClassSet, templates: Templates | Own = "own", tower: TextEmbedder | None = None
@@ -388,15 +419,22 @@ class Collection:
         templates: Templates | Own = "own",
         tower: TextEmbedder | None = None,
         where: str | None = None,
+        modality: Modality | None = None,
     ) -> tuple[str, ...]:
         """What is to be told of the texts of a set, in sentences: what of them the model leaves out, or does not know.
 
-        where  a filter, whose counted texts are looked at too
+        where     a filter, whose counted texts are looked at too
+        modality  where given, texts are named that find no more in the collection than any text does, as its own model
+                  reads them
 
         The other arguments and the errors are those of `embed`.
         """
         wrapped = classes.templates if templates == "own" else templates
-        return self._examples.embedding.notes(classes.classes, wrapped, tower) + self._filter_notes(self._opened, where)
+        opened = self._opened
+        notes = self._examples.embedding.notes(classes.classes, wrapped, tower) + self._filter_notes(opened, where)
+        if modality is None or tower is not None:
+            return notes
+        return notes + self._ordinary_notes(opened, classes, wrapped, modality)
 
     def box_notes(self, classes: ClassSet, detector: Detector | None = None) -> tuple[str, ...]:
         """The same of the detector that finds boxes; the arguments and errors are those of `search_regions`."""
@@ -514,8 +552,8 @@ class Collection:
         self._opened.require([id])
         return self._opened.originals.thumbnail(id) or self.image_bytes(id)
 
-    def missing(self) -> Int64:
-        """The ids of items whose file is no longer there, int64 (r,); see `missing_files`."""
+    def missing(self) -> Looked:
+        """Which items' files are no longer there; see `missing_files`."""
         return missing_files(self.folder, self.manifest, self._opened.removed)
 
     def remove(self, ids: Sequence[int], *, gone: bool = False) -> None:
@@ -560,7 +598,8 @@ class Collection:
         return True
 
     def keep_rows(self, most_bytes: int) -> None:
-        """Hold vectors in memory, as float32, where there is no index and they fit: for those who ask again and again.
+        """Hold a coarse copy of the vectors in memory, a byte a number, where there is no index and it fits: for those
+        who ask again and again. Without torch it is a copy in float32.
 
         To be called before the first question; they are read anew after each commit.
         """
@@ -615,7 +654,27 @@ class Collection:
             scale=None if scales is None else scales[0],
         )
         notes = self._examples.embedding.notes(classes.classes, classes.templates) + self._filter_notes(opened, where)
+        notes += self._ordinary_notes(opened, classes, classes.templates, modality)
         return Asked(opened, meta, asked, modality, notes)
+
+    def _ordinary_notes(
+        self, opened: Opened, classes: ClassSet, wrapped: Templates, modality: Modality
+    ) -> tuple[str, ...]:
+        """Which positive texts find no more than any text does."""
+        texts = list(dict.fromkeys(e.text for c in classes.classes for e in c.positive if e.text is not None))
+        if not texts or isinstance(self._examples.embedding, Embedded) or opened.rows(modality).count < LEAST:
+            return ()
+
+        def embed(wanted: Sequence[str]) -> Float32:
+            return self._examples.classes(opened, [MetaClass("texts", wanted)], wrapped)[0].positive
+
+        key = (modality, repr(wrapped), self.model)
+        try:
+            return self._ordinary.notes(opened.background(modality), key, texts, embed)
+        except (
+            InputError
+        ):  # of some text nothing reaches the model: the question itself says so, and TEXTS tell nothing
+            return ()
 
     def _filter_notes(self, opened: Opened, where: str | None) -> tuple[str, ...]:
         """What is to be told of the texts that a filter counts."""

@@ -8,13 +8,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from clipsieve.index.coarse import make_coarse
 from clipsieve.index.flat import FlatIndex
-from clipsieve.index.plan import FLAT_ROWS
+from clipsieve.index.kinds import OLD_K
+from clipsieve.index.measure import RECALL_AT
+from clipsieve.index.plan import EXACT_ROWS, FLAT_ROWS
+from clipsieve.index.rows import Rows
+from clipsieve.index.rule import Question
+from clipsieve.index.screen import Screen, can_look
 from clipsieve.index.stored import FLAT, rows_of
-from clipsieve.index.train import RECALL_AT
 from clipsieve.manifest import Manifest, Shard
 from clipsieve.protocols import VectorIndex
-from clipsieve.types import Float32, Int64
+from clipsieve.types import ClassVectors, Float32, Int64, ModelId
+
+TIMED = 65_536
+"""Rows that are read to time the reading of all: more than the processor's cache holds."""
 
 POSITIVES = 5
 """Of the question that is timed."""
@@ -73,6 +81,32 @@ def scan_ms(folder: Path, dim: int, parts: Sequence[Shard], modality: str, remov
     return took * sum(s.rows for s in parts) / sum(s.rows for s in some)
 
 
+def exact_ms(rows: Rows) -> float:
+    """Milliseconds of an exact question of POSITIVES positives to all of these rows, timed on some and scaled up."""
+    some = rows.sample(TIMED)
+    if not len(some):
+        return 0.0
+    held = Rows(rows.dim, [(some, rows.take(some))])
+    share = len(some) / rows.count
+    if can_look():
+        return look_ms(Screen(held, *make_coarse(held)), rows) / share
+    return question_ms(FlatIndex(held), rows.questions(some[:POSITIVES])) / share
+
+
+def look_ms(look: Screen, rows: Rows) -> float:
+    """Milliseconds of a question of POSITIVES positives, of these rows, by a coarse copy."""
+    queries = rows.questions(rows.sample(POSITIVES))
+    if not len(queries):
+        return 0.0
+    question = Question(ClassVectors("timed", queries, queries[:0], ModelId("timed", "", "")), 2 * RECALL_AT)
+    took = []
+    for _ in range(4):  # the first one finds out how to multiply, and reads what the next ones find in memory
+        began = time.perf_counter()
+        look.topk([question])
+        took.append((time.perf_counter() - began) * 1000)
+    return min(took)
+
+
 def advice(info: Mapping[str, Any]) -> list[str]:
     """What is worth doing, a sentence each: `info` is that of a collection, with what was timed."""
     if info["read_only"]:
@@ -86,10 +120,12 @@ def _index_advice(folder: str, index: Mapping[str, Any]) -> str | None:
     new, scan = index["not_covered"], index["scan_ms"]
     if index["kind"] is None:
         return f"Run `clipsieve index {folder}`: it finds duplicates, and makes an index where one is worth it."
-    if index["kind"] == FLAT and new and index["rows"] + new > FLAT_ROWS:
+    if index["kind"] == FLAT and new and index["rows"] + new > EXACT_ROWS:
         return f"Run `clipsieve index {folder}`: there are so many images now that an index is worth it."
     if index["kind"] == FLAT and new and index["name"] == "image":
         return f"{new:,} images were not looked through for duplicates yet; `clipsieve index {folder}` does that."
+    if any(kind["k"] == OLD_K for kind in index["kinds"]):
+        return f"Run `clipsieve index {folder}`: what the {index['name']} index finds was measured with images alone."
     if index["kind"] != FLAT and scan > max(NOTICED_MS, index["search_ms"] or 0):
         return f"Run `clipsieve index {folder}`: reading what the {index['name']} index lacks takes {scan:.0f} ms."
     return None

@@ -53,12 +53,15 @@ class Exported:
     skipped: tuple[Skipped, ...] = ()
 
 
-def export(records: Iterable[Record], out: Path, kind: As, images: Images, *, note: str = "") -> Exported:
+def export(
+    records: Iterable[Record], out: Path, kind: As, images: Images, *, note: str = "", raw_csv: bool = False
+) -> Exported:
     """Write the records to `out`, a folder; for what is ONE_FILE, a file or a folder to put it into.
 
     The suffix of a "list" decides what it is; in a folder it is a .csv.
 
-    note  goes into the output where there is a place for it: what was asked, or the class set's hash
+    note     goes into the output where there is a place for it: what was asked, or the class set's hash
+    raw_csv  as in `CsvWriter`
 
     InputError if the kind is not known or `out` cannot hold it; what already lies there stays as it is.
     """
@@ -79,7 +82,7 @@ def export(records: Iterable[Record], out: Path, kind: As, images: Images, *, no
 
         def write(file: BinaryIO) -> None:
             if kind == "list":
-                _write_list(file, suffix, rows, tally, note)
+                _write_list(file, suffix, rows, tally, note, raw_csv)
             elif kind == "coco":
                 with tempfile.TemporaryFile(dir=path.parent) as beside:
                     _write_coco(file, beside, rows, tally, note)
@@ -105,16 +108,16 @@ def export(records: Iterable[Record], out: Path, kind: As, images: Images, *, no
         _link(out, rows, images, tally)
     else:
         _copy(out, rows, images, tally, by_label=kind == "folders")
-    list_skipped(out, tally)
+    list_skipped(out, tally, raw_csv=raw_csv)
     return Exported(tally.written, out, tuple(tally.skipped))
 
 
-def list_skipped(out: Path, tally: Tally) -> None:
+def list_skipped(out: Path, tally: Tally, *, raw_csv: bool = False) -> None:
     """Say in `skipped.csv` in the folder `out` what was skipped, if anything was."""
     if tally.skipped:
         path = _free(out / "skipped.csv")
         with path.open("x", newline="", encoding="utf-8") as file:
-            CsvWriter(file).writerows([("key", "reason"), *((s.key, s.reason) for s in tally.skipped)])
+            CsvWriter(file, raw=raw_csv).writerows([("key", "reason"), *((s.key, s.reason) for s in tally.skipped)])
 
 
 Row = Mapping[str, Any]
@@ -201,7 +204,9 @@ def _points_to(target: Path, path: Path) -> bool:
     return path.is_symlink() and path.readlink() == target
 
 
-def _write_list(file: BinaryIO, suffix: str, rows: Iterable[tuple[Record, Row]], tally: Tally, note: str) -> None:
+def _write_list(
+    file: BinaryIO, suffix: str, rows: Iterable[tuple[Record, Row]], tally: Tally, note: str, raw_csv: bool
+) -> None:
     def place(row: Row) -> str:
         return str(row.get("image_path") or row.get("url") or row["key"])
 
@@ -230,7 +235,7 @@ def _write_list(file: BinaryIO, suffix: str, rows: Iterable[tuple[Record, Row]],
         if "boxes" in line:
             line["boxes"] = json.dumps(line["boxes"], ensure_ascii=False)
         if writer is None:
-            writer, names = CsvWriter(text), list(line)
+            writer, names = CsvWriter(text, raw=raw_csv), list(line)
             writer.writerow(names)
         writer.writerow(line.get(name) for name in names)
         tally.written += 1

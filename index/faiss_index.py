@@ -20,6 +20,7 @@ import numpy as np
 
 from clipsieve.durable import write_file
 from clipsieve.errors import CollectionDamaged, InputError, MissingExtra, quoted
+from clipsieve.index.faiss_graph import graph_fault
 from clipsieve.index.flat import Found, best_first, check_search, padded, single
 from clipsieve.index.rows import Rows, contains
 from clipsieve.types import Float32, Int64, Neighbors
@@ -350,6 +351,8 @@ def open_file(path: str | os.PathLike[str], flags: int = 0) -> Any:
         inner = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
         if isinstance(inner, faiss.IndexIVF):
             _require_lists_in_file(path, faiss.downcast_InvertedLists(inner.invlists))
+        if isinstance(inner, faiss.IndexHNSW) and (fault := graph_fault(inner, faiss)) is not None:
+            raise CollectionDamaged(f"{path} is damaged: its graph {fault}; build the index anew.")
     except CollectionDamaged:
         raise
     except (RuntimeError, MemoryError, OSError, UnicodeError) as error:

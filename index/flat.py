@@ -85,31 +85,31 @@ class CombinedIndex:
         if len(dims) != 1:
             joined = " and ".join(map(str, sorted(dims)))
             raise InputError(f"CombinedIndex joins {joined or 'no'} dimensions; they must agree.")
-        self._parts = parts
+        self.parts = parts
 
     @property
     def count(self) -> int:
         """Rows of all."""
-        return sum(p.count for p in self._parts)
+        return sum(p.count for p in self.parts)
 
     @property
     def dim(self) -> int:
         """d."""
-        return self._parts[0].dim
+        return self.parts[0].dim
 
     @property
     def exhaustive(self) -> bool:
         """True if all are."""
-        return all(p.exhaustive for p in self._parts)
+        return all(p.exhaustive for p in self.parts)
 
     @property
     def score_error(self) -> float:
         """The greatest of all."""
-        return max(p.score_error for p in self._parts)
+        return max(p.score_error for p in self.parts)
 
     def search(self, queries: Float32, k: int, *, only: Int64 | None = None, without: Int64 | None = None) -> Neighbors:
         """See VectorIndex."""
-        answers = [p.search(queries, k, only=only, without=without) for p in self._parts]
+        answers = [p.search(queries, k, only=only, without=without) for p in self.parts]
         pairs = [[_real(a.ids[i], a.scores[i]) for a in answers] for i in range(len(queries))]
         return padded([best_first(p, k) for p in pairs], k)
 
@@ -117,7 +117,7 @@ class CombinedIndex:
         self, queries: Float32, score: float, *, only: Int64 | None = None, without: Int64 | None = None
     ) -> list[Neighbors]:
         """See VectorIndex."""
-        answers = [p.range_search(queries, score, only=only, without=without) for p in self._parts]
+        answers = [p.range_search(queries, score, only=only, without=without) for p in self.parts]
         return [single(best_first([(a.ids[0], a.scores[0]) for a in pair])) for pair in zip(*answers, strict=True)]
 
 

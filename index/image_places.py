@@ -119,8 +119,12 @@ def sources_of(manifest: Manifest, shard: Shard) -> list[Source]:
 
 def is_own(sources: Sequence[Source], row: Mapping[str, Any]) -> bool:
     """Whether our own reader wrote an item's metadata, and so the hash of what was embedded."""
-    read = all(s.input.partition(":")[0] in _READERS and " vectors=" not in s.input for s in sources)
-    return bool(sources and read and row.get("content_hash"))
+    return bool(sources and all(map(is_read, sources)) and row.get("content_hash"))
+
+
+def is_read(source: Source) -> bool:
+    """Whether our own reader read the images of an input, and wrote down their hashes."""
+    return source.input.partition(":")[0] in _READERS and " vectors=" not in source.input
 
 
 def is_address(text: str) -> bool:

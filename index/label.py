@@ -118,12 +118,15 @@ def label(
     return dict(counts)
 
 
-def to_csv(folder: Path, path: Path) -> None:
-    """All parts of a finished labelling as one CSV with a header, in id order; empty fields where a value is null."""
+def to_csv(folder: Path, path: Path, *, raw: bool = False) -> None:
+    """All parts of a finished labelling as one CSV with a header, in id order; empty fields where a value is null.
+
+    raw  as in `CsvWriter`
+    """
 
     def write(file: BinaryIO) -> None:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        rows = CsvWriter(text)
+        rows = CsvWriter(text, raw=raw)
         rows.writerow(SCHEMA.names)
         for part in sorted(folder.glob("labels_*.parquet")):
             with pq.ParquetFile(part) as parquet:

@@ -22,10 +22,12 @@ def label_to(
     *,
     part_rows: int = PART_ROWS,
     progress: Callable[[int], object] | None = None,
+    raw_csv: bool = False,
 ) -> dict[str | None, int]:
     """Label every live row into `out`; how many items each class got. The other arguments are those of `label`.
 
-    out  a file ending in .parquet or .csv, or a folder (no suffix), which keeps the parts
+    out      a file ending in .parquet or .csv, or a folder (no suffix), which keeps the parts
+    raw_csv  as in `CsvWriter`
 
     A file's parts lie in `out` + ".parts" until it is whole, so that a killed run goes on; the file appears at once.
     InputError if it is there already or ends in something else.
@@ -41,7 +43,7 @@ def label_to(
     parts = out.with_name(f"{out.name}.parts")
     counts = label(rows, labelling, parts, keys, part_rows=part_rows, progress=progress)
     if out.suffix.lower() == ".csv":
-        to_csv(parts, out)
+        to_csv(parts, out, raw=raw_csv)
     else:
         write_file(out, lambda file: _merge(parts, file))
     shutil.rmtree(parts)

@@ -18,19 +18,21 @@ from clipsieve.types import Int64
 class Looked(NamedTuple):
     """What became of the files of items.
 
-    gone   the ids of those that are no longer there, int64 (r,), ascending
-    there  how many are
+    gone    the ids of those that are no longer there, int64 (r,), ascending
+    there   how many are
+    within  how many were not looked for: they were read from archives, tables or addresses
     """
 
     gone: Int64
     there: int
+    within: int = 0
 
 
-def missing_files(folder: Path, manifest: Manifest, removed: Int64) -> Int64:
-    """The ids of items whose file on this machine is gone, int64 (r,), ascending; `removed` ones left out.
+def missing_files(folder: Path, manifest: Manifest, removed: Int64) -> Looked:
+    """Which items' files on this machine are gone; `removed` ones left out.
 
-    Items that were read from archives, tables or addresses are not looked for. InputError if no file at all is there:
-    that is a disk which is not mounted rather than thousands of deletions.
+    Items that were read from archives, tables or addresses are not looked for, only counted. InputError if no file
+    at all is there: that is a disk which is not mounted rather than thousands of deletions.
     """
     looked = look_for_files(folder, manifest, removed)
     if len(looked.gone) and not looked.there:
@@ -38,7 +40,7 @@ def missing_files(folder: Path, manifest: Manifest, removed: Int64) -> Int64:
             f"None of the {len(looked.gone):,} files that {folder} was made of is there, so nothing is removed; is a "
             f"disk not mounted? If they were moved, say where they are: clipsieve add {folder} FOLDER"
         )
-    return looked.gone
+    return looked
 
 
 def look_for_files(
@@ -51,22 +53,24 @@ def look_for_files(
     """
     start = to_text(below.rstrip(os.sep) + os.sep) if below else ""
     gone: list[int] = []
-    there = 0
+    there = within = 0
     for shard in manifest.shards:
-        table = read_metadata(folder, shard, ["id", "image_path"]) if shard.rows else None
-        if table is None or "image_path" not in table.column_names:
+        if not shard.rows:
             continue
+        table = read_metadata(folder, shard, ["id", "image_path"])
         ids: Int64 = table["id"].to_numpy()
         live = ~np.isin(ids, removed)
-        paths = table["image_path"].to_pylist()
+        paths = table["image_path"].to_pylist() if "image_path" in table.column_names else [None] * len(ids)
         for id, path in ((int(ids[i]), paths[i]) for i in np.flatnonzero(live)):
-            if path is None or "://" in path or not path.startswith(start):
+            if path is None or "://" in path:
+                within += 1
+            elif not path.startswith(start):
                 continue
-            if path in seen or _is_there(path):
+            elif path in seen or _is_there(path):
                 there += 1
             else:
                 gone.append(id)
-    return Looked(np.array(sorted(gone), dtype=np.int64), there)
+    return Looked(np.array(sorted(gone), dtype=np.int64), there, within)
 
 
 def _is_there(path: str) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from clipsieve.errors import InputError
 from clipsieve.index import query
 from clipsieve.index.duplicates import first_of_near
+from clipsieve.index.kinds import Source
 from clipsieve.index.opened import DUPLICATE_COSINE, Opened
 from clipsieve.index.rule import Question
 from clipsieve.index.stored import Modality
@@ -31,6 +32,7 @@ def nearest(
     modality: Modality,
     dedup: bool,
     without: Int64 | None,
+    source: Source | None,
     timings: dict[str, float] | None,
 ) -> tuple[Int64, Float32]:
     """As `Collection.nearest` says, of one commit.
@@ -55,8 +57,8 @@ def nearest(
     wanted = k
     while True:
         asked = dataclasses.replace(question, k=wanted)
-        index, recall = opened.index(modality)
         rows = opened.rows(modality)
+        index, recall = opened.index_for(modality, asked, None if source is None else {source})
         found = query.search(asked, rows, index, recall, scan=opened.scan(modality)).ranked
         if not dedup or grouped:
             break

@@ -4,8 +4,9 @@ Opening costs no memory: vectors are mapped, and an index is read when a questio
 """
 
 import os
+import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,16 +17,40 @@ from clipsieve import shards
 from clipsieve.errors import CollectionChanged, CollectionDamaged, CollectionMissing, NotFound
 from clipsieve.index import bare, costs, region_rows, screen
 from clipsieve.index.calibrate import SAMPLE, Background
+from clipsieve.index.coarse import bytes_of, make_coarse
 from clipsieve.index.duplicates import Groups
 from clipsieve.index.gather import GatheredScan, PassCounts
 from clipsieve.index.image_places import ImageAccess
+from clipsieve.index.kinds import (
+    OLD_K,
+    KindRecall,
+    Source,
+    at_effort,
+    kinds_of,
+    measured_sources,
+    sample_of,
+    shapes_of,
+    to_json,
+    use_for,
+)
 from clipsieve.index.metadata import FILTER_SECONDS, SqliteMetadata
 from clipsieve.index.originals import Originals
+from clipsieve.index.query import reach
 from clipsieve.index.regions import CollectionRegions
-from clipsieve.index.rows import Rows
+from clipsieve.index.rows import TORCH_PAYS, Rows
 from clipsieve.index.rule import Question, Ranked
-from clipsieve.index.scan import scan_topk
-from clipsieve.index.stored import FLAT, ROLES, entry_of, open_covered, open_groups, open_index, rows_of, shards_of
+from clipsieve.index.scan import DIRECT_SHARE, scan_threshold, scan_topk
+from clipsieve.index.stored import (
+    FLAT,
+    ROLES,
+    entry_of,
+    open_coarse_rows,
+    open_covered,
+    open_groups,
+    open_index,
+    rows_of,
+    shards_of,
+)
 from clipsieve.manifest import File, Manifest
 from clipsieve.protocols import VectorIndex
 from clipsieve.stored_regions import ROLES as REGIONS
@@ -42,7 +67,7 @@ DUPLICATE_COSINE = 0.98
 class Opened:
     """One commit of a collection. Safe to use from several threads at once; parts are made when first asked for.
 
-    row_memory  bytes up to which the rows of a modality without an index are held for scans; 0 for none
+    row_memory  bytes up to which a copy of the rows of a modality without an index is held for scans; 0 for none
     """
 
     def __init__(
@@ -180,9 +205,43 @@ class Opened:
         """The index of a modality and its measured recall; None where rows are read in order instead."""
         return self._once("index", modality, lambda: self._open_index(modality))
 
+    def index_for(
+        self, modality: str, question: Question, sources: Collection[Source] | None
+    ) -> tuple[VectorIndex | None, float | None]:
+        """The index as such questions use it, and its recall for them; the index is None where rows are read.
+
+        sources  what the question's positives are; None where that is not known
+
+        The recall is None where nothing is missed, and where it was not measured for such questions.
+        """
+        index, recall = self.index(modality)
+        if index is None or recall is None or index.exhaustive:
+            return index, recall
+        kinds = self.kinds(modality)
+        shapes = shapes_of(question, lambda: self._once("sample", modality, lambda: sample_of(self.rows(modality))))
+        use = use_for(kinds, measured_sources(kinds) if sources is None else sources, shapes, reach(question))
+        if not use.index:
+            return None, None
+        return self._once(f"index at {use.effort}", modality, lambda: at_effort(index, use.effort)), use.recall
+
+    def kinds(self, modality: str) -> tuple[KindRecall, ...]:
+        """What is known of the recall of an approximate index by kinds of questions."""
+        entry = entry_of(self.manifest, modality)
+        if entry is not None and not bare.is_manifest(self.manifest):
+            return kinds_of(entry)
+        recall = self.index(modality)[1]
+        return () if recall is None else (KindRecall("image", "one", OLD_K, None, recall),)
+
     def scan(self, modality: str) -> GatheredScan:
         """Answers questions by reading all rows, those of several threads in one pass."""
         return self._once("scan", modality, lambda: GatheredScan(self._pass_over(modality), self.passes[modality]))
+
+    def everything(self, modality: str, question: Question) -> Iterator[Ranked]:
+        """Every item of the question's view, block by block in id order; its k and groups are not looked at."""
+        rows = self.rows(modality)
+        few = question.only is not None and len(question.only) < DIRECT_SHARE * rows.count
+        look = None if few else self._look_of(modality)
+        return scan_threshold(rows, question) if look is None else look.threshold(question)
 
     @property
     def groups(self) -> Groups:
@@ -312,11 +371,15 @@ class Opened:
             "name": modality,
             "kind": None if entry is None else entry.kind,
             "recall": None if entry is None else entry.recall,
+            "kinds": [] if entry is None or entry.recall is None else to_json(kinds_of(entry)),
             "rows": 0 if entry is None else entry.rows,
             "search_ms": None if entry is None else entry.parameters.get("search_ms"),
             "not_covered": sum(s.rows for s in rest),
         }
-        if timed:
+        look = self._look_of(modality) if timed and known["kind"] == FLAT else None
+        if look is not None:
+            known["scan_ms"] = costs.look_ms(look, self.rows(modality))
+        elif timed:
             known["scan_ms"] = costs.scan_ms(self.folder, manifest.dim, read, modality, self.removed)
         return known
 
@@ -341,14 +404,27 @@ class Opened:
         return rows_of(self.folder, self.manifest.dim, shards_of(self.manifest, modality), modality, self.removed)
 
     def _pass_over(self, modality: str) -> Callable[[Sequence[Question]], list[Ranked]]:
-        """Reads all rows: from memory where they are asked for at every question and fit."""
-        rows = self.rows(modality)
-        if self.index(modality)[0] is None:
-            if screen.pays() and screen.bytes_of(rows) <= self.row_memory:
-                return screen.Screen(rows).topk
-            if 4 * rows.dim * (rows.count + len(rows.without)) <= self.row_memory:
-                rows = rows.in_memory()
+        """Reads all rows, by a coarse copy of them where there is one."""
+        look, rows = self._look_of(modality), self.rows(modality)
+        if look is not None:
+            return look.topk
+        if self.index(modality)[0] is None and 4 * rows.dim * (rows.count + len(rows.without)) <= self.row_memory:
+            rows = rows.in_memory()
         return lambda questions: scan_topk(rows, questions)[0]
+
+    def _look_of(self, modality: str) -> screen.Screen | None:
+        """A coarse copy of rows that no index answers for: the folder's, or one in memory where it fits."""
+        return self._once("look", modality, lambda: self._open_look(modality))
+
+    def _open_look(self, modality: str) -> screen.Screen | None:
+        rows = self.rows(modality)
+        if self.index(modality)[0] is not None or not screen.can_look():
+            return None
+        large = "torch" in sys.modules or rows.count * rows.dim >= TORCH_PAYS
+        kept = open_coarse_rows(self.folder, self.manifest, modality, self.removed) if large else None
+        if kept is None and bytes_of(rows) <= self.row_memory:
+            return screen.Screen(rows, *make_coarse(rows))
+        return kept
 
     def _open_index(self, modality: str) -> tuple[VectorIndex | None, float | None]:
         if bare.is_manifest(self.manifest):

@@ -6,10 +6,9 @@ which of them may be opened, and whatever is read there must be an image. What h
 thumbnail stands in where the collection has them, else the error says what was looked for.
 """
 
-import re
 import tarfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,20 +28,20 @@ from clipsieve.index.image_places import (
     is_address,
     is_file,
     is_own,
+    is_read,
     open_place,
     options_of,
     read_place,
     sources_of,
 )
 from clipsieve.manifest import Manifest, Shard, Source
+from clipsieve.members import in_table, in_tar
 from clipsieve.path_text import canonical, to_text
 from clipsieve.protocols import MetadataStore
 from clipsieve.tar_samples import Sample, Samples, Suffixes
 from clipsieve.types import content_hash
 from clipsieve.whole import reading
 
-_IN_TAR = re.compile(r"(.+?\.(?:tar|tgz|tar\.gz|tar\.bz2|tar\.xz|tar\.zst))/(.+)", re.IGNORECASE | re.DOTALL)
-_IN_TABLE = re.compile(r"(.+)#(\d+)", re.DOTALL)
 _IMAGE_NAMES = ("image", "img", "jpg", "png", "webp", "bytes")
 _TARS_REMEMBERED = 16
 _FOOTERS_REMEMBERED = 64
@@ -190,26 +189,36 @@ class Originals:
     def _ways(self, shard: Shard, row: Mapping[str, Any]) -> Iterator[tuple[Callable[[], str], Callable[[str], bytes]]]:
         """How to find what may hold the image, and how to read it there."""
         sources, key, path = self._sources(shard), str(row["key"]), row.get("image_path")
+        own = is_own(sources, row)
+        # What moved with its tar or table was found below another input since: its hash says whether it is the same.
+        sources = [*sources, *self._others(sources)] if own else sources
         named = partial(self._places.named, sources, row)
+        member, cell = in_tar(key), in_table(key)
         if path:
             yield partial(self._places.path, sources, row, str(path)), read_place
-        in_tar, in_table = _IN_TAR.fullmatch(key), _IN_TABLE.fullmatch(key)
-        if in_tar:
-            yield partial(named, in_tar[1]), partial(self._member, shard, in_tar[2])
-        if in_table:
-            yield partial(named, in_table[1]), partial(self._table_row, shard, int(in_table[2]))
-        if not (path or in_tar or in_table):
+        if member:
+            yield partial(named, member[0]), partial(self._member, shard, member[1])
+        if cell:
+            yield partial(named, cell[0]), partial(self._table_row, shard, cell[1])
+        if not (path or member or cell):
             yield partial(named, key), read_place
-            for source in sources if is_own(sources, row) else ():
+            for source in sources if own else ():
                 if source.input.startswith("parquet:"):  # its table has keys of its own, which say nothing of the place
                     yield from self._keyed(shard, base_of(source), key)
+
+    def _others(self, sources: Sequence[Source]) -> list[Source]:
+        """Inputs of the collection beside these, as far as our own reader read them."""
+        known = {source.input for source in sources}
+        return [s for s in {s.input: s for s in self._manifest.sources}.values() if s.input not in known and is_read(s)]
 
     def _keyed(self, shard: Shard, base: str, key: str) -> Iterator[tuple[Callable[[], str], Callable[[str], bytes]]]:
         tables = sorted(Path(base).glob("*")) if Path(base).is_dir() else [Path(base)]
         for table in map(str, tables):
             if table.lower().endswith((".parquet", ".pq")) and is_file(table):
                 with open_place(table) as opened, pq.ParquetFile(opened) as file:
-                    keys = file.read(columns=["key"])["key"].to_pylist() if "key" in file.schema_arrow.names else []
+                    keys = (
+                        valid(file.read(columns=["key"]))["key"].to_pylist() if "key" in file.schema_arrow.names else []
+                    )
                 if key in keys:
                     yield partial(str, table), partial(self._table_row, shard, keys.index(key))
 

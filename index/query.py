@@ -3,22 +3,22 @@
 Every positive is searched to some depth, everything found is scored exactly by the rule, and the worst neighbour of
 each search bounds what was not seen. When the k-th accepted item is above that bound nothing unseen can displace it;
 otherwise the search goes deeper (Fagin, Lotem, Naor, "Optimal aggregation algorithms for middleware", 2003). Negatives
-need no search: they only ever remove what a positive found.
+need no search: they only ever remove or lower what a positive found.
 """
 
+import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from clipsieve.errors import InputError
-from clipsieve.index.rows import Rows, contains
+from clipsieve.index.rows import Rows, ascending, contains
 from clipsieve.index.rule import (
     Question,
     Ranked,
-    accepted,
     first_of_group,
     join,
     judge,
@@ -26,7 +26,7 @@ from clipsieve.index.rule import (
     no_items,
     settle,
 )
-from clipsieve.index.scan import Pass, scan_threshold, scan_topk
+from clipsieve.index.scan import DIRECT_SHARE, Pass, scan_topk
 from clipsieve.protocols import VectorIndex
 from clipsieve.types import Claim, Distribution, Float32, Hit, Int64, MetaClass
 
@@ -40,8 +40,8 @@ SCAN_SHARE = 8
 MOSTLY_REJECTED = 0.9
 """Share of rejected candidates from which deepening is given up for a scan, unless the next step should suffice."""
 
-DIRECT_SHARE = 0.05
-"""Share of the rows under which a filter's rows are scored directly: graphs and lists find too few of so rare ones."""
+GROUPED = 4
+"""Items that an answer of one per group is taken to look through, for each that it gives."""
 
 CHUNK = 16_384
 """Candidates whose vectors are held at once."""
@@ -56,6 +56,7 @@ class Answer:
     recall      given when complete
     scanned     whether rows were read in order instead of searched
     timings_ms  milliseconds by stage: search, score, scan, total
+    unmeasured  whether it is partial because the index has no recall for it, and not because time ran out
     """
 
     ranked: Ranked
@@ -63,6 +64,12 @@ class Answer:
     recall: float | None
     scanned: bool
     timings_ms: Mapping[str, float]
+    unmeasured: bool = False
+
+
+def reach(question: Question) -> int:
+    """Items that an index must find for it: of one per group is not known how many that takes."""
+    return question.k if question.groups is None else GROUPED * question.k
 
 
 def search(
@@ -76,20 +83,24 @@ def search(
     """Answer a question from an index over the rows, or by a scan where there is none or it does not pay.
 
     index      holds all live rows (and may hold removed ones); None to scan, as for any view but "matched"
-    recall     of an index that is not exhaustive or not exact, as measured on this collection
+    recall     of an index that is not exhaustive or not exact, as measured on this collection with such questions;
+               None where it was not, and an answer that rests on it is claimed as partial
     budget_ms  when to end with what was found, claimed as partial
     scan       answers by reading all rows, as `scan_topk` does; used where nothing ends the reading early
 
-    InputError where the dimensions differ, or a recall is missing that the claim would need.
+    InputError where the dimensions differ.
     """
-    _check(question, rows, index, recall)
+    _check(question, rows, index)
     start = time.perf_counter()
     state = _Search(question, rows, None if budget_ms is None else start + budget_ms / 1000, scan)
     searched = index is not None and question.view == "matched" and state.worth_searching
+    unmeasured = False
     claim = state.deepen(index) if searched and index is not None else state.scan()
+    if claim == "complete" and recall is None:
+        claim, unmeasured = "partial", True
     state.timings["total"] = (time.perf_counter() - start) * 1000
-    top = state.found.top(question.k, question.groups)
-    return Answer(top, claim, recall if claim == "complete" else None, state.scanned, state.timings)
+    top = state.found.top(question)
+    return Answer(top, claim, recall if claim == "complete" else None, state.scanned, state.timings, unmeasured)
 
 
 class _Search:
@@ -105,11 +116,11 @@ class _Search:
         self.question, self.rows, self.deadline = question, rows, deadline
         self.whole_scan = scan
         self.compiled = question.compile()
-        self.only = None if question.only is None else np.unique(question.only)
+        self.only = None if question.only is None else ascending(question.only)
         if self.only is not None:
             self.only = self.only[rows.has(self.only)]
             if question.without is not None:
-                self.only = self.only[~contains(np.unique(question.without), self.only)]
+                self.only = self.only[~contains(ascending(question.without), self.only)]
         self.count = rows.count if self.only is None else len(self.only)
         self.found = no_items()
         self.seen: Int64 = np.zeros(0, np.int64)  # ascending
@@ -148,8 +159,8 @@ class _Search:
             if short and not index.exhaustive:
                 return self.scan()
             bound = self._bound(near.scores[:, -1], index.score_error)
-            top = self.found.top(k, question.groups)
-            kth = float(top.best[-1]) if len(top.ids) == k else -np.inf
+            top = self.found.top(question)
+            kth = float(question.key(top.best, top.worst)[-1]) if len(top.ids) == k else -np.inf
             if max(kth, question.least) > bound + self.compiled.slack or bound == -np.inf:
                 return "exact" if index.exhaustive and index.score_error == 0 else "complete"
             if self.late:
@@ -203,37 +214,46 @@ class _Search:
         self.timings[stage] = self.timings.get(stage, 0.0) + (time.perf_counter() - started) * 1000
 
 
-def in_order(question: Question, rows: Rows, order: Order) -> Ranked:
-    """All items of the question's view, by falling margin or by falling id, one per group; its k is not looked at."""
-    ranked = join(list(scan_threshold(rows, question)))
-    key = ranked.best - ranked.worst if order == "margin" else ranked.ids
-    ranked = ranked.pick(np.lexsort((ranked.ids, -ranked.best, -key)))
+def in_order(question: Question, found: Iterable[Ranked], order: Order) -> Ranked:
+    """All items of the question's view, by falling margin or by falling id, one per group; its k is not looked at.
+
+    found  they, as `scan_threshold` finds them
+    """
+    ranked = join(list(found))
+    first = ranked.best - ranked.worst if order == "margin" else ranked.ids
+    ranked = ranked.pick(np.lexsort((ranked.ids, -question.key(ranked.best, ranked.worst), -first)))
     return ranked if question.groups is None else ranked.pick(first_of_group(question.groups(ranked.ids)))
 
 
 def make_hits(question: Question, meta: MetaClass, ranked: Ranked, keys: Sequence[str]) -> tuple[Hit, ...]:
-    """Hits from ranked items and their keys, in order. `meta` is the class whose examples the question embeds."""
+    """Hits from ranked items and their keys, in order. `meta` is the class whose examples the question embeds.
+
+    A score is what ranks the item: under the soft veto less than P where a negative is nearer.
+    """
     best, worst = ranked.best.astype(np.float64), ranked.worst.astype(np.float64)
+    score = question.key(ranked.best, ranked.worst).astype(np.float64)
     if question.scale is not None:
-        best = question.scale.score(best).astype(np.float64)
+        best, score = (question.scale.score(levels).astype(np.float64) for levels in (best, score))
         worst = np.where(np.isneginf(worst), -np.inf, question.scale.score(worst))
     return tuple(
         Hit(
             id=int(i),
             key=key,
-            score=float(b),
+            score=float(s),
             margin=float(b - w),
             positive=meta.positive[p],
             negative=None if n < 0 else meta.negative[n],
         )
-        for i, key, b, w, p, n in zip(ranked.ids, keys, best, worst, ranked.positive, ranked.negative, strict=True)
+        for i, key, s, b, w, p, n in zip(
+            ranked.ids, keys, score, best, worst, ranked.positive, ranked.negative, strict=True
+        )
     )
 
 
 def distribution(
     question: Question, rows: Rows, sample: Int64 | None = None, edges: Float32 | None = None
 ) -> Distribution:
-    """How the rows fall under a class: matched (accepted), below the threshold, rejected (the rest); a histogram of P.
+    """How the rows fall under a class: matched, below the threshold, rejected (the rest); histograms.
 
     sample  live ids to look at instead of all; the counts are then scaled up and not exact. What is left out counts as
             looked at: it may be known of the sample alone
@@ -253,40 +273,39 @@ def distribution(
         wanted = np.unique(sample) if wanted is None else np.intersect1d(sample, wanted)
     step, least = Pass(compiled), np.float32(question.least)
     matched = below = seen = looked = 0
-    counts, rivalled = np.zeros(len(edges) - 1, np.int64), np.zeros(len(edges) - 1, np.int64)
+    counts, rivalled, ranked = (np.zeros(len(edges) - 1, np.int64) for _ in range(3))
+    asked = dataclasses.replace(question, view="matched")
     for ids, vectors in rows.blocks(step.rows, wanted):
         live = vectors[~contains(without, ids)] if len(without) else vectors
         best, worst = (side[0] for side in step(live)[1:])  # (b,), (b,)
-        doubtful = np.flatnonzero(np.minimum(np.abs(best - worst), np.abs(best - least)) <= compiled.slack)
+        off = compiled.slack
+        near = np.minimum(np.abs(best - worst) / 2, np.abs(best - least)) <= off
+        doubtful = np.flatnonzero(near | (asked.shows(best, worst, off) != asked.shows(best, worst, -off)))
         if len(doubtful):
             (best[doubtful],), (worst[doubtful],) = maxima(compiled, settle(compiled, live[doubtful]))
         seen, looked = seen + len(live), looked + len(vectors)
-        matched += int(accepted(best, worst, question.least).sum())
+        matched += int(asked.shows(best, worst).sum())
         below += int((best < least).sum())
-        score = best if scale is None else scale.score(best)
-        score = np.clip(score, edges[0], edges[-1])
+        key = question.key(best, worst)
+        score, by = (np.clip(of if scale is None else scale.score(of), edges[0], edges[-1]) for of in (best, key))
         counts += np.histogram(score, edges)[0]
         rivalled += np.histogram(score[worst >= best], edges)[0]
+        ranked += np.histogram(by[worst < best] if question.veto == "hard" else by, edges)[0]
     if sample is None:
-        return Distribution(matched, seen - matched - below, below, counts, rivalled, edges, exact=True)
+        return Distribution(matched, seen - matched - below, below, counts, rivalled, ranked, edges, exact=True)
     if not looked and scope:
         raise InputError("The sample holds none of the items asked about; draw a larger one.")
     factor = scope / max(1, looked)
     whole = np.rint(np.array([matched, below]) * factor).astype(int)
     rejected = max(0, round(seen * factor) - int(whole.sum()))
-    scaled, rivals = (np.rint(c * factor).astype(np.int64) for c in (counts, rivalled))
-    return Distribution(int(whole[0]), rejected, int(whole[1]), scaled, rivals, edges, exact=False)
+    scaled, rivals, by_key = (np.rint(c * factor).astype(np.int64) for c in (counts, rivalled, ranked))
+    return Distribution(int(whole[0]), rejected, int(whole[1]), scaled, rivals, by_key, edges, exact=False)
 
 
-def _check(question: Question, rows: Rows, index: VectorIndex | None, recall: float | None) -> None:
+def _check(question: Question, rows: Rows, index: VectorIndex | None) -> None:
     dim = question.vectors.positive.shape[1]
     if dim != rows.dim or (index is not None and index.dim != rows.dim):
         raise InputError(
             f"Class {question.vectors.name!r} has {dim} dimensions, the rows {rows.dim} and the index "
             f"{rows.dim if index is None else index.dim}; all must come from one model."
-        )
-    if index is not None and recall is None and not (index.exhaustive and index.score_error == 0):
-        raise InputError(
-            "The index is approximate and its recall is not given; measure it on this collection (`tune` does) so "
-            "that the answer can say what it may have missed."
         )

@@ -28,6 +28,9 @@ SHARE = 100
 LEAST, MOST = 200, 100_000
 """Candidates: the best 100th of the items, at least and at most so many."""
 
+LEAST_SAID = 3
+"""Other items of either verdict from which one is called typical, or not."""
+
 CHUNK = 16_384
 """Candidates whose vectors are held at once."""
 
@@ -43,8 +46,10 @@ class Review(Generic[Items]):
 
     doubtful  candidates of which nothing was said, nearest the decision surface first; or spread, best first
     left      how many there are, those not returned counted
-    missed    said to be right and not accepted, farthest from it first: each would do as a positive example
-    mistaken  said to be wrong and accepted, likewise: each would do as a negative example
+    missed    said to be right and not accepted: each would do as a positive example. Those most like the others that
+              were said to be right come first; one that is more like those said to be wrong is left out once there
+              are LEAST_SAID others of both: as an example it draws in what is like it alone
+    mistaken  said to be wrong and accepted, farthest inside first: each would do as a negative example
     """
 
     doubtful: Items
@@ -93,14 +98,38 @@ def review(
         near = np.abs(signed_distance(question, doubtful))
         order = np.lexsort((doubtful.ids, -np.maximum(doubtful.best, doubtful.worst), near))
 
+    said_right, said_wrong = (np.unique(ids)[rows.has(np.unique(ids))] for ids in (right, wrong))
+
     def disagreeing(ids: Int64, expected: bool) -> Ranked:
         ids = np.setdiff1d(ids, without)
         found = weigh_all(question, rows, ids[rows.has(ids)])
         found = found.pick(np.flatnonzero(accepted(found.best, found.worst, question.least) != expected))
-        far = signed_distance(question, found) * (1 if expected else -1)
-        return found.pick(np.lexsort((found.ids, far))[:limit])
+        if not expected:
+            first = signed_distance(question, found)
+        else:
+            first, other = likeness(rows, found.ids, said_right), likeness(rows, found.ids, said_wrong)
+            if min(len(said_right) - 1, len(said_wrong)) >= LEAST_SAID:
+                typical = np.flatnonzero(first >= other)
+                found, first = found.pick(typical), first[typical]
+        return found.pick(np.lexsort((found.ids, -np.nan_to_num(first)))[:limit])
 
     return Review(doubtful.pick(order[:limit]), left, disagreeing(right, True), disagreeing(wrong, False))
+
+
+def likeness(rows: Rows, ids: Int64, said: Int64) -> Float64:
+    """The mean inner product of each of these live items with the others of `said`: float64 (n,), NaN without any."""
+    total = np.zeros(rows.dim)
+    for start in range(0, len(said), CHUNK):
+        total += rows.take(said[start : start + CHUNK]).astype(np.float64).sum(axis=0)
+    mean = np.full(len(ids), np.nan)
+    for start in range(0, len(ids), CHUNK):
+        own = slice(start, start + CHUNK)
+        vectors = rows.take(ids[own]).astype(np.float64)
+        itself = np.isin(ids[own], said)
+        others = len(said) - itself
+        products = vectors @ total - itself * (vectors * vectors).sum(axis=1)
+        np.divide(products, others, out=mean[own], where=others > 0)
+    return mean
 
 
 def spread(best: Int64, rest: Int64, count: int, limit: int) -> Int64:

@@ -26,6 +26,11 @@ TORCH_PAYS = 2**29
 """Numbers to widen from which importing torch (over a second) is worth it, where nobody has imported it yet."""
 
 
+def ascending(ids: Int64) -> Int64:
+    """The ids ascending, each once: themselves where they are, which costs a hundredth of finding out by sorting."""
+    return ids if (ids[1:] > ids[:-1]).all() else np.unique(ids)
+
+
 def contains(sorted_ids: Int64, ids: Int64) -> Bool:
     """bool (b,): which of `ids` are among `sorted_ids`."""
     if not len(sorted_ids):

@@ -10,6 +10,14 @@ so that an accepted class outranks every rejected one, and of rejected classes t
 made on float32 cosines and mapped afterwards: rounding or mapping first flips near-ties. A calibrated class is decided
 on its levels (see `calibrate`), which have the same order as its scores.
 
+That is the hard veto, by which items are accepted: one negative that is nearer removes an item, however near a positive
+it is. A ranking loses by that what it cannot get back, so `search` ranks by the soft one:
+
+    P - max(0, N - P)
+
+which takes from an item as much as the negative is nearer, and nothing from one that is nearer a positive. Neither is
+ever above P, which is what lets the searches of `query` end early.
+
 Two ways to the cosines. `products` is one float32 matrix product, right to SLACK; it serves whole collections. `settle`
 is the inner product of the stored vectors in float64, rounded to float32 once: it does not depend on how rows were
 batched or which BLAS is at hand, so that a scan and an index search agree to the last bit, ties included. What is
@@ -30,6 +38,7 @@ from clipsieve.types import ClassVectors, Float32, Int64
 
 Bool = npt.NDArray[np.bool_]
 View = Literal["matched", "rejected", "below"]
+Veto = Literal["hard", "soft"]
 
 SLACK = 1e-5
 """More than the float32 rounding of an inner product of unit rows of a few thousand dimensions (measured: 1e-6)."""
@@ -166,18 +175,38 @@ def accepted(best: Float32, worst: Float32, threshold: float | Float32 | None = 
     return ok if threshold is None else ok & (best >= np.float32(threshold))
 
 
-def belongs(view: View, best: Float32, worst: Float32, least: float, slack: float = 0.0) -> Bool:
+def ranked_by(veto: Veto, best: Float32, worst: Float32) -> Float32:
+    """What ranks items, and is compared with a threshold, by P and N of one shape: P, or less under the soft veto.
+
+    It never falls where P rises or N falls: bounds of P and N give bounds of it.
+    """
+    if veto == "hard":
+        return best
+    key: Float32 = best - np.maximum(worst - best, np.float32(0))
+    return key
+
+
+def belongs(
+    view: View, best: Float32, worst: Float32, least: float, slack: float | Float32 = 0.0, veto: Veto = "hard"
+) -> Bool:
     """Which items, by P and N of shape (b,), a view shows.
 
-    slack  how far P and N may be off: a positive one lets all in that may belong, a negative one those that surely do
+    slack  how far P and N may each be off, in all or item by item (b,): a positive one lets all in that may belong, a
+           negative one those that surely do
     """
     shown: Bool
     if view == "below":
-        shown = best < np.float32(least + slack)
+        shown = best - slack < np.float32(least)
+        return shown
+    reaches = best + slack >= np.float32(least)
+    if veto == "soft" and view == "rejected":
+        shown = reaches & (ranked_by(veto, best - slack, worst + slack) < np.float32(least))
+    elif veto == "soft":
+        shown = ranked_by(veto, best + slack, worst - slack) >= np.float32(least)
     elif view == "rejected":
-        shown = (best >= np.float32(least - slack)) & (worst >= best - np.float32(slack))
+        shown = reaches & (worst + slack >= best - slack)
     else:
-        shown = (best >= np.float32(least - slack)) & (best > worst - np.float32(slack))
+        shown = reaches & (best + slack > worst - slack)
     return shown
 
 
@@ -251,6 +280,8 @@ class Question:
     scale          the class's calibration; None for cosines
     view           which side of the rule: matched (accepted), rejected (P reaches the threshold, N is no less than P),
                    or below the threshold
+    veto           "hard": what the view shows is ranked by P; "soft": by P - max(0, N - P), and matched is what
+                   reaches the threshold by that, rejected what reaches it by P alone
     """
 
     vectors: ClassVectors
@@ -261,6 +292,7 @@ class Question:
     groups: Callable[[Int64], Int64] | None = None
     scale: Scale | None = None
     view: View = "matched"
+    veto: Veto = "hard"
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -274,6 +306,14 @@ class Question:
         if self.threshold is None:
             return -math.inf
         return self.threshold if self.scale is None else self.scale.level(self.threshold)
+
+    def key(self, best: Float32, worst: Float32) -> Float32:
+        """What ranks items, by their P and N; see `ranked_by`."""
+        return ranked_by(self.veto, best, worst)
+
+    def shows(self, best: Float32, worst: Float32, slack: float | Float32 = 0.0) -> Bool:
+        """Which items its view shows; see `belongs`."""
+        return belongs(self.view, best, worst, self.least, slack, self.veto)
 
     def compile(self) -> Compiled:
         """The class alone as a matrix."""
@@ -299,12 +339,12 @@ class Ranked:
         """The items at these positions."""
         return Ranked(self.ids[at], self.best[at], self.worst[at], self.positive[at], self.negative[at])
 
-    def top(self, k: int, groups: Callable[[Int64], Int64] | None = None) -> "Ranked":
-        """The best k by (P descending, id ascending), one per group."""
-        order = np.lexsort((self.ids, -self.best))
-        if groups is not None and len(order):
-            order = order[first_of_group(groups(self.ids[order]))]
-        return self.pick(order[:k])
+    def top(self, question: Question) -> "Ranked":
+        """The best k of a question by (its key descending, id ascending), one per group."""
+        order = np.lexsort((self.ids, -question.key(self.best, self.worst)))
+        if question.groups is not None and len(order):
+            order = order[first_of_group(question.groups(self.ids[order]))]
+        return self.pick(order[: question.k])
 
 
 def first_of_group(groups: Int64) -> npt.NDArray[np.intp]:
@@ -345,4 +385,4 @@ def judge(question: Question, compiled: Compiled, ids: Int64, vectors: Float32) 
     vectors   float32 (b, d)
     """
     weighed = weigh(compiled, ids, vectors)
-    return weighed.pick(np.flatnonzero(belongs(question.view, weighed.best, weighed.worst, question.least)))
+    return weighed.pick(np.flatnonzero(question.shows(weighed.best, weighed.worst)))

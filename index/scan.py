@@ -15,13 +15,12 @@ import numpy as np
 
 from clipsieve.blas import one_thread_each, stay_alone
 from clipsieve.index.best import Best
-from clipsieve.index.rows import Rows, contains
+from clipsieve.index.rows import Rows, ascending, contains
 from clipsieve.index.rule import (
     Compiled,
     Question,
     Ranked,
     accepted,
-    belongs,
     compile_classes,
     deciding,
     join,
@@ -39,6 +38,9 @@ SCORES = 2**21
 MOST_ROWS, LEAST_ROWS = 8192, 512
 MOST_THREADS = 16
 """Each labels blocks of its own, in buffers of some 30 MiB."""
+
+DIRECT_SHARE = 0.05
+"""Share of the rows under which a filter's rows are scored directly: graphs and lists find too few of so rare ones."""
 
 LEAST_SHARE = 2**21
 """Numbers to read from which a thread of its own is worth starting."""
@@ -68,7 +70,7 @@ class Pass:
 
 
 def scan_topk(rows: Rows, questions: Sequence[Question], deadline: float | None = None) -> tuple[list[Ranked], bool]:
-    """The best k of each question by (P descending, id ascending), all in one pass.
+    """The best k of each question by (key descending, id ascending), all in one pass.
 
     deadline  a `time.perf_counter` value at which to stop
     returns   the answers, and whether every row was read
@@ -97,7 +99,7 @@ def scan_topk(rows: Rows, questions: Sequence[Question], deadline: float | None 
     rows.buffer(1)  # imports torch, where that pays, before there are several threads to do it
     with one_thread_each(), ThreadPoolExecutor(len(spans), initializer=stay_alone) as pool:
         parts = list(pool.map(work, spans))
-    found = [join([ranked[i] for ranked, _ in parts]).top(q.k, q.groups) for i, q in enumerate(questions)]
+    found = [join([ranked[i] for ranked, _ in parts]).top(q) for i, q in enumerate(questions)]
     return found, all(whole for _, whole in parts)
 
 
@@ -108,7 +110,7 @@ def scan_threshold(rows: Rows, question: Question) -> Iterator[Ranked]:
     without = None if question.without is None else np.unique(question.without)
     for ids, vectors in rows.blocks(step.rows, _union([question])):
         _, best, worst = step(vectors)
-        at = np.flatnonzero(belongs(question.view, best[0], worst[0], question.least, compiled.slack))
+        at = np.flatnonzero(question.shows(best[0], worst[0], compiled.slack))
         if without is not None:
             at = at[~contains(without, ids[at])]
         if len(at):
@@ -174,5 +176,7 @@ def label_block(
 
 def _union(questions: Sequence[Question]) -> Int64 | None:
     """The ids that any of the questions may find; None if one of them may find all."""
-    only = [q.only for q in questions if q.only is not None]
-    return np.unique(np.concatenate(only)) if len(only) == len(questions) else None
+    if any(q.only is None for q in questions):
+        return None
+    only = list({id(q.only): q.only for q in questions if q.only is not None}.values())  # many may share a filter
+    return ascending(only[0]) if len(only) == 1 else np.unique(np.concatenate(only))

@@ -1,130 +1,169 @@
-"""Rows held as bfloat16 for a first look at all of them, and as they are stored for what that look cannot rule out.
+"""A first look at all rows by their coarse copy, and at the stored ones for what that look cannot rule out.
 
-A bfloat16 product reads half the bytes of a float32 one and, where the processor has instructions for it, takes a
-third to a quarter of its time. It is off by no more than a bound that is known beforehand: the rounding of each row is
-measured when it is made, and the Cauchy-Schwarz inequality does the rest. So whatever may be among the best k is
-settled from the stored vectors, as in `scan_topk`, and the answer is the same to the last bit.
+Coarse rows are a quarter of the bytes of float32 to read, and the processor multiplies them faster. A product is off by
+no more than a bound that is known beforehand: what each row lost was measured when the copy was made, what an example
+loses is measured here, and the Cauchy-Schwarz inequality does the rest. So whatever may be in the answer is settled
+from the stored vectors, as in `scan_topk` and `scan_threshold`, and the answer is the same to the last bit.
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from clipsieve.blas import stay_alone
 from clipsieve.index.best import Best
-from clipsieve.index.rows import Rows
-from clipsieve.index.rule import SLACK, Compiled, Question, Ranked, compile_classes, join, maxima
-from clipsieve.index.scan import LEAST_SHARE, MOST_THREADS
-from clipsieve.ordered import processors
-from clipsieve.types import Float32
-
-ROUNDING = 2.0**-8
-"""Of a number to bfloat16, at most, as a share of it: eight bits of precision."""
+from clipsieve.index.coarse import Coarse
+from clipsieve.index.coarse_products import Product, fastest
+from clipsieve.index.rows import Rows, contains
+from clipsieve.index.rule import SLACK, Compiled, Question, Ranked, compile_classes, join, judge, maxima
+from clipsieve.index.scan import LEAST_SHARE, MOST_THREADS, scan_threshold, scan_topk
+from clipsieve.ordered import ordered_map, processors
+from clipsieve.types import Float32, Int64
 
 SCORES = 2**19
 """float32 scores of one block, 2 MiB."""
 
 MOST_ROWS, LEAST_ROWS = 32_768, 4096
-"""Of a block. Products come in few shapes, padded by zeros: oneDNN keeps half a megabyte for each that it has met."""
+"""Of a block."""
 
 
-def pays() -> bool:
-    """Whether this processor multiplies bfloat16 faster than float32, with sums in float32, as the bound assumes."""
+def can_look() -> bool:
+    """Whether the library for it is there."""
     try:
-        import torch
+        import torch  # noqa: F401
     except ImportError:
         return False
-    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # from torch 2.9 on
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+    return True
 
 
-def bytes_of(rows: Rows) -> int:
-    """Memory that a Screen of these rows takes."""
-    return rows.count * rows.dim * (2 + np.dtype(rows.dtype).itemsize)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Block:
+    """Rows of a block: ids (b,), the position of the first; P and N (c, b), and how far each may be off, (c, b)."""
+
+    ids: Int64
+    start: int
+    best: Float32
+    worst: Float32
+    slack: Float32
 
 
 class Screen:
-    """The live rows, in memory. Safe to use from several threads at once."""
+    """The coarse rows and the stored ones. Safe to use from several threads at once.
 
-    def __init__(self, rows: Rows) -> None:
+    rows    where what decides is read
+    ids     int64 (n,), ascending, of the coarse rows: those of `rows`, and perhaps some that were removed
+    coarse  the copy
+    rest    rows of greater ids that the copy lacks: they are read as they are stored
+    """
+
+    def __init__(self, rows: Rows, ids: Int64, coarse: Coarse, rest: Rows | None = None) -> None:
         import torch
 
-        self._ids = np.empty(rows.count, np.int64)
-        self._stored = np.empty((rows.count, rows.dim), rows.dtype)
-        self._coarse = torch.zeros((_up(rows.count, LEAST_ROWS), rows.dim), dtype=torch.bfloat16)
-        longest = rounded = 0.0
-        at = 0
-        for ids, vectors in rows.blocks():
-            own = slice(at, at + len(ids))
-            self._ids[own], self._stored[own] = ids, vectors
-            exact = torch.from_numpy(vectors)
-            self._coarse[own] = exact.bfloat16()
-            longest = max(longest, float(exact.norm(dim=1).max()))
-            rounded = max(rounded, float((exact - self._coarse[own].float()).norm(dim=1).max()))
-            at += len(ids)
-        self._longest, self._rounded = longest, rounded
-        self._threads = min(processors(), MOST_THREADS, max(1, rows.count * rows.dim // LEAST_SHARE))
+        self._rows, self._ids, self._rest = rows, ids, rest
+        self._codes = torch.from_numpy(coarse.codes)
+        scales, self._lost, length, own = coarse.bounds
+        self._scales = torch.from_numpy(np.ascontiguousarray(scales)).bfloat16()  # without loss: they are such
+        self._center, self._spread = coarse.dims.astype(np.float64)
+        self._length, self._longest = float(length.max(initial=0)), max(1.0, float(own.max(initial=0)))
+        self._ways: dict[int, Product] = {}
+        self._lock = threading.Lock()
+        self._threads = min(processors(), MOST_THREADS, max(1, len(ids) * rows.dim // LEAST_SHARE))
         self._pool = ThreadPoolExecutor(self._threads, "screen", initializer=stay_alone)
 
     def topk(self, questions: Sequence[Question]) -> list[Ranked]:
-        """The best k of each question by (P descending, id ascending), exact, all in one pass."""
+        """The best k of each question by (key descending, id ascending), exact, all in one pass."""
         if not questions:
             return []
         compiled = compile_classes([q.vectors for q in questions], [q.scale for q in questions], distinct=False)
-        share = _up(-(-len(self._ids) // self._threads), LEAST_ROWS) or 1
-        spans = [range(at, min(at + share, len(self._ids))) for at in range(0, len(self._ids), share)]
-        parts = list(self._pool.map(lambda span: self._work(questions, compiled, span), spans))
-        return [join([part[i] for part in parts]).top(q.k, q.groups) for i, q in enumerate(questions)]
+        share = max(1, -(-len(self._ids) // self._threads))
 
-    def _work(self, questions: Sequence[Question], compiled: Compiled, span: range) -> list[Ranked]:
-        import torch
+        def work(span: range) -> list[Ranked]:
+            bests = [Best(question) for question in questions]
+            for block in self._blocks(compiled, span):
+                for i, one in enumerate(bests):
+                    one.offer(block.ids, block.best[i], block.worst[i], block.slack[i], block.start)
+            for one in bests:
+                one.settle(self._take)
+            return [one.found for one in bests]
 
-        exact = torch.from_numpy(compiled.matrix)  # (e, d)
-        matrix = torch.zeros((1 << (len(exact) - 1).bit_length(), exact.shape[1]), dtype=torch.bfloat16)
-        matrix[: len(exact)] = exact
-        off = self._off(exact, matrix[: len(exact)])
+        parts = list(self._pool.map(work, self._spans(share)))
+        if self._rest is not None:
+            parts.append(scan_topk(self._rest, questions)[0])
+        return [join([part[i] for part in parts]).top(q) for i, q in enumerate(questions)]
+
+    def threshold(self, question: Question) -> Iterator[Ranked]:
+        """Every item of the question's view, block by block in id order; its k and groups are not looked at."""
+        compiled = question.compile()
+        without = None if question.without is None else np.unique(question.without)
+        only = None if question.only is None else np.unique(question.only)
+
+        def work(span: range) -> list[Ranked]:
+            found = []
+            for block in self._blocks(compiled, span):
+                at = np.flatnonzero(question.shows(block.best[0], block.worst[0], block.slack[0]))
+                if only is not None:
+                    at = at[contains(only, block.ids[at])]
+                if without is not None:
+                    at = at[~contains(without, block.ids[at])]
+                ids = block.ids[at]
+                if len(ids):
+                    found.append(judge(question, compiled, ids, self._rows.take(ids)))
+            return [ranked for ranked in found if len(ranked.ids)]
+
+        for some in ordered_map(self._pool, work, self._spans(LEAST_ROWS), ahead=2 * self._threads):
+            yield from some
+        if self._rest is not None:
+            yield from scan_threshold(self._rest, question)
+
+    def _spans(self, share: int) -> list[range]:
+        return [range(at, min(at + share, len(self._ids))) for at in range(0, len(self._ids), share)]
+
+    def _blocks(self, compiled: Compiled, span: range) -> Iterator[_Block]:
+        """The arrays are overwritten by the next block."""
+        examples = compiled.matrix.astype(np.float64)  # (e, d)
+        spread = np.zeros((len(examples), self._codes.shape[1]))  # as wide as the codes
+        np.multiply(examples, self._spread, out=spread[:, : examples.shape[1]])
+        way = self._way(spread)
+        prepared, taken = way.prepare(spread)
+        length = np.linalg.norm(examples, axis=1)  # (e,)
+        # |x.t - x't'| <= |x - x'||t| + |x'||t - t'|, and what sums of float32 are off.
+        off = np.linalg.norm(spread - taken, axis=1) * self._length
+        off += 2 * SLACK * (np.maximum(length, 1) * self._longest + np.linalg.norm(taken, axis=1) * self._length)
         first = [positive.start for positive, _ in compiled.slices]
-        bests = [Best(question) for question in questions]
-        rows = min(max(SCORES // len(matrix), LEAST_ROWS), MOST_ROWS)
-        levels, best = np.empty((len(exact), rows), np.float32), np.empty((len(questions), rows), np.float32)
-        worst = np.empty_like(best)
+        length = np.maximum.reduceat(length, first)[:, None].astype(np.float32)  # (c, 1)
+        known = (examples @ self._center)[:, None]  # (e, 1)
+        if compiled.bias is not None:
+            known = known + compiled.bias
+        known = known.astype(np.float32)
+        rows = min(max(SCORES // len(examples), LEAST_ROWS), MOST_ROWS)
+        levels = np.empty((len(examples), rows), np.float32)
+        best, worst, slack = (np.empty((len(compiled.slices), rows), np.float32) for _ in range(3))
         for start in range(span.start, span.stop, rows):
             own = slice(start, min(start + rows, span.stop))
             b = own.stop - own.start
-            product = torch.mm(matrix, self._coarse[start : start + min(rows, _up(b, LEAST_ROWS))].T)
-            product = product[: len(exact), :b]  # (e, b)
-            rounded = product.abs().amax(dim=1).float().numpy() * ROUNDING
-            slack = np.maximum.reduceat(off + rounded, first)  # (c,)
-            torch.from_numpy(levels)[:, :b] = product
-            if compiled.bias is not None:
-                levels[:, :b] += compiled.bias
-            maxima(compiled, levels[:, :b], best[:, :b], worst[:, :b])
-            for i, one in enumerate(bests):
-                one.offer(self._ids[own], best[i, :b], worst[i, :b], float(slack[i]), start)
-        for one in bests:
-            one.settle(self._take)
-        return [one.found for one in bests]
+            product = levels[:, :b]
+            product[:] = way.multiply(prepared, self._codes[own], self._scales[own]).float().numpy()
+            rounded = way.rounding * np.maximum(product.max(axis=1), -product.min(axis=1)) if way.rounding else 0.0
+            product += known
+            maxima(compiled, product, best[:, :b], worst[:, :b])
+            np.multiply(length, self._lost[own], out=slack[:, :b])
+            slack[:, :b] += np.maximum.reduceat(off + rounded, first)[:, None].astype(np.float32)
+            ids = self._ids[own]
+            if len(self._rows.without):
+                best[:, :b][:, contains(self._rows.without, ids)] = np.nan  # no items
+            yield _Block(ids, start, best[:, :b], worst[:, :b], slack[:, :b])
 
-    def _off(self, exact: Any, matrix: Any) -> Float32:
-        """How far each example's products may be off before they are rounded, (e,).
-
-        |x.t - x't'| <= |x - x'||t| + |x'||t - t'|, and what every float32 sum is off.
-        """
-        length, rounded = exact.norm(dim=1).numpy(), (exact - matrix.float()).norm(dim=1).numpy()
-        off: Float32 = self._rounded * length + (self._longest + self._rounded) * rounded
-        off += np.float32(2 * SLACK) * np.maximum(length, 1)
-        return off
+    def _way(self, examples: npt.NDArray[np.float64]) -> Product:
+        """The fastest way to multiply with about so many examples."""
+        size = (len(examples) - 1).bit_length()
+        with self._lock:
+            if size not in self._ways:
+                self._ways[size] = fastest(examples, self._codes, self._scales)
+            return self._ways[size]
 
     def _take(self, at: npt.NDArray[np.intp]) -> Float32:
-        import torch
-
-        found: Float32 = torch.from_numpy(self._stored[at]).float().numpy()
-        return found
-
-
-def _up(count: int, step: int) -> int:
-    """The multiple of the step that is no less."""
-    return -(-count // step) * step
+        return self._rows.take(self._ids[at])

@@ -8,10 +8,11 @@ import numpy as np
 
 from clipsieve import shards
 from clipsieve.errors import CollectionDamaged, CollectionError, NotFound
-from clipsieve.index import region_rows
+from clipsieve.index import coarse, region_rows
 from clipsieve.index.duplicates import Groups
 from clipsieve.index.flat import CombinedIndex, FlatIndex
 from clipsieve.index.rows import Ids, Rows
+from clipsieve.index.screen import Screen
 from clipsieve.manifest import Index, Manifest, Shard
 from clipsieve.protocols import VectorIndex
 from clipsieve.types import Int64
@@ -125,10 +126,39 @@ def open_index(
     entry = entry_of(manifest, modality)
     if index is None or entry is None:
         return None, None
+    if modality in ROLES and index.exhaustive and index.score_error:
+        return None, None  # no faster than reading the rows by their coarse copy, and less exact
     rest = [s for s in shards_of(manifest, modality) if s.number not in entry.shards]
     if not rest:
         return index, entry.recall
     return CombinedIndex(index, FlatIndex(all_rows(folder, manifest, rest, modality, removed))), entry.recall
+
+
+def open_coarse_rows(folder: Path, manifest: Manifest, modality: str, removed: Int64) -> Screen | None:
+    """The coarse copy of a modality's rows that was kept when it was indexed, ready to be asked; None without one.
+
+    Shards that it does not cover are read beside it. CollectionDamaged if a file of it is not the one that the manifest
+    names.
+    """
+    entry = entry_of(manifest, modality)
+    if entry is None or not coarse.FILES.keys() <= entry.files.keys():
+        return None
+    parts = shards_of(manifest, modality)
+    covered = [s for s in parts if s.number in entry.shards]
+    rest = [s for s in parts if s.number not in entry.shards]
+    if rest and rest[0].first_id < covered[-1].last_id:
+        return None
+    with reading(folder, [entry.files[role] for role in coarse.FILES]):
+        paths = {role: folder / entry.files[role].path for role in coarse.FILES}
+        found = coarse.open_coarse(paths, entry.rows, manifest.dim)
+    ids = all_ids(folder, manifest, covered, modality)
+    if len(ids) != entry.rows:
+        raise CollectionDamaged(
+            f"The coarse rows of {folder} are {entry.rows:,} and its shards have {len(ids):,}; run `clipsieve index "
+            "--rebuild`."
+        )
+    own = all_rows(folder, manifest, covered, modality, removed)
+    return Screen(own, ids, found, all_rows(folder, manifest, rest, modality, removed) if rest else None)
 
 
 def open_groups(folder: Path, manifest: Manifest) -> Groups:

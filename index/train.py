@@ -15,17 +15,12 @@ from clipsieve.errors import CollectionDamaged, InputError, MissingExtra, quoted
 from clipsieve.index import faiss_index
 from clipsieve.index.faiss_index import FaissIndex
 from clipsieve.index.flat import FlatIndex
+from clipsieve.index.measure import RECALL_AT, VISITED
 from clipsieve.index.plan import TRAINING_PER_LIST
 from clipsieve.index.rows import Rows
 from clipsieve.manifest import Index
 from clipsieve.types import Float32, Int64, Neighbors
 from clipsieve.whole import reading
-
-RECALL_AT = 40
-"""Recall is measured at the number of answers that a search gives by default."""
-
-VISITED = 16 * 2 * RECALL_AT
-"""Rows that a search visits at least: a search deepens to several times twice the number of answers."""
 
 QUERIES = 256
 """Of each kind, half to tune on and half to measure with."""
@@ -102,47 +97,36 @@ def _require_room(path: Path, size: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
-def tune_and_measure(
-    index: FaissIndex, rows: Rows, other: Rows | None, recall: float, known: int | None = None
-) -> FaissIndex:
-    """The index with the least effort that reaches the recall, and the recall that it has on queries not tuned on.
+def tune_and_measure(index: FaissIndex, rows: Rows, recall: float, known: int | None = None) -> FaissIndex:
+    """The index of regions with the least effort that reaches the recall, and the recall of rows not tuned with.
 
     rows   what it holds. Queries are drawn from them, and none may count finding itself
-    other  rows of another modality in the same space: queries of another kind. Each kind must reach the recall, and the
-           lower of the two is the one carried
     known  an effort that sufficed before some rows were added: it is kept, without tuning, if it still does
 
     Recall counts the RECALL_AT true neighbours that are among twice as many found: a search looks that deep, and then
     scores what it found exactly.
     """
-    own = rows.sample(QUERIES, seed=2)
-    kinds = [(rows.questions(own), own)]
-    if other is not None and other.count:
-        drawn = other.take(other.sample(QUERIES, seed=3))
-        kinds.append((drawn, np.full(len(drawn), -1, np.int64)))
-    rng = np.random.default_rng(0)
-    to_tune, tests = [], []
-    for queries, selves in kinds:
-        order = rng.permutation(len(queries))
-        half = max(1, len(queries) // 2)
-        to_tune.append((queries[order[:half]], selves[order[:half]]))
-        rest = order[half:] if len(order) > 1 else order
-        tests.append((queries[rest], _truth(rows, queries[rest], selves[rest])))
+    selves = rows.sample(QUERIES, seed=2)
+    queries = rows.questions(selves)
+    order = np.random.default_rng(0).permutation(len(queries))
+    half = max(1, len(queries) // 2)
+    tuning, rest = order[:half], order[half:] if len(order) > 1 else order
+    test = queries[rest], _truth(rows, queries[rest], selves[rest])
     if known is not None:
-        kept = _measured(index, known, tests)
+        kept = _measured(index, known, *test)
         if (kept.recall or 0) >= recall:
             return kept
-    efforts = [faiss_index.tune(index, q, _truth(rows, q, selves), recall).effort or 1 for q, selves in to_tune]
+    effort = faiss_index.tune(index, queries[tuning], _truth(rows, queries[tuning], selves[tuning]), recall).effort or 1
     # Lists that hold fewer rows than a search asks for would send every question to a scan, however good they are.
     least = -(-index.most_effort * VISITED // max(1, rows.count)) if index.most_effort < rows.count else 1
-    return _measured(index, min(max(*efforts, least), index.most_effort), tests)
+    return _measured(index, min(max(effort, least), index.most_effort), *test)
 
 
-def _measured(index: FaissIndex, effort: int, tests: list[tuple[Float32, Neighbors]]) -> FaissIndex:
-    """The index with that effort, and the least recall of the tests."""
+def _measured(index: FaissIndex, effort: int, queries: Float32, truth: Neighbors) -> FaissIndex:
+    """The index with that effort, and the recall that it has so."""
     tried = dataclasses.replace(index, effort=effort)
-    found = [(tried.search(queries, truth.ids.shape[1]), truth) for queries, truth in tests]
-    return dataclasses.replace(tried, recall=min(faiss_index.measure_recall(*pair) for pair in found))
+    found = tried.search(queries, truth.ids.shape[1])
+    return dataclasses.replace(tried, recall=faiss_index.measure_recall(found, truth))
 
 
 def _truth(rows: Rows, queries: Float32, selves: Int64) -> Neighbors:

@@ -16,7 +16,7 @@ from clipsieve.inference.decode import MAX_PIXELS, decoder
 from clipsieve.inference.embedder import StagedEmbedder
 from clipsieve.inference.finding import Finder, settle
 from clipsieve.inference.known import Known
-from clipsieve.inference.moves import follow_moves
+from clipsieve.inference.moves import MemberMoves, follow_moves
 from clipsieve.inference.pending import TWICE, Embedded, Pending, read_of
 from clipsieve.inference.probe import probe
 from clipsieve.inference.reader import Source
@@ -43,6 +43,8 @@ class Added:
     ignored   files passed over that nobody means as images, see `reader.Source.ignored`
     unused    of `same`, those that were skipped before
     captions_cut  captions that were embedded without their end, which is beyond the model's context
+    captions_no_text  captions that are no text, which stay in the metadata
+    left_out  columns of bytes that were left out, see `reader.Source.left_out`
     """
 
     read: int = 0
@@ -53,10 +55,12 @@ class Added:
     changed: int = 0
     skipped: int = 0
     captions_cut: int = 0
+    captions_no_text: int = 0
     seconds: float = 0.0
     reasons: Sequence[tuple[str, int]] = field(default=(), compare=False)
     not_read: Mapping[str, int] = field(default_factory=dict, compare=False)
     ignored: Mapping[str, int] = field(default_factory=dict, compare=False)
+    left_out: Mapping[str, int] = field(default_factory=dict, compare=False)
     unused: int = field(default=0, compare=False)
 
 
@@ -134,7 +138,11 @@ def add_to_collection(
             )
             commit_batches(batches, pending, shard_size, commit_seconds, news.take)
             news.count.reasons, news.count.not_read = commonest(pending.reasons), dict(pending.kinds)
-    news.count.ignored = source.ignored
+        if news.members.places:
+            writer.move(news.members.places)
+        if news.elsewhere:
+            writer.note_input(source.name)
+    news.count.ignored, news.count.left_out = source.ignored, dict(source.left_out)
     news.count.seconds = time.monotonic() - began
     return news.count
 
@@ -157,6 +165,8 @@ class _News:
     ) -> None:
         self.count = Added()
         self.replaces: dict[str, int] = {}
+        self.members = MemberMoves(known)
+        self.elsewhere = False  # whether tars or tables hold known images, perhaps of another input
         self._source = source
         self._known = known
         self._moved = moved
@@ -168,6 +178,7 @@ class _News:
         self.count.changed += sum(row.key in self.replaces for row in batch.rows)
         self.count.skipped += len(batch.skipped)
         self.count.captions_cut += batch.captions_cut
+        self.count.captions_no_text += batch.captions_no_text
         self.tell()
 
     def tell(self) -> None:
@@ -216,7 +227,17 @@ class _News:
                 return None
             elif standing in ("same", "in vain"):
                 seen.add(item.key)
+                self.elsewhere |= standing == "same" and not (item.meta.get("image_path") or item.meta.get("url"))
                 self._pass(item.key, unused=standing == "in vain")
+                return None
+            elif standing == "new" and (before := self.members.find(item)) is not None:
+                seen.add(item.key)
+                self.elsewhere = True
+                if before.live:
+                    self.count.moved += 1
+                else:
+                    self.count.removed += 1
+                self.tell()
                 return None
             elif standing == "changed":
                 self.replaces[item.key] = self._known.id_of(item.key)

@@ -32,7 +32,6 @@ from clipsieve.inference.listing import list_folder
 from clipsieve.inference.paths import Place, readable, relative_names
 from clipsieve.inference.tables import ROWS
 from clipsieve.inference.tables import is_image as is_image_column
-from clipsieve.inference.urls import find_url_column
 from clipsieve.inference.words import WordTable, word_table
 
 Wanted = Literal["auto", "files", "webdataset", "parquet", "urls"]
@@ -223,7 +222,7 @@ def _judge_one(found: Found, named: Named, names: set[str], ignored: list[Named]
         return
     if words is not None:
         found.words.append(words)
-    elif url_column in columns or find_url_column(columns) is not None:
+    elif url_column in columns or lists.find_url_column(columns) is not None:
         reason = (
             "The table is not read: it names URLs, and there are images beside it. To fetch them, give the table with "
             "--format urls."
@@ -277,9 +276,12 @@ def _is_url_list(place: Place, url_column: str | None) -> bool:
     """True for a table with a column of URLs, and for a text file that begins with a URL."""
     try:
         if place.path.lower().removesuffix(".gz").endswith(".txt"):
-            return lists.first_line(place).lower().startswith(("http://", "https://"))
+            if lists.first_line(place).lower().startswith(("http://", "https://")):
+                return True
+            columns = lists.columns_of(place)
+            return columns != ["url"] and lists.find_url_column(columns) is not None
         columns = lists.columns_of(place)
-        return url_column in columns or find_url_column(columns) is not None
+        return url_column in columns or lists.find_url_column(columns) is not None
     except Exception:  # what Arrow and fsspec raise is open-ended; whoever reads it says what is wrong
         return False
 

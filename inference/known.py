@@ -1,11 +1,13 @@
 """What a collection has taken of its inputs before: which of what an input holds now is new, changed, or the same."""
 
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Collection, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 from clipsieve.manifest import Manifest
+from clipsieve.members import container_of
 from clipsieve.path_text import canonical
 from clipsieve.shards import read_dismissed, read_metadata, read_removed
 from clipsieve.skips import current_skips
@@ -49,6 +51,7 @@ class Known:
         self._columns: list[list[Any]] = [[] for _ in COLUMNS]
         self._sources: list[tuple[int, str | None]] = []  # position of a shard's first item, and the input it is of
         self._at: dict[str, int] = {}
+        self._members: dict[str, list[int]] | None = None  # of tars and tables, by hash, once it is asked for
         self._skipped: set[Skipped] = set()
         self._skipped.update(s for some in current_skips(folder, manifest).values() for s in some)
         for shard in manifest.shards:
@@ -109,6 +112,19 @@ class Known:
             if lengths[at] in sizes and path and hash and "://" not in path:
                 yield Item(ids[at], keys[at], path, hash, lengths[at], mtimes[at], ids[at] not in self._removed)
 
+    def members_of(self, hash: str) -> Iterator[tuple[Item, str | None]]:
+        """Items of that content that were read from within a tar or table, and their inputs."""
+        if self._members is None:
+            self._members = defaultdict(list)
+            _, keys, paths, hashes, _, _ = self._columns
+            for at in self._at.values():
+                if paths[at] is None and hashes[at] and container_of(keys[at]):
+                    self._members[hashes[at]].append(at)
+        for at in self._members.get(hash, ()):
+            id, key, path, _, size, mtime = (column[at] for column in self._columns)
+            live = id not in self._removed
+            yield Item(id, key, path or "", hash, size or 0, mtime, live), self._input_at(at)
+
     def item_of(self, key: str) -> Item | None:
         """The item of that key, be it from a file or not."""
         at = self._at.get(key)
@@ -152,5 +168,8 @@ class Known:
         if at is None:
             return None
         id, _, path, hash, _, _ = (column[at] for column in self._columns)
-        _, source = self._sources[bisect_right(self._sources, at, key=lambda s: s[0]) - 1]
-        return _Row(id not in self._removed, source, path, hash)
+        return _Row(id not in self._removed, self._input_at(at), path, hash)
+
+    def _input_at(self, at: int) -> str | None:
+        """The input that an item was read from; None once compacted."""
+        return self._sources[bisect_right(self._sources, at, key=lambda s: s[0]) - 1][1]

@@ -1,6 +1,7 @@
 """Files that moved: what the collection knows lies at another path now, and no longer where it was.
 
-Only what could have moved is read: new files of the size of an item whose file is gone or was written to.
+Only what could have moved is read: new files of the size of an item whose file is gone or was written to. Images within
+tars and tables are read anyway, one after another: one moved if its content is known from a tar or table that is gone.
 """
 
 import os
@@ -10,13 +11,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import NamedTuple
 
 from clipsieve.inference.known import Item, Known
-from clipsieve.inference.reader import Source
+from clipsieve.inference.reader import Source, input_of
+from clipsieve.members import container_of
 from clipsieve.ordered import processors
 from clipsieve.path_text import stored_path
-from clipsieve.types import content_hash
+from clipsieve.types import ImageItem, content_hash
 from clipsieve.writer import Place, Writer
 
 
@@ -46,7 +49,7 @@ class Moves:
 def follow_moves(source: Source, known: Known, writer: Writer) -> Moves:
     """Find what moved to the files of `source`, let writer and `known` follow it, and commit that; no model is needed.
 
-    Nothing is found among files behind an address, and in tars and tables.
+    Nothing is found among files behind an address; for tars and tables see `MemberMoves`.
     """
     moves = find_moves([Found(*one) for one in source.local_files()], known, _digest)
     if moves.places:
@@ -87,6 +90,38 @@ def find_moves(files: Sequence[Found], known: Known, digest: Callable[[str], str
         displaced,
         frozenset(file.key for item, file in pairs if item.live),
     )
+
+
+class MemberMoves:
+    """Finds items whose tar or table is gone among what is read. `places` grows with what moved."""
+
+    def __init__(self, known: Known) -> None:
+        self.places: dict[int, Place] = {}
+        self._known = known
+        self._gone: dict[tuple[str, str], bool] = {}
+
+    def find(self, read: ImageItem) -> Item | None:
+        """The item that `read`, whose key is new, was before; one that nobody had removed comes first."""
+        found = self._known.members_of(content_hash(read.data))
+        moved = [item for item, input in found if item.id not in self.places and self._is_gone(item.key, input)]
+        item = min(moved, key=lambda item: (not item.live, item.key != read.key, item.id), default=None)
+        if item is not None:
+            path, mtime = read.meta.get("image_path"), read.meta.get("mtime")
+            if isinstance(path, str) and isinstance(mtime, float):  # what a tar held was unpacked
+                self.places[item.id] = Place(read.key, path, mtime)
+            else:
+                self.places[item.id] = Place(read.key, None, None)
+        return item
+
+    def _is_gone(self, key: str, input: str | None) -> bool:
+        """Whether the tar or table of a key lies nowhere below its input; one behind an address is not looked for."""
+        base, name = input_of(input or ""), container_of(key)
+        if not base or name is None or "://" in base:
+            return False
+        if (base, name) not in self._gone:
+            places = [base, *map(str, PurePath(base).parents)]
+            self._gone[base, name] = not any(os.path.exists(stored_path(posixpath.join(p, name))) for p in places)  # noqa: PTH110
+        return self._gone[base, name]
 
 
 class _Digests:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Container, Generator, Sequence
 from typing import TypeVar
 
+from clipsieve.errors import InputError
 from clipsieve.inference.paths import Place, readable
 from clipsieve.path_text import to_text
 from clipsieve.types import FileState, ImageItem, Skipped
@@ -29,7 +30,8 @@ def read_parts(
         except Exception as error:  # what fsspec, tarfile and Arrow raise on opening is open-ended
             what = " ".join(readable(str(error)).split()) or type(error).__name__  # tarfile writes several lines
             if before == 0:
-                yield Skipped(to_text(name), f"The file cannot be read ({what}); restore it or check its permissions.")
+                reason = f"The file cannot be read ({what}); restore it or check its permissions."
+                yield Skipped(to_text(name), str(error) if isinstance(error, InputError) else reason)
             passed += 1
     return passed
 

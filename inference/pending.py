@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from clipsieve.captions import NO_TEXT
 from clipsieve.errors import InputError
 from clipsieve.inference.kinds import suffix_of
 from clipsieve.inference.reader import Source
@@ -52,6 +53,11 @@ class Embedded:
     skipped: Sequence[Skipped]
     regions: StoredRegions | None = None
     captions_cut: int = 0
+
+    @property
+    def captions_no_text(self) -> int:
+        """How many of the rows' captions are no text; their column `NO_TEXT` says what they are."""
+        return sum(NO_TEXT in row.columns for row in self.rows)
 
     @property
     def read(self) -> int:

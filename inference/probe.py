@@ -1,5 +1,6 @@
 """Three fixed images and texts that tell whether a model is still the one that made a collection."""
 
+import functools
 import io
 
 import numpy as np
@@ -18,7 +19,8 @@ def probe(embedder: ImageEmbedder) -> Probe:
     return Probe(embedder.embed_images(probe_images()), texts)
 
 
-def probe_images() -> list[bytes]:
+@functools.cache
+def probe_images() -> tuple[bytes, ...]:
     """Three PNGs, the same pixels on every machine.
 
     None is square, so that another crop shows; stripes finer than any model's input make another resize show.
@@ -28,7 +30,7 @@ def probe_images() -> list[bytes]:
     rings = ((x - 200) ** 2 + (y - 260) ** 2) // 1500 % 2 * 200 + (x // 3 % 2) * 55
     blocks = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (16, 12, 3)).repeat(40, axis=0).repeat(40, axis=1)
     rings_rgb = np.stack([rings, rings // 2, 255 - rings], axis=-1)
-    return [_png(ramp), _png(rings_rgb), _png(blocks)]
+    return _png(ramp), _png(rings_rgb), _png(blocks)
 
 
 def _png(pixels: npt.NDArray[np.int64]) -> bytes:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, Self, get_args
@@ -54,6 +55,10 @@ class Source(Protocol):
     @property
     def ignored(self) -> Mapping[str, int]:
         """Files passed over that nobody means as images: lower-case extension, or what they are -> how many."""
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Columns of bytes that were left out of the tables read so far -> in how many."""
 
     @property
     def nothing(self) -> str | None:
@@ -185,6 +190,12 @@ class InputSource:
         totals = [part.total for part in self._parts]
         known = [total for total in totals if total is not None]
         return sum(known) if len(known) == len(totals) else None
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """See `Source.left_out`."""
+        tables = [part for part in self._parts if isinstance(part, TableSource | UrlSource)]
+        return sum((table.left_out for table in tables), Counter())
 
     @property
     def limits(self) -> str:

@@ -38,6 +38,8 @@ class RunSummary:
     seconds       from the first input to the last commit
     images_per_s  embedded / seconds
     captions_cut  captions that were embedded without their end, which is beyond the model's context
+    captions_no_text  captions that are no text, which stay in the metadata
+    left_out  columns of bytes that were left out, see `reader.Source.left_out`
     """
 
     read: int
@@ -51,6 +53,8 @@ class RunSummary:
     not_read: Mapping[str, int] = field(default_factory=dict)
     ignored: Mapping[str, int] = field(default_factory=dict)
     captions_cut: int = 0
+    captions_no_text: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def embed_collection(
@@ -115,7 +119,7 @@ def embed_collection(
         total = source.total  # asked once: a table's footer is read for it
         pending = Pending(turn, source, embedder, cursor, read_of(source, manifest), keys.taken)
         began = time.monotonic()
-        read = skipped = captions_cut = 0
+        read = skipped = captions_cut = captions_no_text = 0
         fresh = _once(items, keys.taken)
 
         def embedded(items: Iterable[ImageItem | Skipped]) -> Generator[Embedded, None, None]:
@@ -123,8 +127,9 @@ def embed_collection(
             return embed_items(items, embedder, *how)
 
         def told(batch: Embedded) -> None:
-            nonlocal read, skipped, captions_cut
+            nonlocal read, skipped, captions_cut, captions_no_text
             captions_cut += batch.captions_cut
+            captions_no_text += batch.captions_no_text
             read, skipped = read + batch.read, skipped + len(batch.skipped)
             if progress is not None:
                 progress(cursor + read, total, skipped_before + skipped)
@@ -151,6 +156,8 @@ def embed_collection(
         dict(pending.kinds),
         source.ignored,
         captions_cut,
+        captions_no_text,
+        dict(source.left_out),
     )
 
 

@@ -43,25 +43,29 @@ def encoding_of(head: bytes) -> str:
     return "utf-8"
 
 
-def western(text: str) -> str:
-    """`text`, in which bytes that were not UTF-8 (lone surrogates) become letters of Windows-1252."""
-    if text.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in text):
-        return text
-    return "".join(_western(letter) if "\udc80" <= letter <= "\udcff" else letter for letter in text)
+def _western(error: UnicodeError) -> tuple[str, int]:
+    """What stands for bytes that are not UTF-8: the letters that they are in Windows-1252."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "".join(map(_letter, error.object[error.start : error.end])), error.end
 
 
-def _western(letter: str) -> str:
-    byte = bytes([ord(letter) - 0xDC00])
+def _letter(byte: int) -> str:
     try:
-        return byte.decode("cp1252")
+        return bytes([byte]).decode("cp1252")
     except UnicodeDecodeError:
-        return byte.decode("latin-1")
+        return chr(byte)
+
+
+WESTERN = "clipsieve-western"
+"""The error handler for texts in UTF-8, of which old ones may be in Windows-1252 instead."""
+codecs.register_error(WESTERN, _western)
 
 
 def text_of(data: bytes) -> str:
     """The text in a file of any encoding that `encoding_of` knows."""
     encoding = encoding_of(data[:1024])
-    return western(data.decode(encoding, "surrogateescape" if encoding.startswith("utf-8") else "replace"))
+    return data.decode(encoding, WESTERN if encoding.startswith("utf-8") else "replace")
 
 
 def caption_of(text: bytes) -> str | None:

@@ -1,16 +1,18 @@
 """Parquet tables with a column of encoded images, as written by Hugging Face datasets and many others."""
 
 import posixpath
+from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clipsieve.checked_tables import FAULTS, valid
 from clipsieve.errors import InputError
 from clipsieve.inference.parts import Items, read_parts, states
 from clipsieve.inference.paths import Place, readable, relative_names
-from clipsieve.inference.sidecar import with_caption
+from clipsieve.inference.sidecar import unique, with_caption
 from clipsieve.types import FileState, ImageItem, Skipped
 
 ROWS = 64
@@ -25,6 +27,8 @@ class TableSource:
     """See `reader.Source`. The key of an image is its `key` field, else `table.parquet#row`, rows counted from 0.
 
     The image is a field of bytes, or a struct with a field `bytes`. Other columns are metadata, except bytes.
+
+    left_out  columns of bytes that were left out of the tables read so far -> in how many
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class TableSource:
         self._tables = list(zip(names or relative_names(tables), tables, strict=True))[partition::partitions]
         self._image_column = image_column
         self._caption_column = caption_column
+        self.left_out: Counter[str] = Counter()
 
     @property
     def total(self) -> int | None:
@@ -70,7 +75,9 @@ class TableSource:
         with place.open() as opened, pq.ParquetFile(opened) as file:
             schema = file.schema_arrow
             image, caption = self._columns(name, schema)
-            others = [f.name for f in schema if f.name not in (image, caption) and not is_binary(f.type)]
+            more = [field for field in schema if field.name not in (image, caption)]
+            others = [field.name for field in more if not is_image(field.type)]
+            self.left_out.update(field.name for field in more if is_image(field.type))
             row = 0
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
@@ -81,11 +88,11 @@ class TableSource:
                 end = row + rows
                 try:
                     for batch in file.iter_batches(ROWS, row_groups=[group], columns=columns):
-                        for fields in batch.to_pylist():
+                        for fields in rows_of(batch):
                             if row >= start:
                                 yield _item(f"{name}#{row}", fields, image, caption)
                             row += 1
-                except (pa.ArrowException, OSError) as error:
+                except FAULTS as error:
                     reason = f"The table's row group {group} is damaged ({error}); restore it from a copy."
                     for lost in range(max(row, start), end):
                         yield Skipped(f"{name}#{lost}", reason)
@@ -101,8 +108,9 @@ class TableSource:
         image = self._image_column or next(iter(named or candidates), None)
         if image is None:
             raise InputError(f"no column of {', '.join(schema.names)} holds bytes; name one with image_column")
-        texts = [n for n in CAPTION_NAMES if n in schema.names and n != image and _is_text(schema.field(n).type)]
-        return image, self._caption_column or next(iter(texts), None)
+        named = [n for n in CAPTION_NAMES if n in schema.names and n != image]
+        texts = [n for n in named if _is_text(schema.field(n).type)]
+        return image, self._caption_column or next(iter([*texts, *named]), None)
 
 
 def _item(key: str, fields: dict[str, Any], image: str, caption: str | None) -> ImageItem | Skipped:
@@ -122,6 +130,14 @@ def _item(key: str, fields: dict[str, Any], image: str, caption: str | None) -> 
 def _count(place: Place) -> int:
     with place.open() as opened, pq.ParquetFile(opened) as file:
         return int(file.metadata.num_rows)
+
+
+def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The rows of a batch of somebody's table; a second column of one name gets a number, `a_2`."""
+    names = valid(batch).schema.names
+    own = batch if len(set(names)) == len(names) else batch.rename_columns(unique(names))
+    rows: list[dict[str, Any]] = own.to_pylist()
+    return rows
 
 
 def is_image(kind: pa.DataType) -> bool:

@@ -1,14 +1,15 @@
 """Lists of image URLs, with captions and whatever else their columns hold. See docs/decisions/url-lists.md."""
 
-import contextlib
 import copy
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Self
 
+from clipsieve.captions import NO_TEXT
 from clipsieve.errors import InputError, quoted
 from clipsieve.inference import lists
 from clipsieve.inference.fetch import Fetcher, FetchOptions, NotFetched
@@ -25,9 +26,6 @@ AHEAD = 1024
 HELD_BYTES = 256 * 2**20
 """Bytes of images that wait for their turn, from which on no further one is begun."""
 
-URL_NAMES = ("url", "image_url", "img_url", "image_link", "link", "src")
-"""Columns that hold the URLs unless another is named, the first that there is; in lower or upper case."""
-
 _Wanted = tuple[str, str, str | None, Mapping[str, Any]]
 """Key, URL, caption, metadata."""
 
@@ -37,6 +35,8 @@ class UrlSource:
 
     The other columns, except bytes, are metadata, and so is the URL, as `url`. A key that came up before in the list
     is a Skipped, which is not fetched, and so is whatever could not be fetched.
+
+    left_out  columns of bytes that were left out of the lists read so far -> in how many
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class UrlSource:
         self._url_column = url_column
         self._caption_column = caption_column
         self._options = options or FetchOptions()
-        with contextlib.suppress(*lists.DAMAGE):  # which is listed when its rows are read
-            self._columns(self._lists[0][1])  # a list of something else is said at once
+        self.left_out: Counter[str] = Counter()
+        self._check_columns()
 
     @property
     def limits(self) -> str:
@@ -126,36 +126,51 @@ class UrlSource:
         return other
 
     def _read(self, name: str, place: Place, start: int) -> Generator[_Wanted | Skipped, None, int]:
-        url, caption = self._columns(place)
-        texts = {"key", url, *([caption] if caption else [])}
-        return lists.read_rows(name, place, start, partial(_wanted, url_column=url, caption_column=caption), texts)
-
-    def _columns(self, place: Place) -> tuple[str, str | None]:
-        """Names of the columns of URLs and captions. InputError if there is none of URLs, or not one asked for."""
         names = lists.columns_of(place)
-        there = f"its columns are {', '.join(map(readable, names))}" if names else "it is empty"
-        for asked in (self._url_column, self._caption_column):
-            if asked is not None and asked not in names:
-                raise InputError(f"The list {quoted(readable(place.url))} has no column {quoted(asked)}; {there}.")
-        url = self._url_column or find_url_column(names)
-        if url is None:
-            raise InputError(
-                f"The list {quoted(readable(place.url))} has no column that is named as URLs are; "
-                f"{there}. Name it with "
-                "--url-column."
-            )
-        return url, self._caption_column or next((name for name in CAPTION_NAMES if name in names), None)
+        self.left_out.update(lists.columns_left_out(place))
+        url, caption = self._columns(names)
+        wanted_url = url or self._url_column
+        if wanted_url is None:
+            raise InputError(_without(place, names, None))
+        missing = None if caption or self._caption_column is None else _without(place, names, self._caption_column)
+        make = partial(_wanted, url_column=wanted_url, caption_column=caption, no_caption=missing)
+        return lists.read_rows(name, place, start, make, {"key", wanted_url, *([caption] if caption else [])})
+
+    def _columns(self, names: Sequence[str]) -> tuple[str | None, str | None]:
+        """Of a list's columns those of URLs and captions; None where there is none, or not the one asked for."""
+        urls = [self._url_column] if self._url_column else [lists.find_url_column(names)]
+        captions = [self._caption_column] if self._caption_column else CAPTION_NAMES
+        return next((n for n in urls if n in names), None), next((n for n in captions if n in names), None)
+
+    def _check_columns(self) -> None:
+        """InputError if no list has a column of URLs, or the columns that were asked for."""
+        missing = [(0, self._url_column), *([(1, self._caption_column)] if self._caption_column else [])]
+        first: tuple[Place, list[str]] | None = None
+        for _, place in self._lists:
+            try:
+                names = lists.columns_of(place)
+            except lists.DAMAGE:  # which is listed when its rows are read
+                return
+            first = first or (place, names)
+            found = self._columns(names)
+            missing = [(at, asked) for at, asked in missing if found[at] is None]
+            if not missing:
+                return
+        if first is not None:
+            raise InputError(_without(*first, missing[0][1]))
 
 
-def find_url_column(names: Iterable[str]) -> str | None:
-    """The column that is taken for that of the URLs; None if there is none by its name."""
-    known: dict[str, str] = {}
-    for name in names:
-        known.setdefault(name.lower(), name)
-    return next((known[name] for name in URL_NAMES if name in known), None)
+def _without(place: Place, names: Sequence[str], asked: str | None) -> str:
+    """A sentence on a list without the column asked for, or without any that is named as those of URLs are."""
+    what = "that is named as URLs are" if asked is None else quoted(asked)
+    there = f"its columns are {', '.join(map(readable, names))}" if names else "it is empty"
+    advice = " Name it with --url-column." if asked is None else ""
+    return f"The list {quoted(readable(place.url))} has no column {what}; {there}.{advice}"
 
 
-def _wanted(called: str, fields: lists.Fields, url_column: str, caption_column: str | None) -> _Wanted | Skipped:
+def _wanted(
+    called: str, fields: lists.Fields, url_column: str, caption_column: str | None, no_caption: str | None
+) -> _Wanted | Skipped:
     others = {name: value for name, value in fields.items() if name not in (url_column, caption_column, "key")}
     url, key = fields.get(url_column), fields.get("key") if url_column != "key" else None
     if not isinstance(url, str) or not url.strip():
@@ -164,7 +179,10 @@ def _wanted(called: str, fields: lists.Fields, url_column: str, caption_column: 
         )
     url = readable(url.strip())
     caption, flat = with_caption(caption_column, fields.get(caption_column) if caption_column else None, others)
-    meta = {f"meta.{name}" if name == "url" else name: value for name, value in flat.items()}
+    own = "meta.url" if "meta.url" not in flat else "meta.url_2"
+    meta = {own if name == "url" else name: value for name, value in flat.items()}
+    if no_caption is not None:
+        meta[NO_TEXT] = no_caption
     return readable(str(key)) if key not in (None, "") else url, url, caption, {**meta, "url": url}
 
 

@@ -18,7 +18,7 @@ MAY_IMPORT = {
 }
 # Package -> where alone it may be imported: rooms, or single files.
 AT_HOME = {
-    "torch": {"inference", "index/rows.py", "index/screen.py"},
+    "torch": {"inference", "index/rows.py", "index/screen.py", "index/coarse_products.py"},
     "torchvision": {"inference"},
     "open_clip": {"inference"},
     "transformers": {"inference"},

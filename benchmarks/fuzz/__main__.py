@@ -27,7 +27,7 @@ from benchmarks.fuzz.child import CURRENT, keep
 ROOT = Path(__file__).parents[2]
 CORPUS = ROOT / "tests" / "fuzz_corpus"
 FOUND = ROOT / "build" / "fuzz"
-HANG_S = 20
+HANG_S = 60
 """Seconds without a new input after which a process is ended."""
 
 

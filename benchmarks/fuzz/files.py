@@ -156,17 +156,29 @@ def list_(folder: Path) -> Read:
     """Lists of URLs and rows, by the suffix that their first line is."""
 
     def read(data: bytes) -> object:
-        suffix, _, rest = data.partition(b"\n")
-        name = suffix.decode("latin-1")
-        path = folder / f"l{name if name in lists.LIST_SUFFIXES else '.csv'}"
-        path.write_bytes(gzip.compress(rest) if path.suffix == ".gz" else rest)
-        place = expand(str(path))[0]
+        place = expand(str(_listed(folder, data)))[0]
         rows, later = _rows(place, 0), _rows(place, 1)
         assert repr(later) == repr(rows[1:]), "it goes on from its second row with other rows"
-        table = _tried(lambda: vector_sources.read_table(path).to_pydict())
-        return rows, table
+        return rows
 
     return read
+
+
+def table(folder: Path) -> Read:
+    """The same as tables of vectors, each read in a process of its own."""
+
+    def read(data: bytes) -> object:
+        return _tried(lambda: vector_sources.read_table(_listed(folder, data)).to_pydict())
+
+    return read
+
+
+def _listed(folder: Path, data: bytes) -> Path:
+    suffix, _, rest = data.partition(b"\n")
+    name = suffix.decode("latin-1")
+    path = folder / f"l{name if name in lists.LIST_SUFFIXES else '.csv'}"
+    path.write_bytes(gzip.compress(rest) if path.suffix == ".gz" else rest)
+    return path
 
 
 def list_seeds() -> list[bytes]:

@@ -35,6 +35,7 @@ TARGETS: Mapping[str, Target] = {
     "tar": Target(files.tar, files.tar_seeds),
     "vector-tar": Target(files.vector_tar, files.vector_tar_seeds),
     "list": Target(files.list_, files.list_seeds, files.LIST_WORDS),
+    "table": Target(files.table, files.list_seeds, files.LIST_WORDS),
     "parquet": Target(files.parquet, files.parquet_seeds),
     "image": Target(files.image, files.image_seeds),
     "class-set": Target(words.class_set, words.class_set_seeds),

@@ -48,6 +48,8 @@ def main() -> int:
         for one in ALL
         if (not args.number or one.number in args.number) and (not args.only or any(w in one.name for w in args.only))
     ]
+    if not wanted:
+        parser.error("no attack has such a name or number; names are as they are printed")
     failed = 0
     with tempfile.TemporaryDirectory(prefix="clipsieve-hostile-") as base:
         for attack, held, seen in run(wanted, Path(base)):

@@ -125,7 +125,7 @@ def every_row_of_a_list_is_counted(lab: Lab, folder: Path, given: tuple[str, byt
 
 COLUMNS: dict[str, tuple[dict[str, Any], str, int]] = {
     "codes with zeros": ({"code": ["007", "7"]}, "code = '007'", 1),
-    "names of two cases": ({"Year": [1, 2], "year": [3, 4]}, 'year = 3 or "Year" = 1', 1),
+    "names of two cases": ({"Year": [1, 2], "year": [3, 4]}, '"year" = 3 or "Year" = 1', 1),
     "texts that are numbers": ({"n": ["10", "9"]}, "n < '9'", 1),
     "large numbers": ({"n": [2**53 + 1, 2**53]}, f"n = {2**53 + 1}", 1),
     "unsigned beyond 63 bits": ({"n": pa.array([2**63 + 5, 1], pa.uint64())}, "n > 5", 1),

@@ -47,6 +47,7 @@ function linkNow(): Link {
     threshold: one?.threshold ?? null,
     view: store.view.peek(),
     sort: store.sort.peek(),
+    veto: store.veto.peek(),
     dedup: store.dedup.peek(),
     boxes: store.boxes.peek(),
     modality: store.modality.peek(),
@@ -66,6 +67,7 @@ export async function restore(): Promise<void> {
   store.collectionId.value = known ? link.collection : (all[0]?.id ?? null);
   store.view.value = link.view;
   store.sort.value = link.sort;
+  store.veto.value = link.veto;
   store.dedup.value = link.dedup;
   store.boxes.value = link.boxes;
   store.modality.value = link.modality;

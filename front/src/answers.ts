@@ -72,7 +72,7 @@ export interface Found {
 
 export interface Distribution {
   counts: { matched: number; rejected: number; below: number };
-  hist: { lo: number; hi: number; bins: [won: number, rivalled: number][] };
+  hist: { lo: number; hi: number; bins: [won: number, rivalled: number][]; ranked: number[] };
   estimated: boolean;
 }
 

@@ -4,7 +4,7 @@ import type { Found } from "./answers";
 import * as api from "./api";
 import { type ClassSet, type MetaClass, toQuestion } from "./classes";
 import { type Histogram, countsAt, scaleOf } from "./histogram";
-import type { Sort, View } from "./link";
+import type { Sort, Veto, View } from "./link";
 import { announce, clearTrouble, note, trouble } from "./notices";
 import * as store from "./store";
 import { count, plural } from "./words";
@@ -156,7 +156,7 @@ export async function countOthers(): Promise<void> {
     const key = keyOf(set, one);
     if (store.matchedBy.peek().has(key)) continue;
     try {
-      const found = await api.post("/api/v1/distribution", { ...question(set, one), bins: 2 });
+      const found = await api.post("/api/v1/distribution", { ...question(set, one), veto: store.veto.peek(), bins: 2 });
       keepCount(key, found.counts.matched);
     } catch {
       return; // the list goes without; what is asked next says what is wrong
@@ -165,7 +165,7 @@ export async function countOthers(): Promise<void> {
 }
 
 export function keyOf(set: ClassSet, one: MetaClass): string {
-  return JSON.stringify(question(set, one));
+  return JSON.stringify([question(set, one), store.veto.peek()]);
 }
 
 function keepCount(key: string, matched: number): void {
@@ -173,7 +173,8 @@ function keepCount(key: string, matched: number): void {
 }
 
 async function distribution(body: api.Question, signal: AbortSignal, mine: number): Promise<void> {
-  const { threshold: _, ...alike } = body; // the line is drawn here
+  const { threshold: _, ...whole } = body; // the line is drawn here
+  const alike = { ...whole, veto: store.veto.peek() };
   const key = JSON.stringify([alike, store.revision.peek()]);
   const set = store.set.peek();
   if (key !== histogramOf) {
@@ -186,6 +187,7 @@ async function distribution(body: api.Question, signal: AbortSignal, mine: numbe
       ...{ lo: Number(lo.toFixed(4)), hi: Number(hi.toFixed(4)), bins: bins.length },
       won: bins.map((bin) => bin[0]),
       rivalled: bins.map((bin) => bin[1]),
+      ranked: found.hist.ranked,
     };
     store.estimated.value = found.estimated;
   }
@@ -198,16 +200,17 @@ function show(found: Found): void {
   store.remarks.value = found.notes;
   store.next.value = found.next;
   store.claim.value = found.claim;
+  store.recall.value = found.recall;
   store.took.value = found.timings_ms["total"] ?? 0;
   store.revision.value = found.index_rev;
   store.stale.value = false;
   store.cursor.value = 0;
 }
 
-function shape(): { view: View; sort: Sort; dedup: boolean; boxes: boolean } {
+function shape(): { view: View; sort: Sort; veto: Veto; dedup: boolean; boxes: boolean } {
   const collection = store.collection.peek();
   const dedup = store.dedup.peek() && collection?.duplicates === true;
-  return { view: store.view.peek(), sort: store.sort.peek(), dedup, boxes: boxed() };
+  return { view: store.view.peek(), sort: store.sort.peek(), veto: store.veto.peek(), dedup, boxes: boxed() };
 }
 
 function tell(): void {

@@ -120,15 +120,10 @@ export function freeName(set: ClassSet, wanted: string): string {
   }
 }
 
-/** Where the line of a new class is drawn: about six of the collection's items are above it by chance, or 1 in 1000. */
+/** Where the line of a new class is drawn before anything is known of its scores: the higher the larger the collection, 3 at most. */
 export function firstThreshold(set: ClassSet, count: number): number | null {
   if (set.calibration === "none") return null;
   return Math.round(10 * Math.min(3, Math.max(1, Math.log10(Math.max(count, 1)) - 0.75))) / 10;
-}
-
-/** How many of n items are above the line by chance, for so many positive examples; null where scores are cosines. */
-export function byChance(set: ClassSet, one: MetaClass, threshold: number, count: number): number | null {
-  return set.calibration === "none" ? null : Math.min(count, count * one.positive.length * 10 ** -threshold);
 }
 
 function known(one: MetaClass): Record<string, unknown> {

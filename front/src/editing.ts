@@ -19,7 +19,7 @@ import {
   withoutExample,
 } from "./classes";
 import { snap, scaleOf, stepOf } from "./histogram";
-import { type Modality, type Sort, type View, nameFor } from "./link";
+import { type Modality, type Sort, type Veto, type View, nameFor } from "./link";
 import { toast, trouble, untoast } from "./notices";
 import * as store from "./store";
 import { pushUndo, undo } from "./undoing";
@@ -176,6 +176,7 @@ export async function setView(view: View): Promise<void> {
 
 interface Shape {
   sort: Sort;
+  veto: Veto;
   dedup: boolean;
   modality: Modality;
   multilingual: boolean;
@@ -186,6 +187,7 @@ interface Shape {
 
 export async function setShape(changed: Partial<Shape>): Promise<void> {
   if (changed.sort !== undefined) store.sort.value = changed.sort;
+  if (changed.veto !== undefined) store.veto.value = changed.veto;
   if (changed.dedup !== undefined) store.dedup.value = changed.dedup;
   if (changed.modality !== undefined) store.modality.value = changed.modality;
   if (changed.multilingual !== undefined) store.multilingual.value = changed.multilingual;

@@ -15,6 +15,8 @@ export interface Histogram extends Scale {
   /** Items of each bin that are nearer a positive example, and those nearer a negative one. */
   won: number[];
   rivalled: number[];
+  /** Items of each bin of the score that ranks them: less than the positives' where a negative lowers it. */
+  ranked: number[];
 }
 
 export interface Counts {
@@ -39,12 +41,11 @@ export function countsAt(found: Histogram, threshold: number | null): Counts {
   const from = threshold === null ? 0 : Math.round((threshold - found.lo) / stepOf(found));
   const counts = { matched: 0, rejected: 0, below: 0 };
   for (let i = 0; i < found.won.length; i++) {
-    const won = found.won[i] ?? 0;
-    const rivalled = found.rivalled[i] ?? 0;
-    if (i < from) counts.below += won + rivalled;
+    const held = (found.won[i] ?? 0) + (found.rivalled[i] ?? 0);
+    if (i < from) counts.below += held;
     else {
-      counts.matched += won;
-      counts.rejected += rivalled;
+      counts.matched += found.ranked[i] ?? 0;
+      counts.rejected += held - (found.ranked[i] ?? 0); // what a negative lowered is in bins further down
     }
   }
   return counts;
@@ -85,6 +86,6 @@ export function barsOf(found: Histogram, most: number, examples: number): Bar[] 
 
 /** The best score that any item has, as far as bins tell: where the last one that holds something begins. */
 export function best(found: Histogram): number | null {
-  for (let i = found.bins - 1; i >= 0; i--) if (found.won[i]) return snap(found, found.lo + i * stepOf(found));
+  for (let i = found.bins - 1; i >= 0; i--) if (found.ranked[i]) return snap(found, found.lo + i * stepOf(found));
   return null;
 }

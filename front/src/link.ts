@@ -4,6 +4,8 @@ import { type ClassSet, type Example, type MetaClass, isText, readSet } from "./
 
 export type View = "matched" | "rejected" | "below";
 export type Sort = "score" | "margin" | "new";
+/** What a negative does that is nearer than every positive: lowers the score, or removes the item. */
+export type Veto = "soft" | "hard";
 export type Modality = "image" | "text";
 
 /** Of a rating beside each example, unless another one is chosen. */
@@ -23,6 +25,7 @@ export interface Link {
   threshold: number | null;
   view: View;
   sort: Sort;
+  veto: Veto;
   dedup: boolean;
   boxes: boolean;
   modality: Modality;
@@ -53,6 +56,7 @@ export function readLink(search: string, hash: string): Link {
     threshold: number("t"),
     view: oneOf("v", ["matched", "rejected", "below"]),
     sort: oneOf("sort", ["score", "margin", "new"]),
+    veto: oneOf("veto", ["soft", "hard"]),
     dedup: words.get("dedup") !== "0",
     boxes: words.get("box") !== "0",
     modality: oneOf("in", ["image", "text"]),
@@ -84,6 +88,7 @@ export function writeLink(link: Link): string {
   put("t", link.threshold === null ? null : String(link.threshold));
   put("v", link.view === "matched" ? null : link.view);
   put("sort", link.sort === "score" ? null : link.sort);
+  put("veto", link.veto === "soft" ? null : link.veto);
   put("in", link.modality === "image" ? null : link.modality);
   put("lang", link.multilingual ? "any" : null);
   put("without", link.without.join(","));

@@ -448,6 +448,13 @@ export interface components {
              */
             threshold?: number | null;
             /**
+             * Veto
+             * @description soft: one that is nearer than every positive lowers the score by as much as it is nearer; hard: it removes the item.
+             * @default soft
+             * @enum {string}
+             */
+            veto?: "hard" | "soft";
+            /**
              * Where
              * @description A filter over the metadata: "width > 800".
              */
@@ -607,6 +614,12 @@ export interface components {
              */
             rating_weight?: number;
             /**
+             * Raw Csv
+             * @description csv: texts as they are, also those that a spreadsheet would compute.
+             * @default false
+             */
+            raw_csv?: boolean;
+            /**
              * Reject
              * @description label: no label for items that no class accepts.
              * @default false
@@ -630,6 +643,13 @@ export interface components {
              * @description In place of the class's own.
              */
             threshold?: number | null;
+            /**
+             * Veto
+             * @description soft: one that is nearer than every positive lowers the score by as much as it is nearer; hard: it removes the item.
+             * @default soft
+             * @enum {string}
+             */
+            veto?: "hard" | "soft";
             /**
              * View
              * @default matched
@@ -757,6 +777,13 @@ export interface components {
              * @description In place of the class's own.
              */
             threshold?: number | null;
+            /**
+             * Veto
+             * @description soft: one that is nearer than every positive lowers the score by as much as it is nearer; hard: it removes the item.
+             * @default soft
+             * @enum {string}
+             */
+            veto?: "hard" | "soft";
             /**
              * View
              * @default matched
@@ -933,10 +960,12 @@ export interface operations {
                         /** @description Counted on a sample. */
                         estimated: boolean;
                         hist: {
-                            /** @description Items nearer a positive, and nearer a negative, per bin. */
+                            /** @description Items nearer a positive, and nearer a negative, per bin of the positives' score. */
                             bins: number[][];
                             hi: number;
                             lo: number;
+                            /** @description Items per bin of the score that ranks them, from which `threshold` is counted. */
+                            ranked: number[];
                         };
                     };
                 };
@@ -1106,8 +1135,26 @@ export interface operations {
                             index_rev: string;
                             indices: {
                                 kind: string | null;
+                                kinds: {
+                                    effort: number | null;
+                                    /** @description Answers of up to so many items. */
+                                    k: number;
+                                    /** @description As measured with such questions; null where rows are read in order instead. */
+                                    recall: number | null;
+                                    /**
+                                     * @description One example, several, negatives beside them, a filter, or one that leaves little of what is near.
+                                     * @enum {unknown}
+                                     */
+                                    shape: "one" | "several" | "negative" | "filtered" | "far";
+                                    /**
+                                     * @description What the examples of such questions are.
+                                     * @enum {unknown}
+                                     */
+                                    source: "image" | "text";
+                                }[];
                                 name: string;
                                 not_covered: number;
+                                /** @description The least of its kinds. */
                                 recall: number | null;
                                 rows: number;
                                 search_ms: number | null;
@@ -1804,7 +1851,7 @@ export interface operations {
                         next: string | null;
                         /** @description What of the question's texts the model leaves out, or does not know. */
                         notes: string[];
-                        /** @description Of an index that is not exact, as measured. */
+                        /** @description Of an index that is not exact, as measured with questions of this kind. */
                         recall: number | null;
                         timings_ms: {
                             [key: string]: number;

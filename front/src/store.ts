@@ -4,7 +4,7 @@ import { computed, signal } from "@preact/signals";
 import type { Collection, Hit, Info, Job, Start, Suggested, Verdict } from "./answers";
 import { type ClassSet, EMPTY, type MetaClass } from "./classes";
 import { type Counts, type Histogram, countsAt } from "./histogram";
-import { type Modality, type Sort, type View, WEIGHT } from "./link";
+import { type Modality, type Sort, type Veto, type View, WEIGHT } from "./link";
 import type { Layout } from "./windowing";
 
 // What is served
@@ -25,6 +25,7 @@ export const current = computed<MetaClass | null>(() => set.value.classes[active
 export const stored = signal<{ name: string; revision: string; text: string } | null>(null);
 export const view = signal<View>("matched");
 export const sort = signal<Sort>("score");
+export const veto = signal<Veto>("soft");
 export const dedup = signal(true);
 export const boxes = signal(true);
 export const modality = signal<Modality>("image");
@@ -47,6 +48,8 @@ export const remarks = signal<string[]>([]);
 export const next = signal<string | null>(null);
 export const took = signal(0);
 export const claim = signal<string>("exact");
+/** Of a complete answer: the share of it that the index finds, as measured with such questions. */
+export const recall = signal<number | null>(null);
 export const revision = signal<string | null>(null);
 export const stale = signal(false);
 export const histogram = signal<Histogram | null>(null);

@@ -15,11 +15,11 @@ export const plural = (n: number, one: string, many = `${one}s`): string => `${c
 
 export const quoted = (example: Example): string => (isText(example) ? `“${example}”` : "an example image");
 
-/** "none", "about 6", "about 1,200": numbers that nobody should take for exact. */
-export function roughly(n: number): string {
-  if (n < 0.5) return "hardly any";
-  const unit = 10 ** Math.max(0, Math.floor(Math.log10(n)) - 1);
-  return `about ${count(Math.round(n / unit) * unit)}`;
+/** "2.3 %", "under 0.1 %", "none". */
+export function share(n: number, of: number): string {
+  const percent = (100 * n) / of;
+  if (n > 0 && percent < 0.1) return "under 0.1 %";
+  return n === 0 ? "none" : `${percent < 10 ? percent.toFixed(1) : Math.round(percent)} %`;
 }
 
 export function duration(seconds: number): string {

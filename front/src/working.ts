@@ -27,7 +27,7 @@ export function exportItems(format: string): Promise<void> {
   const { collection, ...asked } = question(store.set.peek(), one);
   const ids = store.allChosen.peek() ? [] : [...store.chosen.peek()];
   const dedup = store.dedup.peek() && store.collection.peek()?.duplicates === true;
-  const view = { view: store.view.peek(), sort: store.sort.peek(), dedup, boxes: boxesIn(format) };
+  const view = { view: store.view.peek(), sort: store.sort.peek(), veto: store.veto.peek(), dedup, boxes: boxesIn(format) };
   const job = { kind: "export" as const, format: format as api.NewJob["format"], collection };
   if (store.review.peek()) return begin({ ...job, ids: ids.length ? ids : store.shown.peek().map((hit) => hit.id) });
   return begin({ ...job, ...asked, ...view, ...(ids.length ? { ids } : {}) });

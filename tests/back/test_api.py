@@ -115,8 +115,12 @@ def test_a_distribution_counts_every_item_in_a_bin(client, folder):
     bins, lo, hi = found["hist"]["bins"], found["hist"]["lo"], found["hist"]["hi"]
     assert len(bins) <= 64
     assert sum(map(sum, bins)) == COUNT
-    scores = [h["score"] for view in ("matched", "rejected", "below") for h in post(
-        client, "/search", **{"class": {**BUS, "threshold": 0.3}}, view=view, limit=COUNT)["hits"]]  # fmt: skip
+    assert sum(found["hist"]["ranked"]) == COUNT
+    asked = {"class": {**BUS, "threshold": 0.3}, "veto": "hard", "limit": COUNT}
+    scores = [
+        h["score"] for view in ("matched", "rejected", "below")
+        for h in post(client, "/search", **asked, view=view)["hits"]
+    ]  # fmt: skip
     assert lo <= min(scores) <= max(scores) <= hi
     width = (hi - lo) / len(bins)
     middle = len(bins) // 2

@@ -120,11 +120,13 @@ def download(client, url):
 def searched(client, **body):
     """All the items of a question, as /search pages through them."""
     hits: list[dict[str, Any]] = []
-    page = {"next": None}
-    while not hits or page["next"] is not None:
-        page = client.post("/api/v1/search", json={**body, "limit": 250, "cursor": page["next"]}).get_json()
+    cursor = None
+    while True:
+        page = client.post("/api/v1/search", json={**body, "limit": 250, "cursor": cursor}).get_json()
         hits += page["hits"]
-    return hits
+        cursor = page["next"]
+        if cursor is None:
+            return hits
 
 
 def in_csv(data):
@@ -138,7 +140,8 @@ def in_csv(data):
     "question",
     [
         {"class": BUS},
-        {"class": BUS, "view": "rejected", "sort": "margin"},
+        {"class": BUS, "view": "rejected", "sort": "margin", "veto": "hard"},
+        {"class": BUS, "view": "rejected", "threshold": 0.2},
         {"class": BUS, "view": "below", "threshold": 0.6},
         {"class": BUS, "threshold": 0.2, "sort": "new", "where": "width > 3"},
         {"set": SET, "class": "cat", "modality": "text"},
@@ -297,8 +300,9 @@ def test_an_export_of_ids(client):
     _, data = finished(client, kind="export", format="csv", ids=wanted)
     assert [row["id"] for row in in_csv(data)] == wanted
     assert set(in_csv(data)[0]) == {"id", "key", "image"}
-    rejected = searched(client, view="rejected", **{"class": BUS})[0]["id"]
-    job, data = finished(client, kind="export", format="csv", ids=[*wanted, rejected], limit=3, **{"class": BUS})
+    hard = {"class": BUS, "veto": "hard"}
+    rejected = searched(client, view="rejected", **hard)[0]["id"]
+    job, data = finished(client, kind="export", format="csv", ids=[*wanted, rejected], limit=3, **hard)
     assert [row["id"] for row in in_csv(data)] == [hit["id"] for hit in hits[1:4]]
     assert rejected in download(client, job["skipped_url"]).decode()
     job, data = finished(client, kind="export", format="jsonl", ids=["3", str(2**63 - 1), "4"])
@@ -329,6 +333,16 @@ def test_labels(client, folder, tmp_path, reject):
     names = {category["id"]: category["name"] for category in coco["categories"]}
     labelled = {a["image_id"]: names[a["category_id"]] for a in coco["annotations"]}
     assert [labelled.get(id) for id in table["id"].to_pylist()] == table["label"].to_pylist()
+
+
+def test_texts_that_a_spreadsheet_computes_are_exact_where_asked(client):
+    classes = {"classes": [{"name": "=bus", "positive": ["bus"]}]}
+    for raw, label in ((False, "'=bus"), (True, "=bus")):
+        for kind, asked in (("label", {"set": classes}), ("export", {"class": "=bus", "set": classes, "limit": 3})):
+            rows = in_csv(finished(client, kind=kind, format="csv", raw_csv=raw, **asked)[1])
+            assert {row["label"] for row in rows} == {label}
+    answer = client.post("/api/v1/jobs", json={"kind": "label", "set": classes, "format": "parquet", "raw_csv": True})
+    assert (answer.status_code, "raw_csv is for CSV" in answer.get_data(as_text=True)) == (400, True)
 
 
 def test_labels_with_their_images(pictures, tmp_path):

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from clipsieve import cli
 from clipsieve.command import STOPPED, Command
-from clipsieve.commands_build import size
-from clipsieve.errors import ModelUnavailable
+from clipsieve.commands_build import parse_latency, size
+from clipsieve.errors import InputError, ModelUnavailable
 from clipsieve.index.build import build_indices
 from clipsieve.inference.fake import FakeEmbedder
 from clipsieve.parts import Parts
@@ -121,7 +121,7 @@ def test_who_decodes_as_the_reference_finds_its_images_again(run, tmp_path):
     assert hit["score"] > 0.9999
     assert keys(run("search", own, *ask)) == ["0.png"]  # all are white to it
     assert '"decoding"' not in (own / "clipsieve.json").read_text()  # which older releases read
-    assert "must be one of" in run("inference", folder, own, "--model", "fake", "--decode", "other", code=2)
+    assert "must be one of" in run("inference", folder, own, "--model", "fake", "--decode", "other", code=2).stderr
 
 
 def test_inference_says_what_it_did_and_runs_again_for_nothing(run, images, tmp_path):
@@ -198,7 +198,11 @@ def test_search_shows_a_table_with_reasons_and_the_claim(run, photos):
 
 
 def test_search_ranks_and_rejects(run, photos):
-    answer = json.loads(run("search", photos, "red", "--not", "green", "--not", "blue", "-k", 40, "--json").stdout)
+    question = ("search", photos, "red", "--not", "green", "--not", "blue", "-k", 40, "--json")
+    first = [key.split("/")[0] for key in keys(run(*question))]
+    assert (first[:PER_COLOUR], len(first)) == (["red"] * PER_COLOUR, 3 * PER_COLOUR)  # the others rank lower
+    assert "choose soft or hard" in run(*question, "--veto", "firm", code=2).stderr
+    answer = json.loads(run(*question, "--veto", "hard").stdout)
     assert {hit["key"].split("/")[0] for hit in answer["hits"]} == {"red"}
     assert answer["claim"] == "exact"
     assert [h["score"] for h in answer["hits"]] == sorted((h["score"] for h in answer["hits"]), reverse=True)
@@ -262,6 +266,14 @@ def test_filter_exports_what_matches(run, photos, tmp_path):
     out = tmp_path / "reds"
     said = json.loads(run("filter", photos, "red", "--not", "green", "--not", "blue", "--out", out, "--json").stdout)
     assert said["written"] == PER_COLOUR
+    (note,) = said["notes"]
+    assert "--not alone decides" in note
+    assert f"{PER_COLOUR} of {3 * PER_COLOUR} images would be written" in note
+    threshold = note.rpartition("--threshold ")[2].split()[0]
+    proposed = int(note.rpartition("it writes ")[2].split()[0])
+    question = ("filter", photos, "red", "--not", "green", "--not", "blue", "--threshold", threshold)
+    kept = json.loads(run(*question, "--out", tmp_path / "proposed", "--json").stdout)
+    assert (kept["written"], kept["notes"]) == (proposed, [])
     assert len(list(out.rglob("*.png"))) == PER_COLOUR
     assert "Every image would match" in run("filter", photos, "red", "--out", tmp_path / "x", code=2).stderr
 
@@ -547,3 +559,37 @@ def test_a_text_that_is_cut_is_told(run, photos):
 def test_an_empty_text_is_refused(run, photos, words):
     found = run("search", str(photos), *words, code=2)
     assert "an empty text" in found.stderr
+
+
+@pytest.mark.parametrize(("text", "ms"), [("100ms", 100), ("0.5s", 500), ("2 S", 2000), ("40", 40), (None, None)])
+def test_a_latency_is_milliseconds_or_seconds(text: str | None, ms: float | None) -> None:
+    assert parse_latency(text) == ms
+
+
+@pytest.mark.parametrize("text", ["", "0ms", "-1s", "fast", "1m", "1e3", "nan"])
+def test_a_latency_that_is_none_is_told(text: str) -> None:
+    with pytest.raises(InputError, match="latency"):
+        parse_latency(text)
+
+
+def test_texts_that_a_spreadsheet_computes_are_exact_where_asked(run, images, tmp_path):
+    (tmp_path / "p").mkdir()
+    shutil.copy(images / "red" / "0.png", tmp_path / "p" / "=1.png")
+    folder = tmp_path / "c"
+    run("inference", tmp_path / "p", folder, "--model", "fake")
+    write_tree(tmp_path, {"set.json": json.dumps({"classes": [{"name": "@red", "positive": ["red"]}]}).encode()})
+    commands = {
+        "s": ["search", folder, "red", "--out", tmp_path / "s.csv"],
+        "l": ["label", folder, "--set", tmp_path / "set.json", "--out", tmp_path / "l.csv"],
+        "f": ["filter", folder, "red", "-k", "1", "--as", "list", "--out", tmp_path / "f.csv"],
+    }
+    for name, command in commands.items():
+        for raw, wanted in (((), "'=1.png"), (("--raw-csv",), "=1.png")):
+            run(*command, *raw)
+            head, row = lines(tmp_path / f"{name}.csv")
+            assert row[head.index("key")] == wanted
+            path = tmp_path / f"{name}.csv"
+            (tmp_path / "keys.csv").write_text(f"key\n{wanted}\n")
+            assert "1 of 1 images" in run("remove", folder, "--ids", tmp_path / "keys.csv", "--dry-run").stdout
+            path.unlink()
+    assert "--raw-csv is for CSV" in run("search", folder, "red", "--raw-csv", code=2).stderr

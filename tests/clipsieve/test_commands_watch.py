@@ -69,7 +69,7 @@ def test_it_keeps_in_step(run, root, out):
 def test_a_caption_that_is_cut_is_told(run, root, out):
     write(root, {"5.jpg": jpeg(5), "5.txt": b"word " * 90})
     said = run("watch", out, root, "--once")
-    assert "1 captions are longer than the model reads" in said.stderr
+    assert "1 captions are longer than the model reads" in said.stdout
 
 
 def test_what_is_gone_may_stay(run, root, out):
@@ -148,7 +148,7 @@ def test_a_folder_that_may_not_be_looked_into_is_not_gone(root, out, monkeypatch
 
     (root / "1.jpg").unlink()
     monkeypatch.setattr(os, "lstat", lstat)
-    assert missing_files(out, open_manifest(out), []).tolist() == [live(out)["1.jpg"]]
+    assert missing_files(out, open_manifest(out), []).gone.tolist() == [live(out)["1.jpg"]]
 
 
 class Rounds:

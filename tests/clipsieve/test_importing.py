@@ -16,7 +16,7 @@ from clipsieve.errors import InputError
 from clipsieve.importing import import_vectors
 from clipsieve.inference.fake import FakeEmbedder
 from clipsieve.parts import Parts
-from clipsieve.vector_sources import NpySource
+from clipsieve.vector_sources import NpySource, TarSource
 from tests.index.made import make_vectors
 
 N, DIM = 12, 8
@@ -180,3 +180,12 @@ def test_lance(tmp_path):
     np.testing.assert_allclose(vectors, VECTORS[:-2], atol=1e-3)
     assert rows["caption"].to_pylist() == [f"c{i}" for i in range(N - 2)]
     assert len(skipped) == 2
+
+
+def test_a_tar_of_vectors_with_a_link_to_nothing(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        link = tarfile.TarInfo("a.npy")
+        link.type, link.linkname = tarfile.LNKTYPE, "gone.npy"
+        tar.addfile(link)
+    with pytest.raises(InputError, match=r"x\.tar cannot be read to its end"):
+        list(TarSource(tmp_path / "x.tar").blocks(0, 10))

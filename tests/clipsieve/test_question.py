@@ -76,3 +76,10 @@ def test_a_broken_set_is_named(tmp_path):
     path.write_text("{")
     with pytest.raises(InputError, match=r"set\.json: The class set is not JSON"):
         read_set(path)
+
+
+def test_a_line_of_the_other_scale_is_noted() -> None:
+    (note,) = ask(["red"], threshold=3).notes
+    assert "--calibration background" in note
+    assert ask(["red"], threshold=3, calibration="background").notes == ()
+    assert ask(["red"], threshold=0.3).notes == ()

@@ -239,10 +239,10 @@ def test_a_complete_result_says_its_recall():
 
 def test_distribution_has_an_edge_more_than_bins():
     counts = np.array([1, 2])
-    Distribution(1, 0, 2, counts, counts, np.array([0, 1, 2], np.float32), exact=True)
+    Distribution(1, 0, 2, counts, counts, counts, np.array([0, 1, 2], np.float32), exact=True)
     for edges in ([0, 1], [0, 1, 1]):
         with pytest.raises(InputError, match="edges"):
-            Distribution(1, 0, 2, counts, counts, np.array(edges, np.float32), exact=True)
+            Distribution(1, 0, 2, counts, counts, counts, np.array(edges, np.float32), exact=True)
 
 
 def test_image_item_holds_bytes_and_a_key():

@@ -67,6 +67,7 @@ def test_all_rejected_says_by_what(tab, scenes):
         answer = route.fetch()
         found = answer.json()
         found["hist"]["bins"] = [[0, won + lost] for won, lost in found["hist"]["bins"]]
+        found["hist"]["ranked"] = [0] * len(found["hist"]["bins"])
         route.fulfill(response=answer, json=found)
 
     def nothing(route):

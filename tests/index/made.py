@@ -61,7 +61,7 @@ def everything(rows: Rows) -> tuple[Int64, Float32]:
 
 def loop(question: Question, rows: Rows) -> list[tuple[float, int, float]]:
     """What the view shows, (P, id, N) in float64, item by item, best first: the rule at its plainest; no groups."""
-    shown = []
+    shown, keys = [], {}
     c, scale = question.vectors, question.scale
     for i, v in zip(*everything(rows), strict=True):
         levels = np.concatenate([c.positive, c.negative]).astype(np.float64) @ v.astype(np.float64)
@@ -73,10 +73,15 @@ def loop(question: Question, rows: Rows) -> list[tuple[float, int, float]]:
             question.without is None or i not in question.without
         )
         least = np.float32(question.least)
-        view = "below" if p < least else "matched" if p > n else "rejected"
+        key = p
+        if question.veto == "soft":
+            key = float(np.float32(p) - np.float32(max(0.0, float(np.float32(n) - np.float32(p)))))
+        keys[int(i)] = key
+        matched = key >= least if question.veto == "soft" else p > n
+        view = "below" if p < least else "matched" if matched else "rejected"
         if allowed and view == question.view:
             shown.append((p, int(i), _near_zero(n)))
-    return sorted(shown, key=lambda item: (-item[0], item[1]))
+    return sorted(shown, key=lambda item: (-keys[item[1]], item[1]))
 
 
 def best_of(question: Question, rows: Rows) -> list[tuple[float, int, float]]:
@@ -124,4 +129,5 @@ def questions(draw: st.DrawFn) -> tuple[Question, Rows]:
         groups=draw(st.sampled_from([None, group_by(5)])),
         scale=Background(live).scale(c) if calibrated else None,
         view=draw(st.sampled_from(["matched", "matched", "rejected", "below"])),
+        veto=draw(st.sampled_from(["hard", "soft"])),
     ), rows

@@ -54,19 +54,74 @@ def add(
 
 def test_the_plan_follows_size_and_memory() -> None:
     gib = 1 << 30
-    assert choose_index(100_000, 512, gib).kind == "flat"
-    assert choose_index(1_000_000, 512, 4 * gib).kind == "IVF4096,SQfp16"
+    assert choose_index(1_000_000, 512, gib).kind == "flat"
+    assert choose_index(1_000_001, 512, 4 * gib).kind == "IVF4096,SQfp16"
     assert choose_index(5_000_000, 512, 4 * gib).kind == "IVF8192,SQ8"
     assert choose_index(10_000_000, 512, 4 * gib).kind == "IVF16384,PQ256"
     assert choose_index(100_000_000, 512, 8 * gib).kind == "IVF32768,PQ64"
     huge = choose_index(1_000_000_000, 512, 4 * gib)
     assert huge.on_disk
     assert huge.kind.endswith("SQ8")
-    for n in (100_001, 3_000_000, 10**9):
+    for n in (100_001, 1_000_000, 3_000_000, 10**9):
         for memory in (gib // 4, gib, 64 * gib):
             assert choose_index(n, 512, memory).bytes <= memory
     with pytest.raises(InputError):
         choose_index(5, 0, gib)
+
+
+def test_the_plan_says_why_there_is_an_index() -> None:
+    mib = 2**20
+    for given, kind, why in [
+        ((300_000, 512, 4096 * mib), "flat", "reads all 300,000 vectors: answers are exact"),
+        (
+            (300_000, 512, 100 * mib),
+            "IVF512,PQ256",
+            "The coarse copy of 300,000 vectors takes 146 MiB of 100 MiB; 512 inv",
+        ),
+        ((300_000, 512, 4096 * mib, 100.0, 40.0), "flat", "in 40 ms, of 100 ms asked for"),
+        ((300_000, 512, 4096 * mib, 20.0, 40.0), "IVF2048,SQfp16", "takes a question 40 ms, of 20 ms asked for; 2,048"),
+        ((5_000_000, 512, 4096 * mib, 1000.0, 400.0), "flat", "in 400 ms"),
+        ((2_000_000, 512, 4096 * mib), "IVF4096,SQfp16", "more than the 1,000,000 that every question reads; 4,096"),
+        ((300_000, 512, 4096), "flat", "takes 146 MiB of 4 KiB, but no index can be made in 4 KiB: all are read"),
+        ((500, 512, 4096 * mib, 1.0, 40.0), "flat", "no index can be made of so few"),
+    ]:
+        plan = choose_index(*given)
+        assert plan.kind == kind
+        assert why in plan.why
+
+
+@pytest.mark.slow
+def test_a_large_flat_collection_finds_duplicates_through_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (build, plan):
+        monkeypatch.setattr(module, "FLAT_ROWS", 100)
+    vectors = clustered(6000)
+    vectors[4000:4010] = vectors[:10]
+    add(tmp_path, vectors)
+    (built,) = build_indices(tmp_path)
+    assert built.entry.kind == "flat"
+    assert open_groups(tmp_path, read_manifest(tmp_path))(np.arange(4000, 4010)).tolist() == list(range(10))
+
+
+@pytest.mark.slow
+def test_a_latency_is_measured_here(tmp_path: Path) -> None:
+    add(tmp_path, clustered(3000))
+    (fast,) = build_indices(tmp_path, latency_ms=60_000)
+    assert (fast.entry.kind, "of 60000 ms asked for" in fast.why) == ("flat", True)
+    (slow,) = build_indices(tmp_path, latency_ms=1e-6, rebuild=True)
+    assert slow.entry.kind.startswith("IVF")
+    for wrong in (0.0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="latency"):
+            build_indices(tmp_path, latency_ms=wrong)
+
+
+@pytest.mark.parametrize("kind", ["SQ8", "IVF1,SQ8"])
+def test_an_index_that_visits_all_and_loses_some_is_passed_over(tmp_path: Path, kind: str) -> None:
+    """Such a one, which `--memory 4K` used to make, claimed to be exact, and every question raised."""
+    add(tmp_path, clustered(900))
+    build_indices(tmp_path, factory=kind)
+    assert open_index(tmp_path, read_manifest(tmp_path), "image") == (None, None)
 
 
 def test_a_small_collection_is_its_own_index(tmp_path: Path) -> None:
@@ -138,11 +193,11 @@ def test_an_approximate_index_is_tuned_measured_extended_and_rebuilt(tmp_path: P
 def test_an_effort_that_sufficed_is_kept_while_it_does() -> None:
     rows = Rows(DIM, [(range(3000), clustered(3000))])
     index = faiss_index.train_and_build("IVF64,Flat", rows)
-    kept = tune_and_measure(index, rows, None, 0.3, known=3)
+    kept = tune_and_measure(index, rows, 0.3, known=3)
     assert kept.effort == 3
     assert kept.recall is not None
     assert 0.3 <= kept.recall < 1
-    tuned = tune_and_measure(index, rows, None, 1.0, known=3)
+    tuned = tune_and_measure(index, rows, 1.0, known=3)
     assert (tuned.effort or 0) > 3
     assert (tuned.recall or 0) > kept.recall
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -24,20 +25,26 @@ from clipsieve.writer import open_writer
 from tests.inference.pictures import jpeg, write_tree
 
 
-@pytest.fixture
-def root(tmp_path):
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
     images = {f"{i:02}.jpg": jpeg(i) for i in range(20)}
     captions = {f"{i:02}.txt": f"number {i}".encode() for i in range(20)}
-    return write_tree(tmp_path / "in", {**images, **captions, "bad.jpg": b"?"})
+    return write_tree(tmp_path_factory.mktemp("in"), {**images, **captions, "bad.jpg": b"?"})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, root):
+    folder = tmp_path_factory.mktemp("made") / "c"
+    embed_collection(open_source(root), FakeEmbedder(), folder, batch_size=5, shard_size=7, thumbs=True)
+    build_indices(folder, factory="IVF2,Flat")
+    with open_collection(folder) as photos:
+        photos.remove([4])
+    return folder
 
 
 @pytest.fixture
-def out(tmp_path, root):
-    embed_collection(open_source(root), FakeEmbedder(), tmp_path / "c", batch_size=5, shard_size=7, thumbs=True)
-    build_indices(tmp_path / "c", factory="IVF2,Flat")
-    with open_collection(tmp_path / "c") as photos:
-        photos.remove([4])
-    return tmp_path / "c"
+def out(tmp_path, made):
+    return shutil.copytree(made, tmp_path / "c")
 
 
 def named(out):

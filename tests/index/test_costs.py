@@ -7,6 +7,7 @@ import pytest
 from clipsieve.index import costs
 from clipsieve.index.build import build_indices
 from clipsieve.index.collection import open_collection
+from clipsieve.index.kinds import OLD_K
 from clipsieve.manifest import Manifest
 from clipsieve.types import Embeddings, Skipped
 from clipsieve.writer import open_writer
@@ -57,7 +58,15 @@ def test_what_is_not_covered_is_timed_and_no_question_reads_the_rest(tmp_path: P
 
 
 def made_info(**changed: object) -> dict[str, object]:
-    index = {"name": "image", "kind": "IVF64,Flat", "rows": 200_000, "not_covered": 0, "search_ms": 2.0, "scan_ms": 0.0}
+    index: dict[str, object] = {
+        "name": "image",
+        "kind": "IVF64,Flat",
+        "rows": 200_000,
+        "not_covered": 0,
+        "search_ms": 2.0,
+        "scan_ms": 0.0,
+    }
+    index["kinds"] = []
     whole = {"folder": "c", "read_only": False, "count": 200_000, "removed": 0, "shards": 2, "regions": None}
     return whole | {"indices": [index | {k: v for k, v in changed.items() if k in index}]} | {
         k: v for k, v in changed.items() if k in whole
@@ -69,13 +78,17 @@ def made_info(**changed: object) -> dict[str, object]:
     [
         ({}, None),
         ({"not_covered": 2_000, "scan_ms": 3.0}, None),
+        ({"kinds": [{"k": 100}]}, None),
+        ({"kinds": [{"k": OLD_K}]}, "measured with images alone"),
         ({"not_covered": 20_000, "scan_ms": 30.0}, "takes 30 ms"),
         ({"not_covered": 20_000, "scan_ms": 30.0, "search_ms": 40.0}, None),
         ({"not_covered": 20_000, "scan_ms": 30.0, "search_ms": None}, "takes 30 ms"),
+        ({"kinds": [{"source": "image", "k": OLD_K}]}, "measured with images alone"),
+        ({"kinds": [{"source": "image", "k": 40}]}, None),
         ({"kind": None, "rows": 0, "not_covered": 50_000, "scan_ms": 70.0}, "it finds duplicates"),
         ({"kind": "flat", "rows": 50_000, "scan_ms": 70.0}, None),
         ({"kind": "flat", "rows": 50_000, "not_covered": 10, "scan_ms": 70.0}, "looked through for duplicates"),
-        ({"kind": "flat", "rows": 100_000, "not_covered": 1, "scan_ms": 150.0}, "an index is worth it"),
+        ({"kind": "flat", "rows": 1_000_000, "not_covered": 1, "scan_ms": 150.0}, "an index is worth it"),
         ({"count": 161_000, "removed": 39_000}, None),
         ({"count": 160_000, "removed": 40_000}, "20% of what is stored was removed"),
         ({"shards": 1_002}, None),

@@ -72,7 +72,7 @@ def test_a_list_names_each_file_on_one_line_that_can_be_read_back(opened, root, 
 
 
 def test_nothing_is_missing_and_each_is_an_example_by_name_and_by_text(opened, root):
-    assert opened.missing().tolist() == []
+    assert opened.missing().gone.tolist() == []
     for name in NAMES:
         path = root / os.fsdecode(name)
         (digest,) = ask(images=[path]).uploads

@@ -12,7 +12,7 @@ from clipsieve.index.faiss_index import train_and_build
 from clipsieve.index.flat import CombinedIndex, FlatIndex
 from clipsieve.index.query import distribution, make_hits, search
 from clipsieve.index.rows import Rows
-from clipsieve.index.rule import Question
+from clipsieve.index.rule import Question, Veto
 from clipsieve.types import ClassVectors, Example, Float32, Int64, MetaClass, Neighbors
 from tests.index.made import (
     MODEL,
@@ -119,10 +119,11 @@ def crowded_by_negatives(n: int = 4000) -> tuple[Rows, ClassVectors]:
     return Rows(16, [(range(n), pull)]), ClassVectors("c", eye[:1], eye[1:2], MODEL)
 
 
-def test_rejected_candidates_make_it_deepen() -> None:
+@pytest.mark.parametrize("veto", ["hard", "soft"])
+def test_candidates_that_a_negative_rejects_or_lowers_make_it_deepen(veto: Veto) -> None:
     rows, c = crowded_by_negatives()
     index = Watched(FlatIndex(rows))
-    question = Question(c, 20)
+    question = Question(c, 20, veto=veto)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(query, "MOSTLY_REJECTED", 2.0)
         answer = search(question, rows, index)
@@ -168,8 +169,8 @@ def test_claims(exhaustive: bool, error: float, claim: str) -> None:
     both = search(question, rows, CombinedIndex(FlatIndex(Rows(16, [])), index), recall=0.8)
     assert both.claim == claim
     if claim == "complete":
-        with pytest.raises(InputError, match="recall"):
-            search(question, rows, index)
+        unmeasured = search(question, rows, index)
+        assert (unmeasured.claim, unmeasured.recall, unmeasured.unmeasured) == ("partial", None, True)
 
 
 @pytest.mark.slow

@@ -58,11 +58,20 @@ def literal(
     unsaid = [i for i in pool if i not in right | wrong | examples]
     doubtful = sorted(unsaid, key=lambda i: (abs(inside(i)), -max(known[i]), i))
     no_more = examples | set([] if question.without is None else question.without.tolist())
+    vectors = dict(zip(everything(rows)[0].tolist(), everything(rows)[1].astype(np.float64), strict=True))
+
+    def alike(i: int, said: set[int]) -> float:
+        others = [vectors[i] @ vectors[j] for j in said & known.keys() if j != i]
+        return sum(others) / len(others) if others else math.nan
+
     missed = [i for i in (right - no_more) & known.keys() if not is_accepted(i)]
+    typical = {i: round(0 if math.isnan(like := alike(i, right)) else like, 9) for i in missed}
+    if min(len(right & known.keys()) - 1, len(wrong & known.keys())) >= 3:
+        missed = [i for i in missed if alike(i, right) >= alike(i, wrong)]
     mistaken = [i for i in (wrong - no_more) & known.keys() if is_accepted(i)]
     return (
         doubtful,
-        sorted(missed, key=lambda i: (inside(i), i)),
+        sorted(missed, key=lambda i: (-typical[i], i)),
         sorted(mistaken, key=lambda i: (-inside(i), i)),
     )
 

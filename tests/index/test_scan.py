@@ -1,3 +1,4 @@
+import itertools
 import subprocess
 import sys
 import textwrap
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from clipsieve.index import scan
 from clipsieve.index.calibrate import Background
 from clipsieve.index.rows import Rows
-from clipsieve.index.rule import Question, compile_classes, maxima, rank_score, settle
+from clipsieve.index.rule import Question, Veto, compile_classes, maxima, rank_score, settle
 from clipsieve.index.scan import scan_label, scan_threshold, scan_topk
 from tests.index.made import (
     as_items,
@@ -24,6 +25,8 @@ from tests.index.made import (
     make_vectors,
     questions,
 )
+
+VETOES: tuple[Veto, ...] = ("hard", "soft")
 
 
 @given(questions())
@@ -46,9 +49,9 @@ def test_threshold_is_the_loop_in_id_order(asked: tuple[Question, Rows]) -> None
 def test_topk_over_many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "LEAST_ROWS", 16)
     monkeypatch.setattr(scan, "SCORES", 1)
-    rows = make_rows(make_vectors(900, ties=True))
-    for groups in (None, group_by(7)):
-        question = Question(make_class("c", 2, 2, ties=True), 25, groups=groups)
+    for ties, veto, groups in itertools.product([True, False], VETOES, [None, group_by(7)]):
+        rows = make_rows(make_vectors(900, ties=ties))
+        question = Question(make_class("c", 2, 2, ties=ties), 25, groups=groups, veto=veto)
         assert as_items(scan_topk(rows, [question])[0][0]) == best_of(question, rows)
 
 

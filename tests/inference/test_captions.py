@@ -1,5 +1,7 @@
 """Captions that are no strings, fields that are long, members of tars with dots."""
 
+import datetime
+import decimal
 import io
 import tarfile
 
@@ -8,9 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipsieve.captions import caption_text
+from clipsieve.inference.add import add_to_collection
+from clipsieve.inference.fake import FakeEmbedder
 from clipsieve.inference.lists import read_rows
 from clipsieve.inference.paths import expand
 from clipsieve.inference.reader import open_source
+from clipsieve.inference.run import embed_collection
+from clipsieve.manifest import read_manifest
+from clipsieve.shards import read_metadata
 from tests.inference.pictures import jpeg
 
 
@@ -78,3 +85,41 @@ def test_a_column_of_captions_is_found_however_its_texts_are_stored(tmp_path, ki
     captions = pa.array(["a bus", "größer"]).cast(kind)
     pq.write_table(pa.table({"caption": captions, "image": [jpeg(1), jpeg(2)]}), tmp_path / "t.parquet")
     assert [item.caption for item in open_source(tmp_path / "t.parquet").items()] == ["a bus", "größer"]
+
+
+@pytest.mark.parametrize(
+    ("values", "captions", "no_text"),
+    [
+        ([1984, 300], ["1984", "300"], 0),
+        ([1.5, float("nan")], ["1.5", None], 0),
+        ([True, False], ["true", "false"], 0),
+        ([b"a bus", b"\xff\xfe"], ["a bus", None], 1),
+        ([["a", "b"], []], ["a", None], 0),
+        ([{"en": "a"}, None], [None, None], 1),
+        ([decimal.Decimal("1.50"), None], ["1.50", None], 0),
+        ([datetime.date(2026, 1, 2), None], ["2026-01-02", None], 0),
+        ([[["p", "q"]], [["x"]]], ["p", "x"], 0),
+    ],
+    ids=str,
+)
+def test_captions_of_any_type_are_texts_or_counted(tmp_path, values, captions, no_text):
+    table = pa.table({"image": [jpeg(0), jpeg(1)], "caption": values, "blob": [b"x", b"y"]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    done = embed_collection(open_source(tmp_path / "t.parquet"), FakeEmbedder(), tmp_path / "c")
+    assert (done.captions_no_text, done.left_out) == (no_text, {"blob": 1})
+    rows = read_metadata(tmp_path / "c", read_manifest(tmp_path / "c").shards[0]).to_pylist()
+    assert [row["caption"] for row in rows] == captions
+    assert sum(row.get("caption_error") is not None for row in rows) == no_text
+    pq.write_table(table.set_column(0, "image", [pa.array([jpeg(2), jpeg(3)])]), tmp_path / "u.parquet")
+    added = add_to_collection(open_source(tmp_path / "u.parquet"), lambda _: FakeEmbedder(), tmp_path / "c")
+    assert (added.captions_no_text, added.left_out) == (no_text, {"blob": 1})
+
+
+def test_two_columns_of_one_name_are_both_kept(tmp_path):
+    table = pa.table([[jpeg(0)], [1], [2]], names=["image", "a", "a"])
+    pq.write_table(table, tmp_path / "t.parquet")
+    (item,) = open_source(tmp_path / "t.parquet").items()
+    assert item.meta == {"a": 1, "a_2": 2}
+    pq.write_table(pa.table([["http://x/0"], [1], [2]], names=["url", "a", "a"]), tmp_path / "l.parquet")
+    (row,) = read_rows("l", expand(tmp_path / "l.parquet")[0], 0, lambda _, fields: fields)
+    assert row == {"url": "http://x/0", "a": 1, "a_2": 2}

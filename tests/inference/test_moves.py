@@ -4,6 +4,8 @@ import itertools
 import os
 import random
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from clipsieve.errors import InputError, NotFound
@@ -18,7 +20,7 @@ from clipsieve.shards import read_metadata, read_removed
 from clipsieve.whole import verify
 from clipsieve.writer import Place, open_writer
 from tests.inference.pictures import jpeg, write_tree
-from tests.inference.test_add import add, live, no_model
+from tests.inference.test_add import add, live, no_model, write_tar
 
 
 @pytest.fixture
@@ -202,3 +204,54 @@ def test_keys_of_older_versions_with_backslashes_are_known(tmp_path):
     assert read_metadata(out, read_manifest(out).shards[0])["key"].to_pylist() == ["a\\b.jpg"]
     assert add(root, out, no_model) == Added(read=1, same=1)
     assert places(out) == {0: ("a\\b.jpg", True)}
+
+
+@pytest.fixture(params=["tar", "table", "table with keys"])
+def pack(tmp_path, request):
+    """A folder with one tar or table of three images."""
+    folder = tmp_path / "packs"
+    folder.mkdir()
+    if request.param == "tar":
+        write_tar(folder / "p.tar", {f"{i}.jpg": jpeg(i) for i in range(3)})
+    else:
+        keys = {"key": ["x", "y", "z"]} if request.param == "table with keys" else {}
+        pq.write_table(pa.table({"image": [jpeg(i) for i in range(3)], **keys}), folder / "p.parquet")
+    out = tmp_path / "out"
+    embed_collection(open_source(folder), FakeEmbedder(), out, batch_size=1, shard_size=2)
+    return folder, out
+
+
+def test_images_of_a_tar_or_table_whose_folder_was_renamed_are_read_again(pack, tmp_path):
+    folder, out = pack
+    before = {id: key for id, (key, _) in places(out).items()}
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert add(moved, out, no_model).embedded == 0
+    assert places(out) == {id: (key, True) for id, key in before.items()}
+    assert list(verify(out, read_manifest(out))) == []
+    assert add(moved, out, no_model) == Added(read=3, same=3)
+
+
+def test_images_follow_their_renamed_tar_or_table(pack):
+    folder, out = pack
+    (before,) = folder.iterdir()
+    before.rename(before.with_stem("q"))
+    done = add(folder, out, no_model)
+    assert (done.embedded, done.moved + done.same) == (0, 3)
+    assert [readable for _, readable in places(out).values()] == [True] * 3
+
+
+def test_images_of_an_unpacked_tar_follow_it_unless_the_tar_is_still_there(tmp_path):
+    tar, out = tmp_path / "p.tar", tmp_path / "out"
+    write_tar(tar, {"a.jpg": jpeg(1), "b.jpg": jpeg(2)})
+    embed_collection(open_source(tar), FakeEmbedder(), out)
+    with open_writer(out) as writer:
+        writer.remove([1])
+    one = write_tree(tmp_path / "one", {"a.jpg": jpeg(1)})
+    assert add(one, out).embedded == 1  # a copy, for the tar is there
+    tar.unlink()
+    unpacked = write_tree(tmp_path / "unpacked", {"x/a.jpg": jpeg(1), "x/b.jpg": jpeg(2)})
+    assert add(unpacked, out, no_model) == Added(read=2, moved=1, removed=1)
+    assert places(out)[0] == ("x/a.jpg", True)
+    assert read_removed(out, read_manifest(out)).tolist() == [1]
+    with open_collection(out) as opened:
+        assert (opened.missing().gone.tolist(), opened.missing().within) == ([], 0)

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from clipsieve.captions import NO_TEXT
 from clipsieve.errors import InputError
 from clipsieve.inference import urls
 from clipsieve.inference.fake import FakeEmbedder
@@ -321,3 +322,27 @@ def test_a_run_that_was_stopped_goes_on_and_asks_for_nothing_twice(site, tmp_pat
         for folder in (whole, parts)
     ]
     assert np.array_equal(*vectors)
+
+
+def test_each_list_has_columns_of_its_own(site, tmp_path):
+    (tmp_path / "a.csv").write_text(f"url,caption\n{site.url}/1.jpg,one\n")
+    (tmp_path / "b.tsv").write_text(f"link\ttitle\n{site.url}/2.jpg\ttwo\n")
+    (tmp_path / "c.csv").write_text(f"{site.url}/3.jpg,three\n")
+    (tmp_path / "d.csv").write_text("name,size\na,1\n")
+    first, second, third, none = open_source(tmp_path, format="urls", fetching=HERE).items()
+    assert (first.caption, second.caption, third.caption) == ("one", None, None)
+    assert second.meta["title"] == "two"
+    assert "d.csv' has no column that is named as URLs are" in none.reason
+
+
+def test_a_column_that_only_some_lists_have(site, tmp_path):
+    (tmp_path / "a.csv").write_text(f"where,other\n{site.url}/1.jpg,x\n")
+    (tmp_path / "b.csv").write_text(f"where,title\n{site.url}/2.jpg,two\n")
+    (tmp_path / "c.csv").write_text("url,title\na,three\nb,four\n")
+    source = open_source(tmp_path, format="urls", url_column="where", caption_column="title", fetching=HERE)
+    first, second, *lost = source.items()
+    assert "has no column 'title'; its columns are where, other." in str(first.meta[NO_TEXT])
+    assert (second.caption, set(second.meta)) == ("two", {"url"})
+    assert [one.key for one in lost] == ["c.csv#0", "c.csv#1"]
+    with pytest.raises(InputError, match="has no column 'nobody'"):
+        open_source(tmp_path, format="urls", url_column="where", caption_column="nobody")

@@ -2,11 +2,11 @@
 
 import type { JSX } from "preact";
 import { useRef } from "preact/hooks";
-import { byChance, isText } from "../classes";
+import { isText } from "../classes";
 import { setThreshold } from "../editing";
 import { barsOf, snap, stepOf } from "../histogram";
 import * as store from "../store";
-import { count, roughly, score } from "../words";
+import { count, score, share } from "../words";
 
 const MOST_BARS = 72;
 const HIGH = 100;
@@ -26,7 +26,7 @@ export function HistogramLine(): JSX.Element | null {
   const x = (value: number): number => ((value - lo) / (hi - lo)) * 100;
   const place = at === null ? 0 : Math.min(100, Math.max(0, x(at)));
   const { matched, rejected, below } = store.counts.value ?? { matched: 0, rejected: 0, below: 0 };
-  const chance = at === null ? null : byChance(store.set.value, one, at, matched + rejected + below);
+  const all = matched + rejected + below;
 
   function valueAt(event: PointerEvent): number {
     const box = (area.current as SVGSVGElement).getBoundingClientRect();
@@ -84,7 +84,7 @@ export function HistogramLine(): JSX.Element | null {
       </div>
       <p class="count">
         <b>{store.estimated.value ? "≈ " : ""}{count(matched)}</b> {matched === 1 ? "matches" : "match"}
-        {chance === null ? null : <span class="faint" title="How many of the collection’s items would be above the line by mere chance">{roughly(chance)} by chance</span>}
+        {at === null || !all ? null : <span class="faint" title="The share of the pictures that are above the line; how many of them are right, only looking tells">{share(matched, all)} of all</span>}
       </p>
     </div>
   );

@@ -21,6 +21,9 @@ export function Results(): JSX.Element {
       <InUse />
       {review ? <Reviewing /> : store.remarks.value.map((remark) => <p key={remark} class="remark" role="note">{remark}</p>)}
       {none ? <None /> : <Grid />}
+      {store.claim.value === "complete" && store.recall.value !== null && !review ? (
+        <p class="folded">The index finds about {Math.floor(100 * store.recall.value)}% of the best pictures for such questions.</p>
+      ) : null}
       {store.folded.value ? (
         <p class="folded">
           {plural(store.folded.value, "near-duplicate")} not shown

@@ -51,6 +51,11 @@ function Shape(): JSX.Element {
       {SORTS.map(([one, label]) => (
         <button type="button" key={one} aria-current={one === store.sort.value} onClick={() => void setShape({ sort: one })}>{label}</button>
       ))}
+      {store.current.value?.negative.length ? (
+        <label class="check" title="A picture that is nearer a negative example is left out, instead of ranked lower">
+          <input type="checkbox" checked={store.veto.value === "hard"} onChange={() => void setShape({ veto: store.veto.value === "hard" ? "soft" : "hard" })} /> leave out what is nearer a negative
+        </label>
+      ) : null}
       {collection && collection.modalities.length > 1 ? (
         <>
           <p class="head">Compared by</p>
