@@ -15,7 +15,7 @@ from clipsieve.index.kinds import sources_of
 from clipsieve.index.learn import Learned
 from clipsieve.index.opened import Opened
 from clipsieve.index.review import Asking, Review, review
-from clipsieve.index.rule import Question, Ranked, Veto, View, first_of_group, settle
+from clipsieve.index.rule import Question, Ranked, Veto, View, settle
 from clipsieve.index.stored import Modality
 from clipsieve.types import (
     Calibration,
@@ -79,9 +79,12 @@ class Asked:
     def rank(self, dedup: bool, view: View, order: query.Order, budget_ms: float | None, veto: Veto) -> RankedAnswer:
         """The best items, `question.k` of them."""
         opened, asked = self.opened, dataclasses.replace(self.question, view=view, veto=veto)
-        if dedup:
-            asked = dataclasses.replace(asked, groups=opened.groups)
         put = dataclasses.replace(self, question=asked)
+        if dedup:
+            asked, notes = self._without_copies(asked), self.notes
+            if opened.unseen_copies is not None:
+                notes = (*notes, opened.unseen_copies)
+            put = dataclasses.replace(self, question=asked, notes=notes)
         rows = opened.rows(self.modality)
         if order != "score":
             ranked = query.in_order(asked, opened.everything(self.modality, asked), order).pick(slice(asked.k))
@@ -102,14 +105,15 @@ class Asked:
 
     def filter(self, dedup: bool) -> Iterator[Hit]:
         """Every item, by ascending id; `question.k` is not looked at."""
-        groups, seen = self.opened.groups if dedup else None, set[int]()
-        for ranked in self.opened.everything(self.modality, self.question):
-            if groups is not None:
-                of = groups(ranked.ids)
-                first = [i for i in first_of_group(of).tolist() if int(of[i]) not in seen]
-                seen.update(of.tolist())
-                ranked = ranked.pick(np.array(first, dtype=np.intp))
+        question = self._without_copies(self.question) if dedup else self.question
+        for ranked in self.opened.everything(self.modality, question):
             yield from self.hits(ranked)
+
+    def _without_copies(self, question: Question) -> Question:
+        """The question, of each group of copies about the best one that it is about at all."""
+        worse = self.opened.groups.worse(question.only, question.without, self.opened.removed)
+        gone = worse if question.without is None else np.union1d(worse, question.without)
+        return dataclasses.replace(question, without=gone)
 
     def distribution(self, sample: int | None, edges: Float32 | None, veto: Veto) -> Distribution:
         """How the items fall under the class."""

@@ -15,10 +15,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from clipsieve import shards
+from clipsieve import perceptual, shards
 from clipsieve.durable import TEMPORARY, write_file
 from clipsieve.errors import InputError, MissingExtra
-from clipsieve.index import coarse, costs, duplicates, faiss_index
+from clipsieve.index import coarse, costs, duplicates, faiss_index, witness
 from clipsieve.index.calibrate import SAMPLE
 from clipsieve.index.faiss_index import FaissIndex
 from clipsieve.index.flat import FlatIndex
@@ -27,6 +27,7 @@ from clipsieve.index.measure import RECALL_AT, measure_kinds
 from clipsieve.index.plan import EXACT_ROWS, FLAT_ROWS, Plan, choose_index, lists_for
 from clipsieve.index.pools import EmbedTexts, make_pools
 from clipsieve.index.region_rows import ROLES as REGIONS
+from clipsieve.index.rows import Rows
 from clipsieve.index.stored import FLAT, ROLES, Modality, all_ids, all_rows, entry_of, rows_of, shards_of
 from clipsieve.index.train import (
     Progress,
@@ -295,11 +296,11 @@ class _Job:
             coarse.write_coarse(self.rows, paths)
             files |= {role: writer.file(path) for role, path in paths.items()}
         if self.modality == "image":
-            threshold, groups = self._groups(index, before)
+            groups, known = self._groups(index, before)
             path = self.folder / self._free("groups.npy")
             write_file(path, lambda file: write_array(file, groups))
             files["groups"] = writer.file(path)
-            parameters["duplicate_cosine"] = threshold
+            parameters |= known
         entry = Index(
             name=self.modality,
             kind=plan.kind,
@@ -322,43 +323,58 @@ class _Job:
         large = self.rows.count * self.dim >= coarse.LEAST_NUMBERS
         return kind == FLAT and self.modality in ROLES and large
 
-    def _groups(self, index: FaissIndex | None, before: Index | None) -> tuple[float, Int64]:
+    def _groups(self, index: FaissIndex | None, before: Index | None) -> tuple[Int64, dict[str, Any]]:
+        """int64 (2, n): the group of each item, and its rank by quality; and what was measured for that."""
         ids = self._all_ids
+        hashes, usable, sizes = _looks(self.folder, self.parts)
+        near = witness.descriptors(hashes).astype(np.float16)
+        by_hash = Rows(near.shape[1], [(range(len(ids)), near)])
+        candidates = duplicates.Candidates(
+            ids,
+            self.rows.take,
+            self._neighbours(self.rows, index, ids),
+            hashes,
+            usable,
+            self._neighbours(by_hash, None, np.arange(len(ids))),
+        )
         known = None
-        if before is not None and "groups" in before.files:
-            known = np.load(self.folder / before.files["groups"].path)
-            threshold = float(before.parameters["duplicate_cosine"])
+        if before is not None and "groups" in before.files and "duplicate_ratio" in before.parameters:
+            known = np.load(self.folder / before.files["groups"].path)[0]
+            cosine, ratio = before.parameters["duplicate_cosine"], before.parameters["duplicate_ratio"]
         else:
             drawn = np.random.default_rng(0).permutation(self.rows.sample(30_000, seed=1))
             half = min(1_000, len(drawn) // 2)
             sample, others = self.rows.take(np.sort(drawn[:half])), self.rows.take(np.sort(drawn[half:]))
-            threshold = duplicates.measure_threshold(sample, others)
+            cosine = duplicates.measure_threshold(sample, others)
+            ratio = duplicates.measure_ratio(candidates, np.searchsorted(ids, np.sort(drawn[:1_000])))
         groups = duplicates.group_items(
-            ids,
-            self.rows.take,
-            self._neighbours(index),
-            threshold,
+            candidates,
+            ratio,
             codes=_hash_codes(self.folder, self.parts),
             known=known,
             progress=lambda done, total: self.progress("duplicates", done, total),
         )
-        return threshold, groups
+        measured = {"duplicate_cosine": cosine, "duplicate_ratio": ratio, "hashed": int(hashes.any(axis=1).sum())}
+        return np.stack([groups, duplicates.quality_ranks(*sizes)]), measured
 
-    def _neighbours(self, index: FaissIndex | None) -> VectorIndex:
+    def _neighbours(self, rows: Rows, index: FaissIndex | None, ids: Int64) -> VectorIndex:
         """What finds near-duplicates: the index itself; where there is none, lists made for the purpose."""
         if index is not None:
             return index
-        kind = f"IVF{lists_for(self.rows.count, self.dim, self.memory)},Flat"
-        if self.rows.count > FLAT_ROWS:  # comparing each with all others would take days
-            kind = choose_index(self.rows.count, self.dim, max(self.memory, PAIRING_BYTES), None, 0.0, 0).kind
+        kind = f"IVF{lists_for(rows.count, rows.dim, self.memory)},Flat"
+        if rows.count > FLAT_ROWS:  # comparing each with all others would take days
+            kind = choose_index(rows.count, rows.dim, max(self.memory, PAIRING_BYTES), None, 0.0, 0).kind
         if kind == FLAT or int(re.findall(r"\d+", kind)[0]) < 64:
-            return FlatIndex(self.rows)
+            return FlatIndex(rows)
         try:
-            made = train(kind, self.rows, "cpu", self.progress)
+            made = train(kind, rows, "cpu", self.progress)
         except MissingExtra:  # a flat collection needs no faiss; this is only slower
-            return FlatIndex(self.rows)
-        made = fill(made, self.rows, "cpu", self.progress)
-        return dataclasses.replace(self._measured(made), effort=8)
+            return FlatIndex(rows)
+        made = fill(made, rows, "cpu", self.progress)
+        found = FaissIndex(made, positions(ids), score_error=0.0)
+        if not found.lossless and not keeps_half(made, rows):
+            found = dataclasses.replace(found, score_error=faiss_index.measure_error(found, rows))
+        return dataclasses.replace(found, effort=8)
 
     def _free(self, suffix: str) -> str:
         """A name for a file of this modality: image.index, then image_2.index, image_3.index, ...
@@ -398,6 +414,33 @@ def _hash_codes(folder: Path, parts: list[Shard]) -> Int64:
         known = table is not None and "content_hash" in table.column_names
         hashes += table["content_hash"].to_pylist() if known and table is not None else [None] * shard.rows
     return duplicates.hash_codes(hashes)
+
+
+def _looks(folder: Path, parts: list[Shard]) -> tuple[witness.Hashes, Any, tuple[Int64, Int64]]:
+    """Of all items: the hash (of the thumbnail where none was kept), whether it says something; pixels, bytes."""
+    found: list[bytes | None] = []
+    sizes: list[Int64] = []
+    for shard in parts:
+        table = None
+        if "metadata" in shard.files:
+            table = shards.read_metadata(folder, shard, [perceptual.COLUMN, "width", "height", "size"])
+        columns = {name: table[name].to_pylist() for name in table.column_names} if table is not None else {}
+        hashes = list(columns.get(perceptual.COLUMN, [None] * shard.rows))
+        if "thumbs" in shard.files and None in hashes:
+            thumbs = shards.read_thumbs(folder, shard)["thumb"].to_pylist()
+            hashes = [
+                perceptual.hash_of_thumbnail(thumb) if one is None and thumb is not None else one
+                for one, thumb in zip(hashes, thumbs, strict=True)
+            ]
+        found += hashes
+        width, height, size = (
+            np.array([v if isinstance(v, int) else 0 for v in columns.get(name, [0] * shard.rows)], dtype=np.int64)
+            for name in ("width", "height", "size")
+        )
+        sizes.append(np.stack([width * height, size]))
+    made, known = perceptual.hashes_as_array(found)
+    pixels, bytes_ = np.concatenate(sizes, axis=1)
+    return made, known & (witness.contrast(made) >= witness.LEAST_CONTRAST), (pixels, bytes_)
 
 
 def clean_indices(folder: Path, manifest: Manifest) -> None:

@@ -29,6 +29,7 @@ from clipsieve.errors import CollectionDamaged, CollectionError, quoted
 from clipsieve.index.cells import Cells, Column, dump_kept, kind_of, read
 from clipsieve.index.where import folded, quote
 from clipsieve.manifest import Manifest, Shard
+from clipsieve.perceptual import COLUMN
 
 SCHEMA = 3
 COLUMNS = 1900
@@ -334,10 +335,14 @@ def _origin(folder: Path, shard: Shard) -> Path:
 
 
 def read_table(folder: Path, shard: Shard, columns: Sequence[str] | None) -> pa.Table:
-    """The shard's metadata, of which at least id and key can be made up. Names that occur twice get a number."""
+    """The shard's metadata, of which at least id and key can be made up. Names that occur twice get a number.
+
+    Perceptual hashes are left out: they are for `build` alone.
+    """
     if "metadata" in shard.files:
         asked = None if columns is None else _asked(columns)
         table = shards.read_metadata(folder, shard, asked)
+        table = table.drop_columns([COLUMN] if COLUMN in table.column_names else [])
         table = table.rename_columns(_distinct(table.column_names))
         return table if columns is None else table.select([c for c in columns if c in table.column_names])
     if shard.last_id - shard.first_id + 1 != shard.rows:
@@ -358,8 +363,8 @@ def named(table: pa.Table) -> list[str]:
 
 
 def is_users(name: str) -> bool:
-    """Whether a column of this name is more than pandas' index."""
-    return not name.startswith("__index_level_")
+    """Whether a column of this name is for people: neither pandas' index nor what copies are known by."""
+    return not name.startswith("__index_level_") and name != COLUMN
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -50,14 +50,17 @@ def nearest(
     asked_by = ClassVectors("nearest", unit, unit[:0], model or ModelId("not known", "", ""))
     question = Question(asked_by, k, without=without)
     spent: list[float] = []
-    groups = _timed(opened.groups, spent) if dedup and opened.has_groups else None
+    grouped = dedup and opened.has_groups
+    if grouped:
+        worse = _timed(opened.groups.worse, spent)(None, without, opened.removed)
+        question = dataclasses.replace(question, without=worse if without is None else np.union1d(worse, without))
     wanted = k
     while True:
-        asked = dataclasses.replace(question, k=wanted, groups=groups)
+        asked = dataclasses.replace(question, k=wanted)
         rows = opened.rows(modality)
         index, recall = opened.index_for(modality, asked, None if source is None else {source})
         found = query.search(asked, rows, index, recall, scan=opened.scan(modality)).ranked
-        if not dedup or groups is not None:
+        if not dedup or grouped:
             break
         near = min(len(found.ids), NEAR_DUPLICATES)
         first = _timed(first_of_near, spent)(rows.take(found.ids[:near]), DUPLICATE_COSINE)

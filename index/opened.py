@@ -255,6 +255,25 @@ class Opened:
         return entry is not None and "groups" in entry.files
 
     @property
+    def unseen_copies(self) -> str | None:
+        """Which copies cannot be told, as a sentence; None where all can."""
+        entry = entry_of(self.manifest, "image")
+        if entry is None or "groups" not in entry.files:
+            return None
+        if "duplicate_ratio" not in entry.parameters:
+            return (
+                "No near-duplicates are left out: the index was made by a release that told them by vectors alone; "
+                f"`clipsieve index {self.folder} --rebuild` looks for them again."
+            )
+        lacking = entry.rows - int(entry.parameters.get("hashed", 0))
+        if not lacking:
+            return None
+        return (
+            f"Of {lacking:,} of {entry.rows:,} images no near-duplicates are left out, only files of the same content: "
+            "they have no perceptual hash, which `clipsieve inference` makes, and no thumbnail."
+        )
+
+    @property
     def regions(self) -> CollectionRegions:
         """What a detector found in the images. NotFound where none looked."""
         if self._watch_regions.require_same():

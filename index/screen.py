@@ -7,7 +7,7 @@ from the stored vectors, as in `scan_topk` and `scan_threshold`, and the answer 
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -79,18 +79,20 @@ class Screen:
         if not questions:
             return []
         compiled = compile_classes([q.vectors for q in questions], [q.scale for q in questions], distinct=False)
-        share = max(1, -(-len(self._ids) // self._threads))
+        spans = iter(
+            self._spans(_block_rows(compiled))
+        )  # of all threads: who is kept waiting leaves more to the others
 
-        def work(span: range) -> list[Ranked]:
+        def work(_: int) -> list[Ranked]:
             bests = [Best(question) for question in questions]
-            for block in self._blocks(compiled, span):
+            for block in self._blocks(compiled, spans):
                 for i, one in enumerate(bests):
                     one.offer(block.ids, block.best[i], block.worst[i], block.slack[i], block.start)
             for one in bests:
                 one.settle(self._take)
             return [one.found for one in bests]
 
-        parts = list(self._pool.map(work, self._spans(share)))
+        parts = list(self._pool.map(work, range(self._threads)))
         if self._rest is not None:
             parts.append(scan_topk(self._rest, questions)[0])
         return [join([part[i] for part in parts]).top(q) for i, q in enumerate(questions)]
@@ -103,7 +105,7 @@ class Screen:
 
         def work(span: range) -> list[Ranked]:
             found = []
-            for block in self._blocks(compiled, span):
+            for block in self._blocks(compiled, [span]):
                 at = np.flatnonzero(question.shows(block.best[0], block.worst[0], block.slack[0]))
                 if only is not None:
                     at = at[contains(only, block.ids[at])]
@@ -122,8 +124,8 @@ class Screen:
     def _spans(self, share: int) -> list[range]:
         return [range(at, min(at + share, len(self._ids))) for at in range(0, len(self._ids), share)]
 
-    def _blocks(self, compiled: Compiled, span: range) -> Iterator[_Block]:
-        """The arrays are overwritten by the next block."""
+    def _blocks(self, compiled: Compiled, spans: Iterable[range]) -> Iterator[_Block]:
+        """One for each span, of `_block_rows` at most. The arrays are overwritten by the next."""
         examples = compiled.matrix.astype(np.float64)  # (e, d)
         spread = np.zeros((len(examples), self._codes.shape[1]))  # as wide as the codes
         np.multiply(examples, self._spread, out=spread[:, : examples.shape[1]])
@@ -139,12 +141,11 @@ class Screen:
         if compiled.bias is not None:
             known = known + compiled.bias
         known = known.astype(np.float32)
-        rows = min(max(SCORES // len(examples), LEAST_ROWS), MOST_ROWS)
+        rows = _block_rows(compiled)
         levels = np.empty((len(examples), rows), np.float32)
         best, worst, slack = (np.empty((len(compiled.slices), rows), np.float32) for _ in range(3))
-        for start in range(span.start, span.stop, rows):
-            own = slice(start, min(start + rows, span.stop))
-            b = own.stop - own.start
+        for span in spans:
+            own, b = slice(span.start, span.stop), len(span)
             product = levels[:, :b]
             product[:] = way.multiply(prepared, self._codes[own], self._scales[own]).float().numpy()
             rounded = way.rounding * np.maximum(product.max(axis=1), -product.min(axis=1)) if way.rounding else 0.0
@@ -155,7 +156,7 @@ class Screen:
             ids = self._ids[own]
             if len(self._rows.without):
                 best[:, :b][:, contains(self._rows.without, ids)] = np.nan  # no items
-            yield _Block(ids, start, best[:, :b], worst[:, :b], slack[:, :b])
+            yield _Block(ids, span.start, best[:, :b], worst[:, :b], slack[:, :b])
 
     def _way(self, examples: npt.NDArray[np.float64]) -> Product:
         """The fastest way to multiply with about so many examples."""
@@ -167,3 +168,8 @@ class Screen:
 
     def _take(self, at: npt.NDArray[np.intp]) -> Float32:
         return self._rows.take(self._ids[at])
+
+
+def _block_rows(compiled: Compiled) -> int:
+    """Rows of a block: its scores stay in the processor's cache."""
+    return min(max(SCORES // len(compiled.matrix), LEAST_ROWS), MOST_ROWS)

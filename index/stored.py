@@ -176,4 +176,7 @@ def open_groups(folder: Path, manifest: Manifest) -> Groups:
         raise
     except (OSError, ValueError) as error:
         raise CollectionDamaged(f"{path} cannot be read ({error}); run `clipsieve index --rebuild`.") from error
-    return Groups(indexed_ids(folder, covered, "image"), groups)
+    ids = indexed_ids(folder, covered, "image")
+    if groups.ndim == 1:  # of an index that went by vectors alone, which take likeness for copies
+        return Groups(ids, ids)
+    return Groups(ids, groups[0], groups[1])

@@ -19,6 +19,8 @@ from clipsieve.inference.embedder import StagedEmbedder
 from clipsieve.inference.finding import BATCH, Finder, Looked
 from clipsieve.inference.pending import Embedded, Row
 from clipsieve.ordered import ordered_map, processors
+from clipsieve.perceptual import COLUMN as PERCEPTUAL
+from clipsieve.perceptual import perceptual_hash
 from clipsieve.protocols import TextEmbedder
 from clipsieve.reading import read_texts
 from clipsieve.types import Float32, ImageItem, Skipped, content_hash
@@ -111,12 +113,12 @@ def _prepare(
     try:
         with open_raster(item.data, memory, max_pixels=max_pixels, factor=None) as raster:
             view = view_of(embedder)
-            shown = thumbs or finder is not None
-            image = raster.for_model(view, last=view == "own" or not shown)
+            image = raster.for_model(view, last=view == "own")
             tensors = embedder.preprocess_image(image)
-            if view != "own" and shown:  # boxes and small pictures are of the upright one
+            if view != "own":  # boxes, small pictures and hashes are of the upright one
                 del image  # first, so that there is one at a time
                 image = raster.for_model()
+            hashed = perceptual_hash(image)
             if finder is not None:
                 looked = _look(finder, image, item.data)
             if thumbs:
@@ -132,6 +134,7 @@ def _prepare(
         return Skipped(item.key, reason, content_hash(item.data), decoder(max_pixels))
     columns: dict[str, Any] = {"width": width, "height": height, "size": len(item.data)}
     columns["content_hash"] = content_hash(item.data)
+    columns[PERCEPTUAL] = hashed
     row = Row(item.key, item.caption, {**columns, **item.meta}, thumb)
     return Prepared(row, tensors, looked)
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from clipsieve.captions import NO_TEXT, caption_text, no_text
 from clipsieve.inference.paths import readable
+from clipsieve.perceptual import COLUMN as PERCEPTUAL
 
 RESERVED = frozenset(
     {
         *("id", "key", "image_path", "caption", "has_caption"),  # the collection's own columns
-        *("width", "height", "size", "mtime", "content_hash"),  # what reader and run fill in
+        *("width", "height", "size", "mtime", "content_hash", PERCEPTUAL),  # what reader and run fill in
         *("metadata_error", NO_TEXT),
     }
 )

@@ -16,11 +16,13 @@ from clipsieve.index.collection import open_collection
 from clipsieve.index.examples import unit_rows
 from clipsieve.index.head import make_network
 from clipsieve.manifest import Manifest
+from clipsieve.perceptual import COLUMN, perceptual_hash
 from clipsieve.types import Embeddings, MetaClass, ModelId
 from clipsieve.writer import open_writer
 from tests.back.made import DIM, FAKE, add_items, vectors
 from tests.back.test_api import post
 from tests.back.test_jobs import begin, ended, finished
+from tests.inference.pictures import picture
 
 COUNT = 300
 BUS = {"name": "bus", "positive": ["bus"], "negative": ["truck"], "threshold": 0.3}
@@ -118,7 +120,9 @@ def test_one_that_is_not_flagged_stands_for_its_duplicates(tmp_path):
     bus, cat = FAKE.embed_texts(["bus", "cat"])
     rows = unit_rows(np.stack([bus, bus + 0.05 * cat, cat]))
     with open_writer(tmp_path / "photos.clip", Manifest(FAKE.model, DIM)) as writer:
-        writer.append(Embeddings(rows, ("flagged.jpg", "copy.jpg", "cat.jpg"), FAKE.model))
+        keys = ("flagged.jpg", "copy.jpg", "cat.jpg")
+        hashes = [perceptual_hash(picture(i)) for i in (1, 1, 2)]
+        writer.append(Embeddings(rows, keys, FAKE.model), columns={COLUMN: hashes})
     build_indices(tmp_path / "photos.clip")
     exactly = make_network({"weight": bus[None], "bias": np.zeros(1, np.float32)}, "head", 0.9999)
     asked = {"class": {"positive": ["bus"]}, "dedup": True}

@@ -152,8 +152,8 @@ def test_info_says_what_there_is_and_index_indexes_it(run, photos, tmp_path):
     run("regions", out, "--detector", "seer", "--crops")
     write_tree(photos, {"06.jpg": jpeg(6)})
     said = run("index", out).stdout
-    assert "region: built, flat, exact. 24 vectors" in said
-    assert "crop: built, flat, exact. 24 vectors" in said
+    assert "region: built, flat, exact. Every question reads all 24 vectors" in said
+    assert "crop: built, flat, exact. Every question reads all 24 vectors" in said
     line = next(line for line in run("info", out).stdout.splitlines() if line.startswith("regions"))
     assert line.split(None, 1)[1] == "24, at most 4 an image, found by seer; region index flat, crop index flat"
     known = json.loads(run("info", out, "--json").stdout)

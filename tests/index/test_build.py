@@ -13,9 +13,11 @@ from clipsieve.index.rows import Rows
 from clipsieve.index.stored import entry_of, open_groups, open_index, rows_of, shards_of
 from clipsieve.index.train import tune_and_measure
 from clipsieve.manifest import Manifest, read_manifest
+from clipsieve.perceptual import COLUMN, perceptual_hash
 from clipsieve.types import Embeddings, Float32, ModelId
 from clipsieve.whole import verify
 from clipsieve.writer import open_writer
+from tests.inference.pictures import encoded, picture
 
 MODEL = ModelId("test", "00", "none")
 DIM = 16
@@ -29,7 +31,12 @@ def clustered(n: int, seed: int = 0) -> Float32:
 
 
 def add(
-    folder: Path, vectors: Float32, texts: Float32 | None = None, captions: list[str | None] | None = None
+    folder: Path,
+    vectors: Float32,
+    texts: Float32 | None = None,
+    captions: list[str | None] | None = None,
+    looks: list[bytes] | None = None,
+    thumbs: list[bytes | None] | None = None,
 ) -> Manifest:
     with open_writer(folder, Manifest(MODEL, DIM)) as writer:
         start = writer.manifest.next_id
@@ -39,7 +46,8 @@ def add(
             Embeddings(vectors, keys, MODEL),
             texts=None if texts is None else Embeddings(texts, keys, MODEL),
             captions=captions,
-            columns={"content_hash": hashes},
+            columns={"content_hash": hashes} | ({} if looks is None else {COLUMN: looks}),
+            thumbs=thumbs,
         )
     return read_manifest(folder)
 
@@ -118,8 +126,8 @@ def test_an_index_that_visits_all_and_loses_some_is_passed_over(tmp_path: Path, 
 
 def test_a_small_collection_is_its_own_index(tmp_path: Path) -> None:
     vectors = clustered(300)
-    vectors[200:210] = vectors[:10]
-    add(tmp_path, vectors)
+    looks = [perceptual_hash(picture(i)) for i in [*range(200), *range(10), *range(210, 300)]]
+    add(tmp_path, vectors, looks=looks)
     (built,) = build_indices(tmp_path)
     manifest = read_manifest(tmp_path)
     assert (built.entry.kind, built.entry.recall, built.action) == ("flat", None, "built")
@@ -128,6 +136,21 @@ def test_a_small_collection_is_its_own_index(tmp_path: Path) -> None:
     assert len(manifest.background) == 300
     assert verify(tmp_path, manifest) == {}
     assert build_indices(tmp_path)[0].action == "kept"
+    assert built.entry.parameters["hashed"] == 300
+
+
+def test_what_has_no_hash_is_known_by_its_thumbnail_if_it_has_one(tmp_path: Path) -> None:
+    add(tmp_path, clustered(2), looks=[perceptual_hash(picture(i, (300, 200))) for i in range(2)])
+    thumbs = [encoded(picture(i, (120, 80)), "WEBP") for i in (1, 0, 5)]
+    add(tmp_path, clustered(4, seed=1), thumbs=[*thumbs, None])
+    (built,) = build_indices(tmp_path)
+    groups = open_groups(tmp_path, read_manifest(tmp_path))
+    assert groups(np.arange(6)).tolist() == [0, 1, 1, 0, 4, 5]
+    assert built.entry.parameters["hashed"] == 5
+    add(tmp_path, clustered(1, seed=2), looks=[perceptual_hash(picture(5, (200, 200)))])
+    assert build_indices(tmp_path)[0].action == "extended"
+    groups = open_groups(tmp_path, read_manifest(tmp_path))
+    assert groups(np.arange(7)).tolist() == [0, 1, 1, 0, 4, 5, 4]
 
 
 @pytest.mark.slow

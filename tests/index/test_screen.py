@@ -118,7 +118,7 @@ def test_no_level_is_off_by_more_than_its_bound(
     held = screen_of(rows)
     held._ways = dict.fromkeys(range(10), way)
     compiled = question.compile()
-    for block in held._blocks(compiled, range(rows.count)):
+    for block in held._blocks(compiled, [range(rows.count)]):
         levels = compiled.units.astype(np.float64) @ rows.take(block.ids).astype(np.float64).T
         wanted = levels[compiled.slices[0][0]].max(axis=0)
         finite = np.isfinite(wanted)

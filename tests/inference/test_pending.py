@@ -8,10 +8,12 @@ from PIL import Image
 
 from clipsieve import raster
 from clipsieve.errors import InputError
+from clipsieve.inference.decode import decode
 from clipsieve.inference.fake import FakeEmbedder
 from clipsieve.inference.pending import columns_of
 from clipsieve.inference.reader import open_source
 from clipsieve.inference.run import embed_collection
+from clipsieve.perceptual import COLUMN, perceptual_hash
 from clipsieve.shards import open_array, open_manifest, read_metadata
 from clipsieve.writer import Writer
 from tests.inference.pictures import encoded, jpeg, write_tree
@@ -47,6 +49,8 @@ def test_thumbnails_are_small_webp_by_id(tmp_path):
     (shard,) = open_manifest(tmp_path / "out").shards
     stored = pq.read_table(tmp_path / "out" / shard.files["thumbs"].path).to_pylist()
     images = [Image.open(io.BytesIO(row["thumb"])) for row in stored]
+    hashes = read_metadata(tmp_path / "out", shard)[COLUMN].to_pylist()
+    assert hashes == [perceptual_hash(decode(data)) for data in (jpeg(1, (600, 300)), jpeg(2, (20, 30)))]
     assert [row["id"] for row in stored] == read_metadata(tmp_path / "out", shard)["id"].to_pylist()
     assert [(image.format, image.size) for image in images] == [("WEBP", (256, 128)), ("WEBP", (20, 30))]
 
