@@ -98,7 +98,9 @@ def test_a_large_flat_collection_finds_duplicates_through_lists(
         monkeypatch.setattr(module, "FLAT_ROWS", 100)
     vectors = clustered(6000)
     vectors[4000:4010] = vectors[:10]
-    add(tmp_path, vectors)
+    looks = [perceptual_hash(picture(i)) for i in range(300)] * 20  # of other pictures by their vectors, mostly
+    looks[4000:4010] = looks[:10]
+    add(tmp_path, vectors, looks=looks)
     (built,) = build_indices(tmp_path)
     assert built.entry.kind == "flat"
     assert open_groups(tmp_path, read_manifest(tmp_path))(np.arange(4000, 4010)).tolist() == list(range(10))
